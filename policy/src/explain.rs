@@ -321,28 +321,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup };
     let what = What::Request { method: &query.method, path: &path, headers: &headers };
     let asked = Asked { world, barred, mesh: &mesh, principal: explanation.principal.clone(), what };
-    match route::choose(&table, &resolved, namespace, &head) {
-        Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
-        Ok(Choice::Direct(to)) => asked.directly(&to, &mut explanation),
-        Ok(Choice::Rule(met)) => {
-            explanation.route = Some(RouteExplanation::of(&met));
-            let backend =
-                |(index, backend): (usize, &Backend)| match route::to_backend(&table, met, index, &head, &mesh) {
-                    Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
-                    Err(_) => BackendExplanation::nowhere(backend),
-                };
-            match (undone(world, &met.route.name), route::own_answer(&met, &resolved, &head)) {
-                (Some(words), _) => explanation.refuse(500, format!("the route asks for what can't be done: {words}")),
-                (None, Err(refusal)) => explanation.refuse(refusal.status(), refusal.to_string()),
-                (None, Ok(())) => {
-                    explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
-                    explanation.mirrors = MirrorExplanation::all_of(met.rule);
-                    explanation.notes.extend(sharing(&met, &head));
-                    conclude(&mut explanation);
-                }
-            }
-        }
-    }
+    asked.request((&table, &resolved, namespace), &head, &mut explanation);
     Ok(explanation)
 }
 
@@ -546,6 +525,39 @@ enum What<'a> {
 }
 
 impl Asked<'_> {
+    /// What becomes of a request with this head.
+    fn request<'t>(
+        &self,
+        (table, to, namespace): (&'t RouteTable, &Resolved<'t>, &str),
+        head: &HeadView<'_>,
+        explanation: &mut Explanation,
+    ) {
+        match route::choose(table, to, namespace, head) {
+            Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
+            Ok(Choice::Direct(to)) => self.directly(&to, explanation),
+            Ok(Choice::Rule(met)) => {
+                explanation.route = Some(RouteExplanation::of(&met));
+                let backend =
+                    |(index, backend): (usize, &Backend)| match route::to_backend(table, met, index, head, self.mesh) {
+                        Ok(plan) => self.backend(&plan, backend.port, backend.weight),
+                        Err(_) => BackendExplanation::nowhere(backend),
+                    };
+                match (undone(self.world, &met.route.name), route::own_answer(&met, to, head)) {
+                    (Some(words), _) => {
+                        explanation.refuse(500, format!("the route asks for what can't be done: {words}"))
+                    }
+                    (None, Err(refusal)) => explanation.refuse(refusal.status(), refusal.to_string()),
+                    (None, Ok(())) => {
+                        explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
+                        explanation.mirrors = MirrorExplanation::all_of(met.rule);
+                        explanation.notes.extend(sharing(&met, head));
+                        conclude(explanation);
+                    }
+                }
+            }
+        }
+    }
+
     /// By the rule that a connection meets; a ClientHello is judged as one without a server name where none is said.
     fn connection(
         &self,

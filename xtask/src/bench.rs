@@ -140,10 +140,9 @@ pub(crate) fn run(workspace: &Workspace, what: &Bench) -> Result<()> {
         return cargo::run(bench.args(what.arguments()));
     }
     let installed = programs::install(workspace)?;
-    let binaries = match what {
-        Bench::Peers { guided: true, .. } => guided::everything(workspace)?,
-        _ => build::everything(workspace, Profile::Release)?,
-    };
+    let is_guided = matches!(what, Bench::Peers { guided: true, .. });
+    let binaries =
+        if is_guided { guided::everything(workspace)? } else { build::everything(workspace, Profile::Release)? };
     let mut bench = Command::new(binaries.join("weft-bench"));
     bench.args(what.arguments());
     bench.arg("--binaries").arg(&binaries).arg("--envoy").arg(&installed.envoy);

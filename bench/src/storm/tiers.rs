@@ -98,7 +98,7 @@ pub(super) async fn serve(world: &Arc<World>, tier: Tier, address: &str) -> Resu
 
 /// Requests without bodies, one after the other.
 async fn connection(world: &World, tier: Tier, mut stream: TcpStream) -> Option<()> {
-    let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
+    let (mut head, mut buffer) = (Vec::new(), [0; 512]);
     loop {
         while let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             head.drain(..end + 4);
@@ -137,7 +137,7 @@ async fn exchange(way: &Way) -> Option<u16> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
-    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+    let (mut answer, mut buffer) = (Vec::new(), [0; 512]);
     while answer.len() < 12 {
         let read = stream.read(&mut buffer).await.ok().filter(|read| *read > 0)?;
         answer.extend_from_slice(&buffer[..read]);

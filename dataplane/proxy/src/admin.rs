@@ -227,7 +227,7 @@ impl Admin {
             "revision": bundle.revision,
             "mesh": bundle.mesh,
             "workloads": bundle.workloads.values().collect::<Vec<_>>(),
-            "services": bundle.services.values().map(service_json).collect::<Vec<_>>(),
+            "services": self.clusters(),
             "routes": bundle.routes.values().collect::<Vec<_>>(),
             "external_services": bundle.externals.values().collect::<Vec<_>>(),
             "filters": bundle.filters.values().collect::<Vec<_>>(),
@@ -279,6 +279,7 @@ fn service_json(service: &Service, unhealthy: &BTreeSet<ObjectName>) -> Value {
         "vip": service.vip,
         "ports": service.ports,
         "traffic": service.traffic,
+        "spread": service.spread,
         "endpoints": service.endpoints.values().collect::<Vec<_>>(),
         "unhealthy": unhealthy.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })

@@ -313,6 +313,7 @@ fn a_name_outside_is_told_with_its_external_service() {
     let world = world(&format!("{SHOP}---\n{external}"));
     let check = |from: &str, port: Option<u16>, expect: Result<(bool, &str, &str), &str>| {
         let query = Query {
+            sni: None,
             from: from.to_owned(),
             to: "api.example.com".to_owned(),
             port,
@@ -477,7 +478,7 @@ fn how_endpoints_are_picked_is_told_with_who_says_so() {
     let query = |headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (from, to, path) = ("partner/api".to_owned(), "limited.shop".to_owned(), root());
-        explain(&world, &Query { from, to, port: None, method: get(), path, headers }).unwrap()
+        explain(&world, &Query { sni: None, from, to, port: None, method: get(), path, headers }).unwrap()
     };
     let backend = query(&[]).backends.remove(0);
     let limits = "1 active requests of each proxy, as TrafficPolicy shop/limiting says";

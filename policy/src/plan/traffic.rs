@@ -6,10 +6,8 @@ use super::route_status::Condition;
 use super::select::is_missing;
 use super::{World, mesh_settings, spread};
 use crate::bundle::{Balancing, ObjectName, Traffic};
-use crate::resource::health::HealthCheckSpec;
-use crate::resource::retry::ServiceRetrySpec;
 use crate::resource::template::{self, Misfit, TemplateRef};
-use crate::resource::{Kind, Object, PolicyTemplateSpec, TrafficPolicySpec, duration_text};
+use crate::resource::{Kind, Object, PolicyTemplateSpec, TargetKind, TargetRef, TrafficPolicySpec, duration_text};
 
 /// The settings of a service. `None`: all are as by default.
 pub(super) fn settings(merged: &Merged) -> Option<Traffic> {
@@ -17,7 +15,7 @@ pub(super) fn settings(merged: &Merged) -> Option<Traffic> {
     let spec = &merged.spec;
     let balancing = spec.load_balancing.as_ref().map(|spec| spec.balancing()).unwrap_or_default();
     let outliers = spec.outlier_detection.as_ref().map(|spec| spec.outliers());
-    let health_check = spec.health_check.as_ref().and_then(HealthCheckSpec::health_check);
+    let health_check = spec.health_check.as_ref().and_then(|check| check.health_check());
     let limits = spec.limits.as_ref().map(|spec| spec.limits());
     let timeouts = spec.timeouts.clone().unwrap_or_default();
     Some(Traffic {
@@ -28,7 +26,7 @@ pub(super) fn settings(merged: &Merged) -> Option<Traffic> {
         limits,
         request_timeout_ms: timeouts.request_ms,
         attempt_timeout_ms: timeouts.backend_request_ms,
-        retry: spec.retry.as_ref().map(ServiceRetrySpec::retry),
+        retry: spec.retry.as_ref().map(|retry| retry.retry()),
     })
 }
 
@@ -65,7 +63,7 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let limits = spec.limits.as_ref().map(|spec| spec.limits().to_string());
     let timeouts = spec.timeouts.clone().unwrap_or_default();
     let retry = spec.retry.as_ref().map(|spec| spec.retry().to_string());
-    let health = spec.health_check.as_ref().and_then(HealthCheckSpec::health_check).map(|check| check.to_string());
+    let health = spec.health_check.as_ref().and_then(|check| check.health_check()).map(|check| check.to_string());
     let told = spec.load_balancing.as_ref().map(spread::told).unwrap_or_default();
     let of_service = world.service(service).filter(|_| told.locality.is_none()).and_then(spread::of_service);
     let mut locality = own("loadBalancing.locality", told.locality, spread::NOBODY_FIRST);
@@ -132,7 +130,7 @@ pub(crate) fn lacks_template(world: &World, policy: &Object<TrafficPolicySpec>) 
 
 /// The targets of a policy whose endpoints can't be checked as it says, and why.
 fn unchecked(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<String> {
-    let Some(check) = policy.spec.health_check.as_ref().and_then(HealthCheckSpec::health_check) else {
+    let Some(check) = policy.spec.health_check.as_ref().and_then(|check| check.health_check()) else {
         return Vec::new();
     };
     let reason = |target: &TargetRef| {
@@ -173,7 +171,9 @@ fn shortcomings(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<(&'sta
         let message = format!("for {target} the older TrafficPolicy {older} sets {settings}");
         ("Conflicted", format!("targetRefs[{index}]"), message)
     });
-    missing.chain(template).chain(unfit).chain(overruled).collect()
+    let unchecked = unchecked(world, policy).into_iter();
+    let unchecked = unchecked.map(|message| ("UnsupportedValue", "healthCheck".to_owned(), message));
+    missing.chain(template).chain(unfit).chain(overruled).chain(unchecked).collect()
 }
 
 /// Tells whether a policy holds for its targets: of each that is not there, and of each for which an older one says the same.

@@ -33,7 +33,7 @@ pub struct TrafficPolicySpec {
     pub outlier_detection: Option<OutlierSpec>,
     /// Absent: nobody is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health_check: Option<HealthCheckSpec>,
+    pub health_check: Option<Box<HealthCheckSpec>>,
     /// Absent: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
@@ -42,7 +42,7 @@ pub struct TrafficPolicySpec {
     pub timeouts: Option<Timeouts>,
     /// A rule's takes its place. Absent: only what provably nobody acted on is sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<ServiceRetrySpec>,
+    pub retry: Option<Box<ServiceRetrySpec>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -456,13 +456,13 @@ impl TrafficPolicySpec {
         let outliers = self.outlier_detection.iter().flat_map(OutlierSpec::check);
         let within = |key: &str| if key.is_empty() { String::new() } else { format!(".{key}") };
         wrong.extend(outliers.map(|(key, message)| (format!("outlierDetection{}", within(key)), message)));
-        let health = self.health_check.iter().flat_map(HealthCheckSpec::check);
+        let health = self.health_check.iter().flat_map(|check| check.check());
         wrong.extend(health.map(|(key, message)| (format!("healthCheck{}", within(&key)), message)));
         let limits = self.limits.iter().flat_map(LimitsSpec::check);
         wrong.extend(limits.map(|(key, message)| (format!("limits{}", within(key)), message)));
         let timeouts = self.timeouts.iter().filter_map(Timeouts::check);
         wrong.extend(timeouts.map(|(key, message)| (format!("timeouts.{key}"), message)));
-        let retry = self.retry.iter().flat_map(ServiceRetrySpec::check);
+        let retry = self.retry.iter().flat_map(|retry| retry.check());
         wrong.extend(retry.map(|(key, message)| (format!("retry.{key}"), message)));
         wrong
     }

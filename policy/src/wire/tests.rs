@@ -70,6 +70,19 @@ fn filter() -> FilterAttachment {
     }
 }
 
+fn route() -> Route {
+    Route {
+        name: name("shop/r#1"),
+        kind: RouteKind::Http,
+        parent: name("shop/web"),
+        parent_port: Some(80),
+        consumer_namespace: Some("partner".to_owned()),
+        hostnames: Vec::new(),
+        created: Revision(7),
+        rules: vec![rule()],
+    }
+}
+
 /// One of everything, no field at its default.
 fn everything() -> Vec<Object> {
     let identity = TrustDomain::default().workload("shop", "web").unwrap();
@@ -132,16 +145,7 @@ fn everything() -> Vec<Object> {
             spread: None,
             endpoints: BTreeMap::from([(name("shop/web-1"), endpoint)]),
         }),
-        Object::Route(Route {
-            name: name("shop/r#1"),
-            kind: RouteKind::Http,
-            parent: name("shop/web"),
-            parent_port: Some(80),
-            consumer_namespace: Some("partner".to_owned()),
-            hostnames: Vec::new(),
-            created: Revision(7),
-            rules: vec![rule()],
-        }),
+        Object::Route(route()),
         Object::Filter(filter()),
     ]
 }

@@ -156,31 +156,8 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("ACCOUNT", |item| text_at(&item.spec, &["serviceAccount"])),
             ("LABELS", |item| labels(&item.metadata.labels)),
         ],
-        Kind::ReferenceGrant => vec![
-            ("FROM", |item| {
-                each(&item.spec["from"], |from| {
-                    format!("{}/{}", text_at(from, &["namespace"]), text_at(from, &["kind"]))
-                })
-            }),
-            ("TO", |item| {
-                each(&item.spec["to"], |to| match to["name"].as_str() {
-                    Some(_) => format!("{}/{}", text_at(to, &["kind"]), text_at(to, &["name"])),
-                    None => text_at(to, &["kind"]),
-                })
-            }),
-        ],
-        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute if !wide => vec![
-            ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
-            ("BACKENDS", |item| shortened(backends(item))),
-            ("STATUS", standing),
-        ],
-        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => vec![
-            ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
-            ("BACKENDS", |item| each(&item.spec["rules"], |rule| each(&rule["backendRefs"], backend))),
-            ("ACCEPTED", |item| condition(item, "Accepted")),
-            ("RESOLVED", |item| condition(item, "ResolvedRefs")),
-            ("PROGRAMMED", |item| condition(item, "Programmed")),
-        ],
+        Kind::ReferenceGrant => columns_of_grants(),
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => columns_of_routes(wide),
         Kind::Filter => vec![
             ("VERSION", |item| text_at(&item.spec, &["version"])),
             ("DIGEST", |item| text_at(&item.spec, &["digest"]).chars().take(19).collect()),
@@ -215,6 +192,38 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("ACCEPTED", |item| condition(item, "Accepted")),
         ],
     }
+}
+
+/// The wide table has what stands behind `STATUS`.
+fn columns_of_routes(wide: bool) -> Vec<Column> {
+    if !wide {
+        return vec![
+            ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
+            ("BACKENDS", |item| shortened(backends(item))),
+            ("STATUS", standing),
+        ];
+    }
+    vec![
+        ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
+        ("BACKENDS", |item| each(&item.spec["rules"], |rule| each(&rule["backendRefs"], backend))),
+        ("ACCEPTED", |item| condition(item, "Accepted")),
+        ("RESOLVED", |item| condition(item, "ResolvedRefs")),
+        ("PROGRAMMED", |item| condition(item, "Programmed")),
+    ]
+}
+
+fn columns_of_grants() -> Vec<Column> {
+    vec![
+        ("FROM", |item| {
+            each(&item.spec["from"], |from| format!("{}/{}", text_at(from, &["namespace"]), text_at(from, &["kind"])))
+        }),
+        ("TO", |item| {
+            each(&item.spec["to"], |to| match to["name"].as_str() {
+                Some(_) => format!("{}/{}", text_at(to, &["kind"]), text_at(to, &["name"])),
+                None => text_at(to, &["kind"]),
+            })
+        }),
+    ]
 }
 
 fn table<R: Deref<Target = Resource>>(kind: Kind, items: &[R], wide: bool, now: i64) -> String {

@@ -299,6 +299,7 @@ fn a_service_that_panics_is_counted() {
         ejection_ms: 30_000,
         longest_ms: 30_000,
         most_percent: 100,
+        success_rate: None,
     });
     let state = fixture.service(&Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap());
     let counted = ["a", "b"].map(|broken| {

@@ -89,7 +89,9 @@ fn older_proxies_are_told_what_they_know() {
     let forms: Vec<_> = std::iter::successors(Some(whole), Object::without_preferences)
         .map(|form| match form {
             Object::Service(service) => (service.spread.is_some(), service.traffic.is_some()),
-            Object::Mesh(_) | Object::Workload(_) | Object::Route(_) | Object::Filter(_) => panic!("no service"),
+            Object::Mesh(_) | Object::Workload(_) | Object::Route(_) | Object::External(_) | Object::Filter(_) => {
+                panic!("no service")
+            }
         })
         .collect();
     assert_eq!(forms, [(true, true), (false, true), (false, false)]);

@@ -51,13 +51,7 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
              {app}}}}}, spec: {{address: 10.0.{}.{name}, serviceAccount: {app}, ports: [{{port: 8080}}]}}}}",
             variant % 4
         ),
-        2 => format!(
-            "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, {metadata}, spec: {{parentRefs: [{{group: '', kind: \
-             Service, name: {app}, namespace: {near}}}], rules: [{{matches: [{{path: {{value: /{}}}}}], backendRefs: [{{name: \
-             {}, namespace: {near}, port: 80}}]}}]}}}}",
-            variant % 3,
-            if variant < 12 { app } else { ["y", "x"][usize::from(name)] }
-        ),
+        2 | 7 | 9 | 10 | 11 => route((own, other, near), app, (kind, name, variant)),
         3 => format!(
             "{{apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, {metadata}, spec: {{{targets}action: Deny, rules: [{{to: \
              [{{paths: [/{variant}]{}}}]}}]}}}}",
@@ -85,6 +79,25 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
             ["RoundRobin", "Random", "RingHash, hash: {source: Address}"][usize::from(variant % 3)],
             if variant % 5 == 4 { ", template: {name: gold}" } else { "" }
         ),
+        _ => format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, {metadata}, spec: {{{targets}direction: {}, filter: {{name: \
+             ratelimit}}, capabilities: [token-bucket]}}}}",
+            ["Inbound", "Outbound"][usize::from(variant % 2)]
+        ),
+    }
+}
+
+/// A route, or a grant to lead into the namespace.
+fn route((own, other, near): (&str, &str, &str), app: &str, (kind, name, variant): (u8, u8, u8)) -> String {
+    let metadata = format!("metadata: {{name: {app}, namespace: {own}}}");
+    match kind {
+        2 => format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, {metadata}, spec: {{parentRefs: [{{group: '', kind: \
+             Service, name: {app}, namespace: {near}}}], rules: [{{matches: [{{path: {{value: /{}}}}}], backendRefs: [{{name: \
+             {}, namespace: {near}, port: 80}}]}}]}}}}",
+            variant % 3,
+            if variant < 12 { app } else { ["y", "x"][usize::from(name)] }
+        ),
         7 => format!(
             "{{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, {metadata}, spec: {{parentRefs: [{{group: '', kind: \
              Service, name: {app}, namespace: {near}}}], rules: [{{matches: [{{method: {{service: a.A{}}}}}], backendRefs: \
@@ -103,16 +116,11 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
              namespace: {near}, port: 80}}]}}]}}}}",
             variant % 3
         ),
-        9 => format!(
+        _ => format!(
             "{{apiVersion: gateway.networking.k8s.io/v1, kind: ReferenceGrant, {metadata}, spec: {{from: [{{group: \
              gateway.networking.k8s.io, kind: {}, namespace: {other}}}], to: [{{group: '', kind: Service{}}}]}}}}",
             ["HTTPRoute", "GRPCRoute", "TCPRoute"][usize::from(variant % 3)],
             ["", ", name: x", ", name: y"][usize::from(variant % 3)]
-        ),
-        _ => format!(
-            "{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, {metadata}, spec: {{{targets}direction: {}, filter: {{name: \
-             ratelimit}}, capabilities: [token-bucket]}}}}",
-            ["Inbound", "Outbound"][usize::from(variant % 2)]
         ),
     }
 }

@@ -37,6 +37,8 @@ impl Resource {
             | Kind::Filter
             | Kind::FilterPolicy
             | Kind::AccessPolicy
+            | Kind::PolicyTemplate
+            | Kind::ExternalService
             | Kind::TrafficPolicy => return None,
         })
     }
@@ -70,6 +72,7 @@ impl<'r> AnyRoute<'r> {
             | Resource::FilterPolicy(_)
             | Resource::AccessPolicy(_)
             | Resource::PolicyTemplate(_)
+            | Resource::ExternalService(_)
             | Resource::TrafficPolicy(_) => return None,
         };
         Some(Self { kind, metadata, spec })

@@ -129,8 +129,8 @@ fn values_take_the_places_of_their_parameters() {
         let (limits, timeouts) = (settings.limits?, settings.timeouts?);
         Some((limits.max_active_requests, limits.max_pending_time_ms, timeouts.request_ms))
     };
-    assert_eq!(settings(json!({"most": 3})), Some((3, 2_000, Some(2_000))));
-    assert_eq!(settings(json!({"most": 9, "patience": "1m"})), Some((9, 60_000, Some(60_000))));
+    assert_eq!(settings(json!({"most": 3})), Some((Some(3), 2_000, Some(2_000))));
+    assert_eq!(settings(json!({"most": 9, "patience": "1m"})), Some((Some(9), 60_000, Some(60_000))));
     let misfits = |values: Value, expect: &[(&str, &str)]| {
         let told: Vec<_> =
             spec.misfits(&given(values.clone())).into_iter().map(|it| (it.parameter, it.message)).collect();

@@ -63,7 +63,8 @@ fn name(name: &str) -> ObjectName {
 
 fn service(service: &str) -> Service {
     let (ports, endpoints) = (Vec::new(), BTreeMap::new());
-    Service { name: name(service), ports, vip: None, path_reading: Default::default(), traffic: None, endpoints }
+    let (vip, path_reading) = (None, Default::default());
+    Service { name: name(service), ports, vip, path_reading, traffic: None, spread: None, endpoints }
 }
 
 fn workload(workload: &str) -> ServedWorkload {

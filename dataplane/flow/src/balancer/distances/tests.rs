@@ -102,6 +102,7 @@ fn settings(algorithm: Algorithm, panic_percent: u32) -> Settings {
         ejection: out,
         longest: out,
         most_percent: 100,
+        success_rate: None,
     };
     Settings { algorithm, outliers: Some(outliers), panic_percent, ..Settings::default() }
 }

@@ -151,6 +151,7 @@ fn who_comes_back_from_an_ejection_begins_anew() {
         ejection: second,
         longest: second,
         most_percent: 50,
+        success_rate: None,
     });
     named.update([("a", 1), ("b", 1)]);
     let mut now = second * 100;

@@ -41,6 +41,7 @@ fn service(endpoints: &[(&str, u8)], none: &[&str]) -> Service {
         vip: None,
         path_reading: Default::default(),
         traffic: None,
+        spread: None,
         endpoints: endpoints.iter().map(|(workload, last)| (name(workload), endpoint(workload, *last))).collect(),
     }
 }
