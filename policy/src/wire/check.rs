@@ -128,7 +128,7 @@ fn health_is_fit(health: &HealthCheck) -> Checked {
         HealthProbe::Http(http) if !is_path(&http.path) => {
             fault(at, format_args!("{:?} is no path in normal form", http.path))
         }
-        HealthProbe::Http(http) if !http.host.as_deref().is_none_or(is_subdomain) => {
+        HealthProbe::Http(http) if http.host.as_deref().is_some_and(|host| !is_subdomain(host)) => {
             fault(at, format_args!("{:?} is no host", http.host.as_deref().unwrap_or_default()))
         }
         HealthProbe::Http(http) if !http.statuses.iter().all(|range| is_range(*range)) => {

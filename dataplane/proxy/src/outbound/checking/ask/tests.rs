@@ -88,10 +88,10 @@ fn what_a_proxy_answers_itself_is_of_the_app_only_where_it_can_not_be_had() {
 
 #[test]
 fn a_question_is_a_framed_message() {
-    assert_eq!(question(""), &[0, 0, 0, 0, 0][..]);
+    assert_eq!(question(""), &b"\0\0\0\0\0"[..]);
     assert_eq!(question("a.B"), &b"\0\0\0\0\x05\x0a\x03a.B"[..]);
     let long = question(&"x".repeat(200));
-    assert_eq!((&long[..8], long.len()), (&[0, 0, 0, 0, 203, 0x0a, 0xc8, 0x01][..], 208));
+    assert_eq!((&long[..8], long.len()), (&b"\0\0\0\0\xcb\x0a\xc8\x01"[..], 208));
     let (head, _) = request(&HealthProbe::Grpc(String::new()), "web.shop").unwrap();
     assert_eq!((head.version, head.headers["te"].to_str().unwrap()), (Version::HTTP_2, "trailers"));
     assert!(request(&HealthProbe::Tcp, "web.shop").is_none());
