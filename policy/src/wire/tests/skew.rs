@@ -358,12 +358,13 @@ fn routes_of_bytes_are_sent_to_those_who_know_them() {
         let name = kind.at_parent(&name("shop/r"), 0);
         Object::Route(Route { name, kind, hostnames, rules: rules.to_vec(), ..http.clone() })
     };
-    for (kind, hostnames, capability) in [
-        (RouteKind::Tls, &["a.b", "*.c"][..], TLS_ROUTE),
-        (RouteKind::Tls, &[], TLS_ROUTE),
-        (RouteKind::Tcp, &[], TCP_ROUTE),
-    ] {
-        let route = of(kind, hostnames, &rules);
+    let kinds = [
+        (RouteKind::Tls, vec!["a.b", "*.c"], TLS_ROUTE),
+        (RouteKind::Tls, Vec::new(), TLS_ROUTE),
+        (RouteKind::Tcp, Vec::new(), TCP_ROUTE),
+    ];
+    for (kind, hostnames, capability) in kinds {
+        let route = of(kind, &hostnames, &rules);
         let envelope = encode(&route);
         assert_eq!(envelope.requires, [capability]);
         assert_eq!(receive(with(envelope)).unwrap().delta.upserts.last(), Some(&route));
