@@ -272,15 +272,11 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let wrong = || QueryError::From(query.from.clone());
     let (namespace, account) = query.from.split_once('/').ok_or_else(wrong)?;
     let principal = world.trust_domain.workload(namespace, account).map_err(|_| wrong())?;
-    let callers = BTreeSet::from([namespace]);
-    let (services, routes) = visible(world, &callers);
-    let mesh = mesh_settings(world, "");
-    let bundle = Arc::new(Bundle { services, routes, externals: externals(world, &callers), ..Bundle::default() });
-    let table = RouteTable::new(&bundle);
-    let notes: Vec<String> = unknown_account(world, namespace, account).into_iter().collect();
+    let (mesh, table) = (mesh_settings(world, ""), table(world, namespace));
+    let note = unknown_account(world, namespace, account);
     let resolved = match resolve(&table, &mesh, namespace, query)? {
         Destination::Mesh(resolved) => resolved,
-        Destination::External(way) => return Ok(outside(&way, query, principal, notes)),
+        Destination::External(way) => return Ok(outside(&way, query, principal, note)),
     };
     let mut explanation = Explanation {
         allowed: false,
@@ -297,7 +293,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         route: None,
         backends: Vec::new(),
         mirrors: Vec::new(),
-        notes,
+        notes: note.into_iter().collect(),
     };
     if explanation.connection {
         let principal = explanation.principal.clone();
@@ -383,6 +379,13 @@ fn resolve<'t>(
     Ok(Destination::Mesh(resolved))
 }
 
+/// What callers of a namespace meet.
+fn table(world: &World, namespace: &str) -> RouteTable {
+    let callers = BTreeSet::from([namespace]);
+    let ((services, routes), externals) = (visible(world, &callers), externals(world, &callers));
+    RouteTable::new(&Arc::new(Bundle { services, routes, externals, ..Bundle::default() }))
+}
+
 /// Where a request that somebody answers goes.
 enum Destination<'t> {
     Mesh(Resolved<'t>),
@@ -390,9 +393,8 @@ enum Destination<'t> {
 }
 
 /// What becomes of a request to a name outside: what is answered there nobody here knows.
-fn outside(way: &WayOut<'_>, query: &Query, principal: SpiffeId, mut notes: Vec<String>) -> Explanation {
+fn outside(way: &WayOut<'_>, query: &Query, principal: SpiffeId, note: Option<String>) -> Explanation {
     let wide = if way.external.mesh_wide { ", for the whole mesh" } else { "" };
-    notes.push(way.in_words());
     let connection = !way.port.protocol.is_http();
     let what = if connection { "connections" } else { "requests" };
     Explanation {
@@ -410,7 +412,7 @@ fn outside(way: &WayOut<'_>, query: &Query, principal: SpiffeId, mut notes: Vec<
         route: None,
         backends: Vec::new(),
         mirrors: Vec::new(),
-        notes,
+        notes: note.into_iter().chain([way.in_words()]).collect(),
     }
 }
 

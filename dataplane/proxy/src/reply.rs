@@ -273,6 +273,7 @@ impl Failure {
         let verdict = |status, flag, stage, reason, grpc| Verdict { status, flag, stage, reason, grpc };
         let not_connected =
             |reason| verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", reason, 14);
+        let bad_gateway = |reason| verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", reason, 14);
         match self {
             Failure::NoAuthority => {
                 verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "no_authority", 3)
@@ -304,12 +305,8 @@ impl Failure {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", full.reason(), 14)
             }
             Failure::Stalled(_) => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::Overload, "relay", "stalled", 8),
-            Failure::Passthrough { .. } => {
-                verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", "passthrough", 14)
-            }
-            Failure::OutsideTls { .. } => {
-                verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", "outside_tls", 14)
-            }
+            Failure::Passthrough { .. } => bad_gateway("passthrough"),
+            Failure::OutsideTls { .. } => bad_gateway("outside_tls"),
             Failure::Unprocessed { error, .. } => unprocessed(error),
             Failure::NoAnswer { error, .. } => no_answer(error),
             Failure::Unserved(failure) => failure.verdict(),

@@ -100,9 +100,12 @@ struct Server {
 
 impl Server {
     async fn start(names: &[&str], back: SocketAddr) -> Self {
+        let listener = TcpListener::bind((address::next(), 0)).await.unwrap();
+        let (address, connections) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
         let mut authority = CertificateParams::default();
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        authority.distinguished_name.push(DnType::CommonName, "outside");
+        // Of one name for each: a root of the same name would be tried, and found to be another by its key.
+        authority.distinguished_name.push(DnType::CommonName, format!("authority of {address}"));
         let key = KeyPair::generate().unwrap();
         let root = authority.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(authority, key);
@@ -115,8 +118,6 @@ impl Server {
         let mut config = config.with_single_cert(vec![leaf], leaf_key).unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind((address::next(), 0)).await.unwrap();
-        let (address, connections) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
         let seen = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {

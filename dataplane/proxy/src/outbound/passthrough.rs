@@ -39,7 +39,7 @@ pub(super) async fn request(
         Some(exit) => {
             record.metrics = Some(Rc::clone(&exit.metrics));
             record.log(|log| log.upstream = Some(exit.to_string()));
-            (exit.sockets(worker, &snapshot, from, client).await?, exit.port)
+            (Box::pin(exit.sockets(worker, &snapshot, from, client)).await?, exit.port)
         }
         None => {
             let target = match &origin.target {
@@ -83,7 +83,7 @@ pub(super) async fn connect<'w>(
     worker.ledger.counters.passthrough.increment(1);
     let timeout = snapshot.connect_timeout();
     let sockets = match exit {
-        Some(exit) => exit.sockets(worker, snapshot, from, client).await?,
+        Some(exit) => Box::pin(exit.sockets(worker, snapshot, from, client)).await?,
         None => look_up(worker, snapshot, from, target, client).await?,
     };
     let place = Place::outbound(client, target.port(), from);
