@@ -343,7 +343,7 @@ impl Index {
     }
 
     /// Policies that name the Mesh, of every kind.
-    pub(super) fn targeting_mesh<'w>(&'w self) -> impl Iterator<Item = &'w Entry> + use<'w> {
+    pub(super) fn targeting_mesh(&self) -> impl Iterator<Item = &Entry> {
         all(&self.policies, &Scope::Mesh)
     }
 

@@ -24,6 +24,14 @@ prop_compose! {
     }
 }
 
+/// What a TrafficPolicy is for.
+fn called(own: &str, variant: u8) -> String {
+    match variant {
+        0..16 => format!("{{kind: Service, name: {}}}", ["x", "y"][usize::from(variant % 2)]),
+        _ => format!("{{kind: Namespace, name: {own}}}"),
+    }
+}
+
 /// The object in the namespace `own`, where `other` is its neighbour.
 pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Drawn) -> String {
     let app = ["x", "y"][usize::from(name)];
@@ -71,11 +79,7 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
         6 => format!(
             "{{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, {metadata}, spec: {{targetRefs: [{}], loadBalancing: \
              {{algorithm: {}}}{}}}}}",
-            if variant < 16 {
-                format!("{{kind: Service, name: {}}}", ["x", "y"][usize::from(variant % 2)])
-            } else {
-                format!("{{kind: Namespace, name: {own}}}")
-            },
+            called(own, variant),
             ["RoundRobin", "Random", "RingHash, hash: {source: Address}"][usize::from(variant % 3)],
             if variant % 5 == 4 { ", template: {name: gold}" } else { "" }
         ),
