@@ -86,7 +86,6 @@ fn route() -> Route {
 /// One of everything, no field at its default.
 fn everything() -> Vec<Object> {
     let identity = TrustDomain::default().workload("shop", "web").unwrap();
-    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
     let path_reading = "encoded-slash=literal, params=cut, slashes=kept".parse().unwrap();
     let (address, ranges) = ("127.0.0.11".parse().unwrap(), None);
     let endpoint = Endpoint {
@@ -96,7 +95,7 @@ fn everything() -> Vec<Object> {
         addresses: vec!["fd00::11".parse().unwrap()],
         mesh_address: "127.0.0.11:15008".parse().unwrap(),
         weight: 3,
-        labels: labels.clone(),
+        labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
     };
     let protocols = [Protocol::Http, Protocol::Grpc, Protocol::Tcp, Protocol::Udp, Protocol::Auto];
     let port = |(index, protocol): (usize, &Protocol)| ServicePort {
@@ -132,7 +131,7 @@ fn everything() -> Vec<Object> {
                 path_reading,
                 opaque_refused: true,
             }],
-            labels,
+            labels: endpoint.labels.clone(),
             service: Some(name("shop/web")),
             outbound_closed: None,
         }),
