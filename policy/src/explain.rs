@@ -2,6 +2,7 @@
 //! proxies run, over the world as it is. No request is sent.
 
 mod near;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -9,7 +10,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -22,10 +22,10 @@ use crate::bundle::{
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
 use crate::plan::{World, access_config, externals, filters_for, mesh_settings, serve, source_of, undone, visible};
-use crate::resource::{Object, WorkloadSpec, duration_text};
+use crate::resource::{Object, WorkloadSpec};
 use crate::route::{
     self, Authority, Choice, EgressRefusal, HeadView, Hello, Meant, MetRule, Plan, Resolution, Resolved, Resolver,
-    RouteTable, SaidBy, Setting, WayOut,
+    RouteTable, Setting, WayOut,
 };
 
 /// The request to be explained.
@@ -311,7 +311,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     explanation.path = path.standard().into_owned();
     let headers: BTreeMap<String, &str> =
         query.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
-    explanation.notes.extend(patience(&headers));
+    explanation.notes.extend(settings::patience(&headers));
     let lookup = |name: &str| headers.get(name).copied();
     let host = host_of(query);
     let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup };
@@ -461,57 +461,6 @@ fn conclude(explanation: &mut Explanation) {
     explanation.reading = deciding.reading;
 }
 
-/// How long a request may take.
-fn timeouts(world: &World, plan: &Plan<'_>) -> Option<String> {
-    let text = |limit: Duration| duration_text(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-    let all =
-        plan.timeout.map(|limit| format!("{} in all, {}", text(limit), said_by(world, plan, Setting::RequestTimeout)));
-    let each = plan
-        .attempt_timeout
-        .map(|limit| format!("{} each attempt, {}", text(limit), said_by(world, plan, Setting::AttemptTimeout)));
-    let told: Vec<String> = all.into_iter().chain(each).collect();
-    (!told.is_empty()).then(|| told.join("; "))
-}
-
-/// How much may be under way to the service.
-fn limits(world: &World, plan: &Plan<'_>) -> Option<String> {
-    let limits = plan.service.traffic.as_ref()?.limits.as_ref()?;
-    let source = source_of(world, &plan.service.name, "limits");
-    Some(source.map_or_else(|| limits.to_string(), |source| format!("{limits}, as {}", source.says())))
-}
-
-/// What a request says of how long its caller waits, which every proxy on its way keeps to.
-fn patience(headers: &BTreeMap<String, &str>) -> impl Iterator<Item = String> {
-    let said = ["weft-timeout-ms", "grpc-timeout"].into_iter().filter_map(|name| Some((name, headers.get(name)?)));
-    let said: Vec<_> = said.map(|(name, value)| (name, (*value).to_owned())).collect();
-    said.into_iter().map(|(name, value)| {
-        format!(
-            "{name} {value:?} shortens the time of the request here and at each proxy on its way, and lengthens none"
-        )
-    })
-}
-
-fn said_by(world: &World, plan: &Plan<'_>, setting: Setting) -> String {
-    let route = plan.route.map(|route| &route.name);
-    let source = || source_of(world, &plan.service.name, key_of(setting));
-    match (plan.says(setting), route) {
-        (SaidBy::Rule, Some(route)) => format!("as {} says", RouteName::of(route)),
-        (SaidBy::Policy, _) => {
-            source().map_or_else(|| "as its policies say".to_owned(), |source| format!("as {}", source.says()))
-        }
-        (SaidBy::Rule | SaidBy::Mesh, _) => "as the Mesh says".to_owned(),
-    }
-}
-
-/// As policies say it, inside `spec`.
-fn key_of(setting: Setting) -> &'static str {
-    match setting {
-        Setting::RequestTimeout => "timeouts.request",
-        Setting::AttemptTimeout => "timeouts.backendRequest",
-        Setting::Retry => "retry",
-    }
-}
-
 /// The parts of the question that endpoints are asked with.
 struct Asked<'a> {
     world: &'a World,
@@ -628,7 +577,8 @@ impl Asked<'_> {
         let balancing = balancing.map(|told| near.into_iter().fold(told, |told, near| told + "; " + &near));
         let service = Some(plan.service.name.to_string());
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
-        let (timeouts, retry, limits) = (timeouts(self.world, plan), self.retry(plan), limits(self.world, plan));
+        let (timeouts, retry, limits) =
+            (settings::timeouts(self.world, plan), self.retry(plan), settings::limits(self.world, plan));
         BackendExplanation { service, port, weight, balancing, timeouts, retry, limits, host, path, endpoints }
     }
 
@@ -636,7 +586,7 @@ impl Asked<'_> {
     fn retry(&self, plan: &Plan<'_>) -> Option<String> {
         let What::Request { method, .. } = &self.what else { return None };
         let retry = plan.retry?;
-        let by = said_by(self.world, plan, Setting::Retry);
+        let by = settings::said_by(self.world, plan, Setting::Retry);
         let takes = retry.takes(method);
         let lacking = if takes || !retry.grpc_codes.is_empty() { "" } else { ": not this one" };
         Some(format!("{retry}{lacking}, {by}"))

@@ -1,0 +1,60 @@
+//! The settings of a service as a request meets them, in words, and who says them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::bundle::RouteName;
+use crate::plan::{World, source_of};
+use crate::resource::duration_text;
+use crate::route::{Plan, SaidBy, Setting};
+
+/// How long a request may take.
+pub(super) fn timeouts(world: &World, plan: &Plan<'_>) -> Option<String> {
+    let text = |limit: Duration| duration_text(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    let all =
+        plan.timeout.map(|limit| format!("{} in all, {}", text(limit), said_by(world, plan, Setting::RequestTimeout)));
+    let each = plan
+        .attempt_timeout
+        .map(|limit| format!("{} each attempt, {}", text(limit), said_by(world, plan, Setting::AttemptTimeout)));
+    let told: Vec<String> = all.into_iter().chain(each).collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+/// How much may be under way to the service.
+pub(super) fn limits(world: &World, plan: &Plan<'_>) -> Option<String> {
+    let limits = plan.service.traffic.as_ref()?.limits.as_ref()?;
+    let source = source_of(world, &plan.service.name, "limits");
+    Some(source.map_or_else(|| limits.to_string(), |source| format!("{limits}, as {}", source.says())))
+}
+
+/// What a request says of how long its caller waits, which every proxy on its way keeps to.
+pub(super) fn patience(headers: &BTreeMap<String, &str>) -> impl Iterator<Item = String> {
+    let said = ["weft-timeout-ms", "grpc-timeout"].into_iter().filter_map(|name| Some((name, headers.get(name)?)));
+    let said: Vec<_> = said.map(|(name, value)| (name, (*value).to_owned())).collect();
+    said.into_iter().map(|(name, value)| {
+        format!(
+            "{name} {value:?} shortens the time of the request here and at each proxy on its way, and lengthens none"
+        )
+    })
+}
+
+pub(super) fn said_by(world: &World, plan: &Plan<'_>, setting: Setting) -> String {
+    let route = plan.route.map(|route| &route.name);
+    let source = || source_of(world, &plan.service.name, key_of(setting));
+    match (plan.says(setting), route) {
+        (SaidBy::Rule, Some(route)) => format!("as {} says", RouteName::of(route)),
+        (SaidBy::Policy, _) => {
+            source().map_or_else(|| "as its policies say".to_owned(), |source| format!("as {}", source.says()))
+        }
+        (SaidBy::Rule | SaidBy::Mesh, _) => "as the Mesh says".to_owned(),
+    }
+}
+
+/// As policies say it, inside `spec`.
+fn key_of(setting: Setting) -> &'static str {
+    match setting {
+        Setting::RequestTimeout => "timeouts.request",
+        Setting::AttemptTimeout => "timeouts.backendRequest",
+        Setting::Retry => "retry",
+    }
+}
