@@ -84,6 +84,11 @@ impl Until {
         self.end.map(|end| end.later(BEHIND))
     }
 
+    /// True where so little is left that the callee's proxy may hold it to be over.
+    pub fn is_nearly_over(&self) -> bool {
+        self.end.is_some_and(|end| end.left() <= BEHIND)
+    }
+
     /// An error where nothing is left: the request is not sent.
     ///
     /// # Errors

@@ -157,7 +157,10 @@ async fn send(
 ) -> Result<(), Failure> {
     call.record.metrics = Some(attempts.unreached());
     if let Some((gate, service)) = attempts.gate() {
-        let place = Box::pin(pass((&gate, attempts.wait()), service, call)).await?;
+        let mut place = Box::pin(pass((&gate, attempts.wait()), service, call)).await?;
+        if call.head.protocol.is_some() {
+            place.stands();
+        }
         attempts.hold(place);
     }
     loop {
@@ -173,8 +176,11 @@ async fn send(
         let wait;
         (permit, wait) = match ended {
             Ok(()) => {
-                // A client that left before the head says nothing of the endpoint.
-                if let Some(answered) = call.record.answer.get() {
+                // A client that left before the head says nothing of the endpoint. Nor does its proxy, by whose clock the time
+                // of a request is over a moment before it is by this one's.
+                if let Some(answered) = call.record.answer.get()
+                    && !(answered.late && attempt.until.is_nearly_over())
+                {
                     attempt.answered(Some((answered.own, call.record.broken)), Some(answered.at));
                 }
                 return Ok(());

@@ -131,3 +131,10 @@ async fn a_peer_is_told_and_passes_on_what_is_left() {
         headers(&[("weft-timeout-ms", "180"), ("grpc-timeout", "180000u")])
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_is_nearly_over_is_told_from_others() {
+    let is_nearly_over = |ms: &'static str| taken(&[("weft-timeout-ms", ms)], None).0.is_nearly_over();
+    assert!(is_nearly_over("0") && is_nearly_over("50") && !is_nearly_over("51"));
+    assert!(!taken(&[], None).0.is_nearly_over(), "without an end");
+}
