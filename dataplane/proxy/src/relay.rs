@@ -197,11 +197,11 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// True where a proxy answers in its own name that the time of a request is over.
-fn is_late(head: &ResponseHead) -> bool {
+/// True where a proxy answers in its own name that the time of a request is over. `grpc`: the status in this head.
+fn is_late(head: &ResponseHead, grpc: Option<u16>) -> bool {
     // DEADLINE_EXCEEDED.
-    let says_late = || head.status == StatusCode::GATEWAY_TIMEOUT || grpc_status(&head.headers) == Some(4);
-    head.headers.contains_key(WEFT_REPLY) && says_late()
+    let says_late = head.status == StatusCode::GATEWAY_TIMEOUT || grpc == Some(4);
+    says_late && head.headers.contains_key(WEFT_REPLY)
 }
 
 /// The final head of an answer.
@@ -459,9 +459,10 @@ async fn respond(
     terms: &mut Terms<'_, '_>,
     received: &Progress,
 ) -> Result<(), ExchangeError> {
-    received.grpc_status.set(grpc_status(&head.headers));
+    let grpc = grpc_status(&head.headers);
+    received.grpc_status.set(grpc);
     let http1 = !matches!(responder, Some(Responder::H2(_)));
-    let late = terms.from_peer && is_late(&head);
+    let late = terms.from_peer && is_late(&head, grpc);
     mesh::strip_response(&mut head.headers, http1);
     let (own, at) = (head.status, Instant::now());
     let replaced = terms.filtered.response(&mut head).await;

@@ -51,7 +51,7 @@ fn a_proxy_says_by_its_own_answer_that_the_time_is_over() {
         head.headers.extend(
             fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))),
         );
-        assert_eq!(is_late(&head), expect, "{status} {fields:?}");
+        assert_eq!(is_late(&head, grpc_status(&head.headers)), expect, "{status} {fields:?}");
     }
     let reply = ("weft-reply", "inbound;request;-;nothing is left");
     check(504, &[reply], true);
