@@ -107,9 +107,9 @@ impl Until {
         plain.into_iter().chain(left.and_then(|left| self.grpc_field(left)))
     }
 
-    /// Those of them that a callee without a proxy knows.
-    pub fn plain_fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        self.end.and_then(|end| self.grpc_field(end.left())).into_iter()
+    /// The one of them that a callee without a proxy knows, where the call had it.
+    pub fn plain_field(&self) -> Option<(HeaderName, HeaderValue)> {
+        self.end.and_then(|end| self.grpc_field(end.left()))
     }
 
     fn grpc_field(&self, left: Duration) -> Option<(HeaderName, HeaderValue)> {
