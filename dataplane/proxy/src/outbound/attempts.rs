@@ -430,6 +430,11 @@ impl Attempt<'_> {
         self.outcome = if self.sign == Sign::Good { Outcome::Success } else { Outcome::Failure };
     }
 
+    /// Its proxy answered for it that the time of its caller is over.
+    pub(super) fn late(mut self) {
+        self.sign = Sign::Late;
+    }
+
     /// It was not answered; `failure` says why and is given back.
     pub(super) fn ended(mut self, failure: Failure) -> Failure {
         if failure.is_unreachable() {
