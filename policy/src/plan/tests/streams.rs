@@ -72,6 +72,11 @@ fn where_a_route_of_bytes_is_accepted() {
     let both = format!("{attached}; {}", by("TLSRoute", "5432"));
     let one = [other("TLSRoute", "name: db, port: 5432"), tcp("shop/t", "name: db")];
     check(&[&one[0], &one[1]], RouteKind::Tcp, &both.replace(attached, &some), &[Code::OtherKind, Code::RouteOffBytes]);
+    // Of two of one kind the younger one is attached all the same.
+    let two =
+        shop_and(&[DB, &tcp("shop/s", "name: db, port: 5432"), &tcp("shop/t", "name: db, port: 5432")].join("---\n"));
+    let accepted: Vec<_> = two.routes().map(|(route, _)| route_status(&two, route)[0].conditions[0].status).collect();
+    assert_eq!(accepted, [true, true]);
     // Routes of other callers are no concern.
     check(
         &[&other("TLSRoute", "name: db"), &tcp("partner/t", "name: db, namespace: shop, port: 90")],
