@@ -128,11 +128,10 @@ impl<'t> Resolver<'_, 't> {
                 // Who dials an address has looked a name up that says more.
                 let is_address = matches!(meant, Meant::Address(_));
                 let named = is_address.then(|| self.table.external(host, port, self.from_namespace)).flatten();
-                match named.map_or(connection, Resolution::External) {
-                    // The server proves the name that was dialled: it is not asked for another behind it.
-                    Resolution::External(way) if !way.is_for(host) => Resolution::Refused(EgressRefusal::OtherHost),
-                    found => found,
-                }
+                let met = named.map_or(connection, Resolution::External);
+                // The server proves the name that was dialled: it is not asked for another behind it.
+                let is_of_another = matches!(&met, Resolution::External(way) if !way.is_for(host));
+                if is_of_another { Resolution::Refused(EgressRefusal::OtherHost) } else { met }
             }
         }
     }
