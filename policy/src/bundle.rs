@@ -250,6 +250,8 @@ pub enum TunnelRefusal {
     Declared { port: u16, protocol: &'static str },
     #[error("port {port} takes HTTP only: what is attached to it holds for nothing else")]
     HttpOnly { port: u16 },
+    #[error("port {port} takes TLS to the hosts of its ExternalService, and the connection begins with something else")]
+    OtherHello { port: u16 },
     #[error(
         "port {port} is not declared, and a request in this connection says who its caller is, or may say it unseen (HTTP/2, \
          TLS): declare the port http, or tcp if its app believes no header that the mesh sets"

@@ -7,6 +7,7 @@ use crate::bundle::{
     Bundle, Endpoint, External, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteKind, RouteName,
     RouteRule, ServedWorkload, Service,
 };
+use crate::identity::SpiffeId;
 use crate::scope::Ask;
 
 /// One step from a bundle to the next.
@@ -64,6 +65,11 @@ impl Object {
 /// An address that nobody can dial.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
+/// Somebody whom nobody can prove to be.
+fn nobody() -> SpiffeId {
+    "spiffe://nowhere.invalid/ns/nowhere/sa/nobody".parse().expect("it has the form of one")
+}
+
 /// Objects by the number that their sender gave to their content.
 pub type Versions = BTreeMap<Key, u64>;
 
@@ -81,7 +87,11 @@ impl Object {
             Self::Service(service) => {
                 // Their addresses stay the mesh's: what goes to one of them does not leave it in plain text.
                 let mut closed = service.clone();
-                closed.endpoints.values_mut().for_each(|endpoint| endpoint.mesh_address = NOWHERE);
+                for endpoint in closed.endpoints.values_mut() {
+                    endpoint.mesh_address = NOWHERE;
+                    // One without an identity is dialled itself, in plain text, whatever its mesh address is.
+                    endpoint.identity.get_or_insert_with(nobody);
+                }
                 closed.ports.iter_mut().for_each(|port| port.other_targets.clear());
                 (closed.traffic, closed.spread) = (None, None);
                 Some(Self::Service(closed))

@@ -29,7 +29,7 @@ pub use crate::delta::{Delta, Key, diff};
 pub use assemble::{AUTHZ_ATTACHMENT, attachment, bundle_for, filters_for};
 pub use changes::{Action, Change, diff_world, text_diff};
 pub use external::external_status;
-pub use merge::{Idle, Level, Setter, Source};
+pub use merge::{Idle, Level, MAX_FOR_ONE, Setter, Source, crowds};
 pub use opening::{Opening, openings};
 pub use owner::{Owned, Owner, ProxyKey};
 pub use protection::{Loss, losses, losses_of_workloads, policy_status};

@@ -8,12 +8,12 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// The next free address of this test process, within 127.64.0.0/10.
 ///
 /// # Panics
-/// When the process has used up its 510 addresses.
+/// When the process has used up its 1022 addresses.
 pub fn next() -> IpAddr {
     let index = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert!(index < 510, "a test process has 510 addresses");
-    let process = std::process::id() % 8192;
-    let host = (process << 9) | (index + 1);
+    assert!(index < 1022, "a test process has 1022 addresses");
+    let process = std::process::id() % 4096;
+    let host = (process << 10) | (index + 1);
     let [_, high, middle, low] = ((127 << 24) | (1 << 22) | host).to_be_bytes();
     IpAddr::V4(Ipv4Addr::new(127, high, middle, low))
 }

@@ -357,7 +357,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         {
             return Some(nearer);
         }
-        order.of(key).map(|number| &self.endpoints[number]).find(may_be_used).map(|it| &it.endpoint)
+        order.choices(key).map(|number| &self.endpoints[number]).find(may_be_used).map(|it| &it.endpoint)
     }
 
     /// Which of two takes the request: the better one, unless the other has not been measured for long.

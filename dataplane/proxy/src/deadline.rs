@@ -84,6 +84,11 @@ impl Until {
         self.end.map(|end| end.later(BEHIND))
     }
 
+    /// True where so little is left that the callee's proxy may hold it to be over.
+    pub fn is_nearly_over(&self) -> bool {
+        self.end.is_some_and(|end| end.left() <= BEHIND)
+    }
+
     /// An error where nothing is left: the request is not sent.
     ///
     /// # Errors
@@ -102,9 +107,9 @@ impl Until {
         plain.into_iter().chain(left.and_then(|left| self.grpc_field(left)))
     }
 
-    /// Those of them that a callee without a proxy knows.
-    pub fn plain_fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        self.end.and_then(|end| self.grpc_field(end.left())).into_iter()
+    /// The one of them that a callee without a proxy knows, where the call had it.
+    pub fn plain_field(&self) -> Option<(HeaderName, HeaderValue)> {
+        self.end.and_then(|end| self.grpc_field(end.left()))
     }
 
     fn grpc_field(&self, left: Duration) -> Option<(HeaderName, HeaderValue)> {

@@ -157,6 +157,7 @@ impl ServiceState {
         if let Some((version, unhealthy)) = findings.news(seen.get()) {
             seen.set(version);
             self.balancer.borrow_mut().heed(|destination| unhealthy.contains(&destination.endpoint.workload));
+            self.count_out();
         }
     }
 

@@ -232,6 +232,13 @@ struct Measuring {
 }
 
 impl Place {
+    /// What it is for stands for as long as both sides like: it is none of those whose latency says how many may be under way.
+    pub fn stands(&mut self) {
+        if let Some(measuring) = self.measuring.take() {
+            measuring.measured.set(Some(Measured::Nothing));
+        }
+    }
+
     /// Its answer began at that moment. Not `good`: it failed, and how fast says nothing.
     pub fn answered(&self, at: Instant, good: bool) {
         let Some(measuring) = &self.measuring else { return };

@@ -103,21 +103,24 @@ impl Findings {
     /// Notes what is held of an endpoint from now on.
     pub fn set(&self, workload: &ObjectName, is_unhealthy: bool) {
         self.change(|unhealthy| match is_unhealthy {
-            true => _ = unhealthy.insert(workload.clone()),
-            false => _ = unhealthy.remove(workload),
+            true => unhealthy.insert(workload.clone()),
+            false => unhealthy.remove(workload),
         });
     }
 
     /// Forgets those that are checked no more.
     pub fn retain(&self, keep: impl Fn(&ObjectName) -> bool) {
-        self.change(|unhealthy| unhealthy.retain(|workload| keep(workload)));
+        self.change(|unhealthy| {
+            let before = unhealthy.len();
+            unhealthy.retain(|workload| keep(workload));
+            unhealthy.len() != before
+        });
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<ObjectName>)) {
+    /// `change` says whether it changed something. It is asked up to a hundred times a second.
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<ObjectName>) -> bool) {
         let mut held = self.lock();
-        let before = held.unhealthy.clone();
-        change(&mut held.unhealthy);
-        if held.unhealthy != before {
+        if change(&mut held.unhealthy) {
             let count = held.unhealthy.len();
             held.counted.resize_with(count, || self.all.enter());
             self.version.fetch_add(1, Ordering::Release);

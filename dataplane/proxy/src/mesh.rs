@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use smallvec::SmallVec;
 use weft_policy::bundle::ServedWorkload;
 use weft_policy::identity::SpiffeId;
 use weft_transport::detect::Text;
@@ -72,12 +73,12 @@ pub const WEFT_NO_HOST: HeaderName = HeaderName::from_static("weft-no-host");
 /// Counts the attempts of a request that is sent again although somebody may have acted on it, for the app: from 2.
 pub const WEFT_ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
 
-/// Fields that a stamp has at the most.
-const MOST_FIELDS: usize = 7;
+/// Fields that a stamp has without an allocation: those of a request whose time ends, and that is no gRPC call.
+const USUAL_FIELDS: usize = 4;
 
 /// Fields and authority that the outbound side sends to one endpoint's proxy beside the stripped head of a request.
 pub struct Stamp {
-    fields: Vec<(HeaderName, HeaderValue)>,
+    fields: SmallVec<[(HeaderName, HeaderValue); USUAL_FIELDS]>,
     authority: Option<Authority>,
 }
 
@@ -91,7 +92,7 @@ impl Stamp {
         };
         let made_up = || destination.to_str().ok().and_then(|text| text.parse().ok());
         let authority: Option<Authority> = if head.authority.is_none() { made_up() } else { None };
-        let mut fields = Vec::with_capacity(MOST_FIELDS);
+        let mut fields = SmallVec::new();
         fields.push((WEFT_DST, destination.clone()));
         fields.push((WEFT_SOURCE, source.clone()));
         fields.push((WEFT_VERSION, HeaderValue::from_static(version)));

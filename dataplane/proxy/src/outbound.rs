@@ -157,7 +157,10 @@ async fn send(
 ) -> Result<(), Failure> {
     call.record.metrics = Some(attempts.unreached());
     if let Some((gate, service)) = attempts.gate() {
-        let place = Box::pin(pass((&gate, attempts.wait()), service, call)).await?;
+        let mut place = Box::pin(pass((&gate, attempts.wait()), service, call)).await?;
+        if call.head.protocol.is_some() {
+            place.stands();
+        }
         attempts.hold(place);
     }
     loop {
@@ -173,9 +176,12 @@ async fn send(
         let wait;
         (permit, wait) = match ended {
             Ok(()) => {
-                // A client that left before the head says nothing of the endpoint.
-                if let Some(answered) = call.record.answer.get() {
-                    attempt.answered(Some((answered.own, call.record.broken)), Some(answered.at));
+                match call.record.answer.get() {
+                    // By the clock of its proxy the time of a request is over a moment before it is by this one's.
+                    Some(answered) if answered.late && attempt.until.is_nearly_over() => attempt.late(),
+                    Some(answered) => attempt.answered(Some((answered.own, call.record.broken)), Some(answered.at)),
+                    // A client that left before the head says nothing of the endpoint.
+                    None => {}
                 }
                 return Ok(());
             }
@@ -249,10 +255,13 @@ async fn plainly(
     call: &mut Call<'_, '_>,
 ) -> Result<(), Failed> {
     let (leg, version) = (worker.app_leg(attempt.connect_timeout), call.head.version);
-    let mut head = call.head.clone();
-    head.headers.extend(attempt.until.plain_fields());
+    let told = attempt.until.plain_field().map(|field| {
+        let mut head = call.head.clone();
+        head.headers.extend([field]);
+        head
+    });
     let mut call = Call {
-        head: &head,
+        head: told.as_ref().unwrap_or(call.head),
         body: &mut *call.body,
         responder: &mut *call.responder,
         record: &mut *call.record,

@@ -197,6 +197,13 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
+/// True where a proxy answers in its own name that the time of a request is over. `grpc`: the status in this head.
+fn is_late(head: &ResponseHead, grpc: Option<u16>) -> bool {
+    // DEADLINE_EXCEEDED.
+    let says_late = head.status == StatusCode::GATEWAY_TIMEOUT || grpc == Some(4);
+    says_late && head.headers.contains_key(WEFT_REPLY)
+}
+
 /// The final head of an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Answered {
@@ -206,6 +213,8 @@ pub struct Answered {
     pub at: Instant,
     /// The status that the client is sent.
     pub sent: StatusCode,
+    /// A peer's proxy says in its own name that the time of the request is over.
+    pub late: bool,
 }
 
 /// Facts about a request that [`exchange`] needs beyond its bytes.
@@ -450,12 +459,14 @@ async fn respond(
     terms: &mut Terms<'_, '_>,
     received: &Progress,
 ) -> Result<(), ExchangeError> {
-    received.grpc_status.set(grpc_status(&head.headers));
+    let grpc = grpc_status(&head.headers);
+    received.grpc_status.set(grpc);
     let http1 = !matches!(responder, Some(Responder::H2(_)));
+    let late = terms.from_peer && is_late(&head, grpc);
     mesh::strip_response(&mut head.headers, http1);
     let (own, at) = (head.status, Instant::now());
     let replaced = terms.filtered.response(&mut head).await;
-    terms.status.set(Some(Answered { own, at, sent: head.status }));
+    terms.status.set(Some(Answered { own, at, sent: head.status, late }));
     let responder = responder.take().expect("a response has one final head");
     let stalls = terms.idle.stalls;
     if let Some(body) = replaced {
@@ -484,7 +495,7 @@ async fn switched(
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
     mesh::strip_response(&mut head.headers, true);
-    terms.status.set(Some(Answered { own: head.status, at: Instant::now(), sent: head.status }));
+    terms.status.set(Some(Answered { own: head.status, at: Instant::now(), sent: head.status, late: false }));
     let responder = responder.take().expect("a response has one final head");
     let (stalls, held) = (terms.idle.stalls, source.held());
     let mut sink = tell(stalls, held, responder.head(&head, false)).await?;

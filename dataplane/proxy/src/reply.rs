@@ -520,6 +520,7 @@ fn egress_verdict(refusal: EgressRefusal) -> Verdict {
         EgressRefusal::NoAuthority => (Flag::DownstreamProtocol, "parse", "no_authority", 3),
         EgressRefusal::NoSuchService => (Flag::NoRoute, "route", "no_such_service", 14),
         EgressRefusal::RegistryOnly => (Flag::NoRoute, "route", "egress_registry_only", 7),
+        EgressRefusal::OtherHost => (Flag::NoRoute, "route", "egress_other_host", 3),
     };
     Verdict { status: status(refusal.status()), flag, stage, reason, grpc }
 }

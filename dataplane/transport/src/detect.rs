@@ -151,6 +151,8 @@ fn request_line(bytes: &[u8]) -> Detected {
 
 /// So many times as long a client is waited for that has begun with what looks like a method.
 const FOR_A_METHOD: u32 = 10;
+/// No longer than this on that account.
+const LONGEST_FOR_A_METHOD: Duration = Duration::from_secs(60);
 
 /// True for the beginning of a request line whose method is one of the usual: in upper case.
 fn is_a_methods_beginning(bytes: &[u8]) -> bool {
@@ -159,7 +161,7 @@ fn is_a_methods_beginning(bytes: &[u8]) -> bool {
 
 /// Reads until the protocol is clear; gives the verdict and every byte read, `prefix` first. When `timeout` passes first the
 /// verdict is `Opaque`: most likely the server speaks first. A client that has begun with what may become a request is
-/// waited for ten times as long. `NeedMore` never comes back. At the end of the stream the verdict is `Opaque` too; no
+/// waited for ten times as long, up to a minute. `NeedMore` never comes back. At the end of the stream the verdict is `Opaque` too; no
 /// bytes then means that the client never said anything.
 pub async fn detect_stream(
     io: &mut (impl AsyncRead + Unpin),
@@ -168,6 +170,7 @@ pub async fn detect_stream(
 ) -> io::Result<(Detected, Bytes)> {
     let mut bytes = BytesMut::from(prefix);
     let began = Instant::now();
+    let for_a_method = timeout.max(timeout.saturating_mul(FOR_A_METHOD).min(LONGEST_FOR_A_METHOD));
     loop {
         let verdict = detect(&bytes);
         if verdict != Detected::NeedMore {
@@ -179,7 +182,7 @@ pub async fn detect_stream(
         if bytes.capacity() - bytes.len() < 1024 {
             bytes.reserve(2048);
         }
-        let patience = if is_a_methods_beginning(&bytes) { timeout * FOR_A_METHOD } else { timeout };
+        let patience = if is_a_methods_beginning(&bytes) { for_a_method } else { timeout };
         match timeout_at(began + patience, io.read_buf(&mut bytes)).await {
             Ok(Ok(0)) | Err(_) => return Ok((Detected::Opaque, bytes.freeze())),
             Ok(Ok(_)) => {}

@@ -91,3 +91,17 @@ fn only_what_differs_is_sent() {
     assert_eq!(names, ["Endpoint ns/w1 of Service ns/a"]);
     assert_eq!(removals(&new, &new).removals, []);
 }
+
+/// Neither through a proxy nor, where it has none, itself.
+#[test]
+fn no_endpoint_of_a_closed_service_is_dialled() {
+    let mut open = service("a", 80, &[1, 2]);
+    let own: crate::identity::SpiffeId = "spiffe://cluster.local/ns/ns/sa/w1".parse().unwrap();
+    open.endpoints.get_mut(&ObjectName::new("ns", "w1")).unwrap().identity = Some(own.clone());
+    let Some(Object::Service(closed)) = Object::Service(open.clone()).closed() else { panic!("it has such a form") };
+    let is_dialled = |endpoint: &Endpoint| endpoint.identity.is_none() || endpoint.mesh_address.port() != 0;
+    assert!(open.endpoints.values().all(is_dialled) && !closed.endpoints.values().any(is_dialled), "{closed:?}");
+    assert_eq!(closed.endpoints[&ObjectName::new("ns", "w1")].identity, Some(own));
+    let addresses = |service: &Service| service.endpoints.values().map(|it| it.address).collect::<Vec<_>>();
+    assert_eq!(addresses(&closed), addresses(&open), "what goes to one of them is the service's");
+}

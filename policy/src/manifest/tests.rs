@@ -292,8 +292,8 @@ fn kinds_and_envelopes() {
         &["shop.yaml:2: kind: the number 5 is not a string; put it in quotes"],
     );
     check_refused(
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: a}\n",
-        &["shop.yaml:2: kind: kind TLSRoute is not supported yet"],
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: UDPRoute\nmetadata: {name: a}\n",
+        &["shop.yaml:2: kind: kind UDPRoute is not supported yet"],
     );
     check_refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",

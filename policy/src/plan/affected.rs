@@ -30,6 +30,9 @@ pub(super) struct Affected {
     services: BTreeSet<ObjectName>,
     /// Services as callers see them: those that changed, whose routes did, or a workload behind them.
     seen: BTreeSet<ObjectName>,
+    /// Namespaces of which all services were noted for a policy; the empty name is the whole mesh. Of many policies for the
+    /// same the first is enough.
+    swept: BTreeSet<String>,
     /// Services of which a route leads to one that changed.
     leading: BTreeSet<ObjectName>,
     /// Routes, with each of their parents, by the name that each has in bundles at its first.
@@ -54,6 +57,7 @@ impl Affected {
             namespaces: BTreeSet::new(),
             services: BTreeSet::new(),
             seen: BTreeSet::new(),
+            swept: BTreeSet::new(),
             leading: BTreeSet::new(),
             routes: BTreeSet::new(),
             externals: BTreeSet::new(),
@@ -116,11 +120,17 @@ impl Affected {
         match target.kind {
             TargetKind::Service => _ = self.seen.insert(ObjectName::new(namespace, &target.name)),
             TargetKind::Namespace => {
-                for world in worlds {
-                    self.seen.extend(world.of_namespace::<ServiceSpec>(namespace).map(Object::name));
+                if self.swept.insert(namespace.to_owned()) {
+                    for world in worlds {
+                        self.seen.extend(world.of_namespace::<ServiceSpec>(namespace).map(Object::name));
+                    }
                 }
             }
-            TargetKind::Mesh => worlds.iter().for_each(|world| self.seen.extend(world.services().map(Object::name))),
+            TargetKind::Mesh => {
+                if self.swept.insert(String::new()) {
+                    worlds.iter().for_each(|world| self.seen.extend(world.services().map(Object::name)));
+                }
+            }
             TargetKind::Workload => {}
         }
     }

@@ -6,12 +6,11 @@ use crate::resource::grant::GATEWAY;
 use crate::resource::{AnyRoute, Kind, ReferenceGrantSpec};
 
 /// A consumer's route may send requests for a producer's service to that very service, says GAMMA: its callers may do so
-/// without any route.
+/// without any route. One that is attached to a service of its own namespace, too, leads everybody's callers.
 fn needs_no_grant(route: AnyRoute<'_>, backend: &ObjectName) -> bool {
-    route.spec.parent_refs.iter().any(|parent| {
-        let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
-        parent.is_service() && *namespace == backend.namespace && parent.name == backend.name
-    })
+    let own = &route.metadata.namespace;
+    let is_consumers = route.parents().all(|parent| parent.namespace != *own);
+    is_consumers && route.parents().any(|parent| parent == *backend)
 }
 
 /// True where the route may lead to the service, whether or not that exists. A grant that can't be read permits nothing.

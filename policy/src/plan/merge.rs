@@ -240,18 +240,39 @@ fn has_mesh(world: &World, policy: &Object<TrafficPolicySpec>) -> bool {
     targets.any(|target| target.kind == TargetKind::Mesh && !is_missing(world, &policy.metadata, target))
 }
 
+/// What a target is, which is called this where it is a Service. `None`: refused at apply, and for nobody where a store has one.
+fn at<'a>(target: &'a TargetRef, service: &'a ObjectName) -> Option<At<'a>> {
+    match target.kind {
+        TargetKind::Service => Some(At::Service(service)),
+        TargetKind::Namespace => Some(At::Namespace(&target.name)),
+        TargetKind::Mesh => Some(At::Mesh),
+        TargetKind::Workload => None,
+    }
+}
+
+/// TrafficPolicies that may be for one Service, Namespace or Mesh: each of them is read for each of its services.
+pub const MAX_FOR_ONE: usize = 16;
+
+/// How many TrafficPolicies there are for each target of these.
+pub fn crowds<'p>(world: &World, policies: impl Iterator<Item = &'p ObjectName>) -> BTreeMap<String, usize> {
+    let mut crowds = BTreeMap::new();
+    for policy in policies.filter_map(|name| world.traffic_policy(name)) {
+        for target in &policy.spec.target_refs {
+            let service = ObjectName::new(policy.metadata.namespace.clone(), &target.name);
+            let Some(at) = at(target, &service) else { continue };
+            let told = super::protection::named(&policy.metadata, target);
+            crowds.entry(told).or_insert_with(|| policies_for(world, at).len());
+        }
+    }
+    crowds
+}
+
 /// The settings that older policies for the same target say in a policy's place, by the number of its target.
 pub(crate) fn overruled(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<(usize, Idle)> {
     let name = policy.name();
     let of_target = |(index, target): (usize, &TargetRef)| {
         let service = ObjectName::new(policy.metadata.namespace.clone(), &target.name);
-        let at = match target.kind {
-            TargetKind::Service => At::Service(&service),
-            TargetKind::Namespace => At::Namespace(&target.name),
-            TargetKind::Mesh => At::Mesh,
-            // Refused at apply, and for nobody where a store has one.
-            TargetKind::Workload => return Vec::new(),
-        };
+        let Some(at) = at(target, &service) else { return Vec::new() };
         let mut level = Merged::default();
         level.take(world, Level::Service, &policies_for(world, at));
         let own = level.idle.into_iter().filter(|idle| idle.policy == name);

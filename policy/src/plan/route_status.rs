@@ -136,10 +136,13 @@ impl Displaced {
             if protocol.is_some_and(|protocol| !route.kind.holds_at(protocol)) {
                 continue;
             }
-            // Those of a consumer and those of the producer hold for other callers.
+            // Those of a consumer and those of the producer hold for other callers. But where a producer's are of requests,
+            // nobody's bytes pass.
             let is_before = |other: &AnyRoute<'_>| {
+                let (own, namespace) = (&route.metadata.namespace, &other.metadata.namespace);
+                let keeps_bytes_out = route.kind.is_of_bytes() && !other.kind.is_of_bytes();
                 other.kind < route.kind
-                    && other.metadata.namespace == route.metadata.namespace
+                    && (namespace == own || keeps_bytes_out && *namespace == service.metadata.namespace)
                     && protocol.is_none_or(|protocol| other.kind.holds_at(protocol))
             };
             match http_only::attached(world, service, port.port, RoutesOf::Everybody).find(is_before) {

@@ -360,15 +360,24 @@ impl World {
         super::select::selected_by(self, service)
     }
 
+    /// The objects of a kind in a namespace, as they are stored.
+    pub fn within<'w>(
+        &'w self,
+        kind: Kind,
+        namespace: &str,
+    ) -> impl Iterator<Item = (&'w ObjectKey, &'w Entry)> + use<'w> {
+        let namespace = namespace.to_owned();
+        let first = ObjectKey::new(kind, &namespace, "");
+        let within = move |(key, _): &(&ObjectKey, &Held)| key.kind == kind && key.namespace == namespace;
+        self.objects.range(first..).take_while(within).map(|(key, held)| (key, &*held.0))
+    }
+
     /// All objects of a kind in a namespace.
     pub(crate) fn of_namespace<'w, S: Spec>(
         &'w self,
         namespace: &str,
     ) -> impl Iterator<Item = &'w Object<S>> + use<'w, S> {
-        let namespace = namespace.to_owned();
-        let first = ObjectKey::new(S::KIND, &namespace, "");
-        let within = move |(key, _): &(&ObjectKey, &Held)| key.kind == S::KIND && key.namespace == namespace;
-        self.objects.range(first..).take_while(within).filter_map(|(_, held)| Spec::of(&held.0.resource))
+        self.within(S::KIND, namespace).filter_map(|(_, entry)| Spec::of(&entry.resource))
     }
 
     /// The services that a Namespace says its workloads use.

@@ -433,7 +433,10 @@ impl TrafficPolicySpec {
         let mut wrong = Vec::new();
         let targets = &self.target_refs;
         if targets.is_empty() {
-            wrong.push(("targetRefs".to_owned(), "a Service that it is for is expected".to_owned()));
+            wrong.push((
+                "targetRefs".to_owned(),
+                "what it is for is expected: Services, its Namespace or the Mesh".to_owned(),
+            ));
         }
         if targets.len() > MAX_TARGETS {
             wrong.push(("targetRefs".to_owned(), format!("{} targets are more than {MAX_TARGETS}", targets.len())));

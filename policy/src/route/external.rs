@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::Hello;
 use crate::bundle::{
     Bundle, External, ExternalPort, ExternalProtocol, ExternalTls, ObjectName, RequestRefusal, TunnelRefusal,
     WorkloadPort,
@@ -133,6 +134,19 @@ impl WayOut<'_> {
         })
     }
 
+    /// True where the resource is for this host: by one of its names, or by the address that was dialled.
+    pub(super) fn is_for(&self, host: &str) -> bool {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return matches!(self.met, Met::Address(dialled) if dialled == address.to_canonical());
+        }
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        self.external.hosts.iter().any(|own| match own.strip_prefix('*') {
+            Some(end) => host.len() > end.len() && host.ends_with(end),
+            None => *own == host,
+        })
+    }
+
     /// # Errors
     /// The port carries no HTTP.
     pub fn takes_requests(&self) -> Result<(), RequestRefusal> {
@@ -143,6 +157,20 @@ impl WayOut<'_> {
     /// The port carries HTTP: its bytes come through the codec and the filters.
     pub fn takes_tunnels(&self) -> Result<(), TunnelRefusal> {
         WorkloadPort::new(self.port.port, self.port.protocol.declared()).takes_tunnels()
+    }
+
+    /// # Errors
+    /// The port carries HTTP, or TLS and this is none, or none to a host of the resource. Who dialled an address may name
+    /// nobody.
+    pub fn takes_connection(&self, hello: Hello<'_>) -> Result<(), TunnelRefusal> {
+        self.takes_tunnels()?;
+        let is_fit = match (self.port.protocol, hello) {
+            (ExternalProtocol::Tls, Hello::Other) => false,
+            (ExternalProtocol::Tls, Hello::Tls(None)) => matches!(self.met, Met::Address(_)),
+            (ExternalProtocol::Tls, Hello::Tls(Some(name))) => self.is_for(name),
+            (ExternalProtocol::Http | ExternalProtocol::Grpc | ExternalProtocol::Tcp, _) => true,
+        };
+        if is_fit { Ok(()) } else { Err(TunnelRefusal::OtherHello { port: self.port.port }) }
     }
 
     /// How it is dialled, in words.

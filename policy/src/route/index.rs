@@ -47,6 +47,10 @@ struct Edge {
 
 const ROOT: usize = 0;
 
+/// Elements by which a match is found. What is deeper is found among all below them, and asked: otherwise a path of many short
+/// elements would cost a hundred times its own text.
+const DEEPEST: usize = 16;
+
 impl PathTree {
     /// Of matches in ascending order.
     pub(super) fn of<'p>(matches: impl Iterator<Item = (usize, Place<'p>)>) -> Self {
@@ -54,8 +58,12 @@ impl PathTree {
         let mut unplaced = Vec::new();
         for (number, place) in matches {
             match place {
-                Place::Exact(path) => grow(&mut nodes, &mut children, &path).exact.push(number),
-                Place::Under(path) => grow(&mut nodes, &mut children, &path).under.push(number),
+                Place::Exact(path) if elements(&path).count() <= DEEPEST => {
+                    grow(&mut nodes, &mut children, &path).exact.push(number);
+                }
+                Place::Exact(path) | Place::Under(path) => {
+                    grow(&mut nodes, &mut children, &path).under.push(number);
+                }
                 Place::All => nodes[ROOT].under.push(number),
                 Place::Unknown => unplaced.push(number),
             }
@@ -123,10 +131,10 @@ impl PathTree {
     }
 }
 
-/// The node of a path, which is made where it is not there.
+/// The node of a path, or of the first part of a deep one, which is made where it is not there.
 fn grow<'n>(nodes: &'n mut Vec<Node>, children: &mut BTreeMap<(usize, Vec<u8>), usize>, path: &[u8]) -> &'n mut Node {
     let mut at = ROOT;
-    for element in elements(path) {
+    for element in elements(path).take(DEEPEST) {
         let new = nodes.len();
         let child = *children.entry((at, element.to_vec())).or_insert(new);
         if child == new {
@@ -218,6 +226,21 @@ mod tests {
         check(&[2, 3], None, (Some(2), 3));
         check(&[2, 3], Some(2), (None, 2));
         check(&[], None, (None, 4));
+    }
+
+    /// A deep path is found by its first elements, and takes no more room than they do.
+    #[test]
+    fn deep_paths_are_found_by_their_beginning() {
+        let begin = "/a".repeat(DEEPEST - 1);
+        let [deep, other] = ["/b".repeat(500), "/c".repeat(500)].map(|rest| format!("{begin}{rest}"));
+        let places = [exact(&deep), under(&other), exact(&begin), under(&begin)];
+        let tree = PathTree::of(places.into_iter().enumerate());
+        assert_eq!(tree.nodes.len(), 1 + DEEPEST);
+        let check = |path: &str, expect: &[usize]| assert_eq!(asked(&tree, path), expect, "{path}");
+        check(&deep, &[0, 1, 3]);
+        check(&format!("{other}/x"), &[0, 1, 3]);
+        check(&begin, &[0, 1, 2, 3]);
+        check("/a/a", &[]);
     }
 
     /// Of many thousands no more are asked than of a few.

@@ -52,6 +52,8 @@ pub enum EgressRefusal {
     NoSuchService,
     #[error("it is no service of the mesh, whose egress is RegistryOnly, and no ExternalService is for it")]
     RegistryOnly,
+    #[error("the connection goes to an ExternalService that is not for the host of the request")]
+    OtherHost,
 }
 
 impl EgressRefusal {
@@ -61,6 +63,8 @@ impl EgressRefusal {
             Self::NoAuthority => 400,
             Self::NoSuchService => 502,
             Self::RegistryOnly => 403,
+            //= rfc9110#section-15.5.20
+            Self::OtherHost => 421,
         }
     }
 }
@@ -120,11 +124,15 @@ impl<'t> Resolver<'_, 't> {
             Found::Unknown(ask) => Resolution::Unknown(ask),
             // The connection goes where it meant to; a request for a service that is gone does not go along.
             Found::Nothing if self.belongs(host) == Belongs::Mesh => Resolution::Refused(EgressRefusal::NoSuchService),
-            // Who dials an address has looked a name up that says more.
-            Found::Nothing if matches!(meant, Meant::Address(_)) => {
-                self.table.external(host, port, self.from_namespace).map_or(connection, Resolution::External)
+            Found::Nothing => {
+                // Who dials an address has looked a name up that says more.
+                let is_address = matches!(meant, Meant::Address(_));
+                let named = is_address.then(|| self.table.external(host, port, self.from_namespace)).flatten();
+                let met = named.map_or(connection, Resolution::External);
+                // The server proves the name that was dialled: it is not asked for another behind it.
+                let is_of_another = matches!(&met, Resolution::External(way) if !way.is_for(host));
+                if is_of_another { Resolution::Refused(EgressRefusal::OtherHost) } else { met }
             }
-            Found::Nothing => connection,
         }
     }
 

@@ -452,6 +452,7 @@ fn resolved(table: &RouteTable, mesh: &MeshSettings, meant: Meant<'_>, host: Opt
         Resolution::Refused(EgressRefusal::NoAuthority) => "no authority".to_owned(),
         Resolution::Refused(EgressRefusal::NoSuchService) => "no such service".to_owned(),
         Resolution::Refused(EgressRefusal::RegistryOnly) => "registry only".to_owned(),
+        Resolution::Refused(EgressRefusal::OtherHost) => "other host".to_owned(),
     }
 }
 

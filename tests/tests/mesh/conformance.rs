@@ -182,6 +182,7 @@ async fn requests_meet_what_the_conformance_suite_says() {
     }
     a_route_holds_for_what_is_sent_to_its_service(&echo).await;
     a_consumers_route_holds_for_its_namespace(&echo).await;
+    a_backend_of_another_namespace_takes_its_grant(&echo).await;
     shares_are_as_the_weights_say(&echo).await;
     // Two connections that the app resets, and one more attempt than those.
     let answer = echo.send("resetting", "GET /", &[]).await;
@@ -213,6 +214,37 @@ async fn a_consumers_route_holds_for_its_namespace(echo: &Echo) {
         let answer = Client::through(proxy, host).await.get("/").await;
         assert_eq!((answer.status.as_u16(), answer.header("x-header-set")), (200, expect), "{host}: {}", answer.text());
     }
+}
+
+/// Without the grant, with one for another kind of route, and once it is deleted the route is as its case says.
+async fn a_backend_of_another_namespace_takes_its_grant(echo: &Echo) {
+    let workload = Workload::server("theirs", 8080, "http").namespace("granting");
+    let _app = App::start("theirs", workload.ip, 8080).await;
+    let _server = echo.mesh.sidecar(workload).await;
+    let grant = |kind: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {{name: theirs, namespace: granting}}\nspec: \
+             {{from: [{{group: gateway.networking.k8s.io, kind: {kind}, namespace: default}}], to: [{{group: '', kind: Service}}]}}\n"
+        )
+    };
+    let case = CASES.iter().find(|case| case.name == "foreign").unwrap();
+    echo.mesh.apply(&grant("GRPCRoute"));
+    echo.check(case).await;
+    echo.mesh.apply(&grant("HTTPRoute"));
+    let answer = eventually("the granted backend is reached", || async {
+        let answer = echo.send(case.name, "GET /theirs", &[]).await;
+        (answer.status == 200).then_some(answer)
+    })
+    .await;
+    let faults = faults(("GET /theirs", &[], Met::App("theirs")), &answer);
+    assert!(faults.is_empty(), "{faults:#?}");
+    let printed = echo.mesh.weft(&["delete", "referencegrant", "theirs", "--namespace", "granting"]);
+    assert_eq!(printed.code, 0, "{}", printed.err);
+    eventually("nobody is led there any more", || async {
+        (echo.send(case.name, "GET /theirs", &[]).await.status == 500).then_some(())
+    })
+    .await;
+    echo.check(case).await;
 }
 
 /// Within five hundredths, which chance leaves once in thousands of runs; and each backend's own fields go to it alone.

@@ -199,10 +199,11 @@ fn since(published: &Published, arrivals: &Arrivals, route: AnyRoute<'_>, stored
     let parents = parents.map(|parent| route.named(parent.namespace.as_deref(), &parent.name));
     let named = parents.chain(route.backends()).map(service).filter(|key| arrivals.may_read(key));
     let changed = named.filter_map(|key| published.world.get(&key)).map(|service| service.modified);
-    let foreign: BTreeSet<String> = route.backends().map(|backend| backend.namespace).collect();
-    let is_beside = |key: &ObjectKey| foreign.contains(&key.namespace) && key.namespace != route.metadata.namespace;
-    let grants =
-        published.world.of_kind(Kind::ReferenceGrant).filter(|(key, _)| is_beside(key) && arrivals.may_read(key));
+    // Looked for where it leads to alone: the mesh may have many.
+    let backends = route.backends().map(|backend| backend.namespace);
+    let foreign: BTreeSet<String> = backends.filter(|namespace| *namespace != route.metadata.namespace).collect();
+    let beside = foreign.iter().flat_map(|namespace| published.world.within(Kind::ReferenceGrant, namespace));
+    let grants = beside.filter(|(key, _)| arrivals.may_read(key));
     changed.chain(grants.map(|(_, grant)| grant.modified)).fold(stored.modified, Revision::max)
 }
 

@@ -7,7 +7,8 @@ mod tests;
 use super::{Balancer, Vitals, vitals_of};
 
 impl<E: AsRef<Vitals>> Balancer<E> {
-    /// Takes in what checks say of all endpoints. One that is well again is measured anew, since its speed is from before.
+    /// Takes in what checks say of all endpoints. One that is well again is measured anew, since its speed is from before, and
+    /// starts as slowly as a new one.
     pub fn heed(&mut self, is_unwell: impl Fn(&E) -> bool) {
         let mut is_news = false;
         for it in &self.endpoints {
@@ -16,6 +17,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
                 is_news = true;
                 if !is_unwell {
                     vitals.forget_latency();
+                    self.comes_back(vitals);
                 }
             }
         }

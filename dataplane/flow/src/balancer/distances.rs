@@ -7,7 +7,7 @@ mod tests;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Balancer, Purpose, Vitals, vitals_of};
+use super::{Balancer, Purpose, Vitals, Weighted, vitals_of};
 use crate::{below, next_dice};
 
 /// What is wanted of an endpoint in its service.
@@ -127,13 +127,16 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         };
         (chosen..self.parts.len()).chain((0..chosen).rev()).find(has_other).or(Some(chosen))
     }
+
     /// A nearer endpoint that is out and whose trial is due. What goes on to farther ones since it is out may be that: its own
     /// keys never come to it otherwise.
     pub(super) fn nearer_trial(&self, distance: u8, now: Duration, purpose: Purpose) -> Option<&Rc<E>> {
-        let is_nearer = |endpoint: &&Rc<E>| {
-            self.endpoints.iter().any(|it| it.distance < distance && Rc::ptr_eq(&it.endpoint, endpoint))
-        };
-        let due = |endpoint: &&Rc<E>| vitals_of(endpoint).standing.borrow_mut().take_trial(now, purpose);
-        self.ejected.iter().filter(is_nearer).find(due)
+        // Each endpoint is looked at once at the most, and none where nobody is ejected: requests come by here.
+        if self.ejected.is_empty() {
+            return None;
+        }
+        let due = |it: &&Weighted<E>| vitals_of(&it.endpoint).standing.borrow_mut().take_trial(now, purpose);
+        let mut nearer = self.endpoints.iter().filter(|it| it.distance < distance && it.weight > 0);
+        nearer.find(due).map(|it| &it.endpoint)
     }
 }

@@ -82,12 +82,14 @@ fn one_real_request_tries_whether_it_is_well_again() {
     assert_eq!(trials(&named, 61), 1, "unless it takes as long as the ejection");
     named.ended("a", seconds(61), seconds(62), 0, Sign::Nothing);
     assert_eq!(trials(&named, 62), 1, "one that told nothing is made again");
-    assert!(!named.ended("a", seconds(62), seconds(63), 0, Sign::ServerError), "it was out");
-    assert_eq!((trials(&named, 122), trials(&named, 123)), (0, 1), "twice as long");
-    named.ended("a", seconds(123), seconds(124), 0, Sign::ServerError);
-    assert_eq!((trials(&named, 223), trials(&named, 224)), (0, 1), "and 100 s at the most");
-    named.ended("a", seconds(224), seconds(225), 0, Sign::Good);
-    assert_eq!((named.ejected(), picked(&named, 225).len()), (0, 3));
+    named.ended("a", seconds(62), seconds(63), 0, Sign::Late);
+    assert_eq!((trials(&named, 91), trials(&named, 92)), (0, 1), "one whose caller did not wait, in its time only");
+    assert!(!named.ended("a", seconds(92), seconds(93), 0, Sign::ServerError), "it was out");
+    assert_eq!((trials(&named, 152), trials(&named, 153)), (0, 1), "twice as long");
+    named.ended("a", seconds(153), seconds(154), 0, Sign::ServerError);
+    assert_eq!((trials(&named, 253), trials(&named, 254)), (0, 1), "and 100 s at the most");
+    named.ended("a", seconds(254), seconds(255), 0, Sign::Good);
+    assert_eq!((named.ejected(), picked(&named, 255).len()), (0, 3));
     // It served for less than it was out: it goes on where it was.
     (0..2).for_each(|_| _ = end(&mut named, "a", 300, Sign::LocalFailure));
     assert_eq!((trials(&named, 399), trials(&named, 400)), (0, 1));
@@ -304,7 +306,7 @@ impl Plain {
             GatewayError => {
                 self.row(&[ServerError, GatewayError], &[]) >= 3 || self.row(&[GatewayError], &[ServerError]) >= 2
             }
-            Sign::Good | Opened | Sign::Nothing => false,
+            Sign::Good | Opened | Sign::Late | Sign::Nothing => false,
         }
     }
 
@@ -328,7 +330,7 @@ impl Plain {
 
     /// A request that was sent at `sent` ends so. True where it is ejected by that.
     fn end(&mut self, sent: u64, now: u64, sign: Sign, may_eject: bool) -> bool {
-        let is_failure = !matches!(sign, Sign::Good | Sign::Opened | Sign::Nothing);
+        let is_failure = !matches!(sign, Sign::Good | Sign::Opened | Sign::Late | Sign::Nothing);
         let Some(out) = self.out else {
             if self.lost.is_some() {
                 return false;
@@ -347,6 +349,8 @@ impl Plain {
             self.let_in(now);
         } else if out.trying && sign == Sign::Nothing {
             self.out = Some(PlainOut { until: now, trying: false, ..out });
+        } else if out.trying && sign == Sign::Late {
+            self.out = Some(PlainOut { trying: false, ..out });
         } else if out.trying && is_failure {
             // It never came back between.
             self.was_out = self.was_out.map(|(last, _)| (last, now));
@@ -418,9 +422,16 @@ fn step_end(
     (name, now, seed): (&'static str, u64, u64),
     roll: &mut dyn FnMut(u64) -> u64,
 ) {
-    const SIGNS: [Sign; 6] =
-        [Sign::Good, Sign::ServerError, Sign::GatewayError, Sign::LocalFailure, Sign::Opened, Sign::Nothing];
-    let sign = SIGNS[usize::try_from(roll(10)).unwrap() % 6];
+    const SIGNS: [Sign; 7] = [
+        Sign::Good,
+        Sign::ServerError,
+        Sign::GatewayError,
+        Sign::LocalFailure,
+        Sign::Opened,
+        Sign::Late,
+        Sign::Nothing,
+    ];
+    let sign = SIGNS[usize::try_from(roll(11)).unwrap() % 7];
     let sent = now - roll(4).min(now);
     let out = model.values().filter(|plain| plain.out.is_some() || plain.lost.is_some()).count();
     let may_eject = out == 0 || (out + 1) * 2 <= NAMES.len();

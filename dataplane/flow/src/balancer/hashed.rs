@@ -13,6 +13,9 @@ const MOST_POINTS: u64 = 1 << 16;
 /// Slots of a Maglev table, a prime: shares of up to 655 equal endpoints differ by one slot in a hundred.
 pub(super) const SLOTS: usize = 65_537;
 
+/// Slots of a table at which a key looks before it goes on from its own.
+const ELSEWHERE: usize = 64;
+
 /// An endpoint as it is placed: the hash of its name, and its weight, which is not 0.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Placed {
@@ -59,6 +62,18 @@ impl HashOrder {
         };
         let (before, from) = self.order.split_at(start.min(self.order.len()));
         from.iter().chain(before).map(|number| *number as usize)
+    }
+
+    /// The same for one of whom the first may be out. Claims of a table go in steps, so that the slots behind those of one
+    /// endpoint are mostly the same other's: a key looks at slots of its own first, and all who are in share what is out.
+    pub(super) fn choices(&self, key: u64) -> impl Iterator<Item = usize> {
+        let slots = if self.up_to.is_empty() { self.order.len() } else { 0 };
+        // Not the numbers by which it is chosen how far a key goes.
+        let mut dice = !key.rotate_left(32);
+        let mut another = move || usize::try_from(next_dice(&mut dice) % slots as u64).unwrap_or_default();
+        let elsewhere = if slots == 0 { 0 } else { ELSEWHERE };
+        let elsewhere = (0..elsewhere).map(move |_| self.order[another()] as usize);
+        self.of(key).take(1).chain(elsewhere).chain(self.of(key))
     }
 
     /// Parts of all keys, by endpoint.

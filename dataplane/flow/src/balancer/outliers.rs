@@ -48,6 +48,9 @@ pub enum Sign {
     GatewayError,
     /// It was not answered: reset, broken off, too late, or not opened.
     LocalFailure,
+    /// It was not answered within a time that its caller chose, who may have chosen less than any endpoint takes: no failure,
+    /// and no reason to try one that is ejected any sooner.
+    Late,
     /// Nothing: its caller left, or the fault was nobody's there.
     Nothing,
 }
@@ -77,7 +80,7 @@ impl Row {
     pub(super) fn note(&mut self, outliers: &Outliers, now: Duration, sign: Sign) -> bool {
         let is_far = now.saturating_sub(self.at) > outliers.interval;
         match sign {
-            Sign::Nothing => return false,
+            Sign::Late | Sign::Nothing => return false,
             Sign::Opened => {
                 self.local_failures = 0;
                 return false;

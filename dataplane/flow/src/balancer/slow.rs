@@ -87,6 +87,14 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         }
     }
 
+    /// An endpoint takes requests again from the next pick on.
+    pub(super) fn comes_back(&self, vitals: &Vitals) {
+        if self.settings.slow_start.is_some() {
+            vitals.since.set(Since::New);
+            self.warming.begin();
+        }
+    }
+
     /// Draws one by the weight that each has by now, and gives its place.
     pub(super) fn draw_warming(among: &[Drawn<E>], slow: SlowStart, now: Duration, dice: u64) -> Option<usize> {
         let weight = |drawn: &Drawn<E>| drawn.weight.saturating_mul(vitals_of(&drawn.endpoint).grown(slow, now));

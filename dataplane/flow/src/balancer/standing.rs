@@ -195,9 +195,16 @@ impl Ejection {
                 (self.trial_at, self.trying) = (now, false);
                 Told::Nothing
             }
+            // The next waits until it would be due if this one had gone on: callers in a hurry would be all that tries it.
+            Sign::Late if self.trying => {
+                self.trying = false;
+                Told::Nothing
+            }
             Sign::ServerError | Sign::GatewayError | Sign::LocalFailure if self.trying => Told::TrialFailed,
             // Where all are out, others than the trial come here, too.
-            Sign::ServerError | Sign::GatewayError | Sign::LocalFailure | Sign::Opened | Sign::Nothing => Told::Nothing,
+            Sign::ServerError | Sign::GatewayError | Sign::LocalFailure | Sign::Opened | Sign::Late | Sign::Nothing => {
+                Told::Nothing
+            }
         }
     }
 }

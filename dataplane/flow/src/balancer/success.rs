@@ -27,7 +27,7 @@ impl Tally {
         let is_good = match sign {
             Sign::Good | Sign::Opened => true,
             Sign::ServerError | Sign::GatewayError | Sign::LocalFailure => false,
-            Sign::Nothing => return,
+            Sign::Late | Sign::Nothing => return,
         };
         self.good = self.good.saturating_add(u32::from(is_good));
         self.all = self.all.saturating_add(1);

@@ -70,7 +70,7 @@ async fn what_is_left_shrinks_to_nothing() {
     let (until, _) = taken(&[GRPC, ("grpc-timeout", "100m")], Some(500));
     let told = || until.fields().map(|(_, value)| value.to_str().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(told(), ["100", "100000u"]);
-    assert_eq!(until.plain_fields().count(), 1);
+    assert_eq!(until.plain_field().unwrap().0, "grpc-timeout");
     tokio::time::advance(Duration::from_millis(60)).await;
     assert_eq!(told(), ["40", "40000000n"]);
     assert!(until.check().is_ok());
@@ -130,4 +130,11 @@ async fn a_peer_is_told_and_passes_on_what_is_left() {
         until.fields().collect::<HeaderMap>(),
         headers(&[("weft-timeout-ms", "180"), ("grpc-timeout", "180000u")])
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_is_nearly_over_is_told_from_others() {
+    let is_nearly_over = |ms: &'static str| taken(&[("weft-timeout-ms", ms)], None).0.is_nearly_over();
+    assert!(is_nearly_over("0") && is_nearly_over("50") && !is_nearly_over("51"));
+    assert!(!taken(&[], None).0.is_nearly_over(), "without an end");
 }

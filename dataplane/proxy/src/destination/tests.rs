@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use weft_flow::Purpose;
 use weft_policy::bundle::{
-    AppVersion, Bundle, Egress, HashKey, Locality, MeshSettings, Prefer, Protocol, REGION, ServedWorkload, SourceKey,
-    Traffic, ZONE,
+    AppVersion, Bundle, Egress, HashKey, HealthCheck, HealthProbe, Locality, MeshSettings, Prefer, Protocol, REGION,
+    ServedWorkload, SourceKey, Traffic, ZONE,
 };
 use weft_policy::path::PathReading;
 
@@ -202,10 +202,13 @@ fn who_fails_in_a_row_is_ejected_where_a_policy_says_so() {
     assert_eq!(fixture.out.ejected.value(), 0);
 }
 
+fn tcp_check() -> HealthCheck {
+    HealthCheck { probe: HealthProbe::Tcp, port: None, interval_ms: 1_000, timeout_ms: 1_000, unhealthy: 1, healthy: 1 }
+}
+
 /// What one worker's checks find is heeded by each, at the next pick, for as long as the policy asks for checks.
 #[test]
 fn who_is_unhealthy_is_left_out_where_a_policy_has_endpoints_checked() {
-    use weft_policy::bundle::{HealthCheck, HealthProbe};
     let checks = HealthChecks::default();
     let worker = || {
         let finding = Finding { checks: checks.clone(), ..finding() };
@@ -215,14 +218,7 @@ fn who_is_unhealthy_is_left_out_where_a_policy_has_endpoints_checked() {
     let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
     let mut bundle = Bundle::clone(&balanced(&all, Balancing::default()).bundle);
     let traffic = bundle.services.get_mut(&name("reviews")).unwrap().traffic.as_mut().unwrap();
-    traffic.health_check = Some(HealthCheck {
-        probe: HealthProbe::Tcp,
-        port: None,
-        interval_ms: 1_000,
-        timeout_ms: 1_000,
-        unhealthy: 1,
-        healthy: 1,
-    });
+    traffic.health_check = Some(tcp_check());
     let checked = Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap();
     let picked = |worker: &Destinations, snapshot: &Snapshot| -> BTreeSet<String> {
         let service = &snapshot.bundle.services[&name("reviews")];
@@ -310,6 +306,25 @@ fn a_service_that_panics_is_counted() {
     assert_eq!(counted, [0, 1], "one of three is in");
     drop(fixture.service(&snapshot(&all)));
     assert_eq!(fixture.out.panicking.value(), 0);
+}
+
+/// Also where checks alone bring it there, and out of it: no request has to end for that.
+#[test]
+fn a_service_that_panics_since_checks_fail_is_counted() {
+    let fixture = Fixture::new();
+    let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
+    let mut bundle = Bundle::clone(&balanced(&all, Balancing::default()).bundle);
+    let service = bundle.services.get_mut(&name("reviews")).unwrap();
+    service.spread = Some(Box::new(Spread { panic_percent: 50, ..Spread::default() }));
+    service.traffic.as_mut().unwrap().health_check = Some(tcp_check());
+    let state = fixture.service(&Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap());
+    let findings = fixture.destinations.finding.checks.of(&name("reviews"));
+    let counted = [("a", true), ("b", true), ("a", false)].map(|(workload, is_unhealthy)| {
+        findings.set(&name(workload), is_unhealthy);
+        assert!(state.pick(Duration::ZERO, 0, request(None), &[]).is_some());
+        fixture.out.panicking.value()
+    });
+    assert_eq!(counted, [0, 1, 0]);
 }
 
 #[test]

@@ -145,3 +145,18 @@ async fn both_limits_of_requests_hold() {
     drop(place);
     assert!(gate.enter(Wait::AsSet).await.is_ok());
 }
+
+/// Else as many WebSockets as may be under way would shut everything else out, and no answer would move the limit.
+#[tokio::test]
+async fn what_stands_is_none_of_those_that_latency_limits() {
+    let adaptive = Some(AdaptiveLimit { least: 1, most: 1, window_ms: 60_000 });
+    let gate = Gates::default().of(&name(), &Limits { adaptive, ..limits(2, 0) });
+    let mut stands = gate.enter(Wait::AsSet).await.unwrap();
+    assert_eq!(gate.enter(Wait::AsSet).await.unwrap_err(), GateFull::Adaptive(1));
+    stands.stands();
+    stands.answered(Instant::now(), true);
+    let place = gate.enter(Wait::AsSet).await.unwrap();
+    assert_eq!(gate.enter(Wait::AsSet).await.unwrap_err(), GateFull::Active(2), "it is one of those all the same");
+    drop((stands, place));
+    assert_eq!(gate.adaptive.as_ref().unwrap().locked().in_flight(), 0);
+}

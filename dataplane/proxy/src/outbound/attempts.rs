@@ -73,8 +73,8 @@ pub(super) struct Attempts<'a> {
     tried: Vec<Rc<Destination>>,
     /// The place of their request, until the last byte of its answer.
     place: Option<Place>,
-    /// Its place among those that are sent again.
-    held: Rc<RefCell<Option<Held>>>,
+    /// Its place among those that are sent again. `None`: nothing has asked for one.
+    held: Option<Rc<RefCell<Option<Held>>>>,
 }
 
 impl<'a> Attempts<'a> {
@@ -132,7 +132,7 @@ impl<'a> Attempts<'a> {
             counted: Cell::new(false),
             tried: Vec::new(),
             place: None,
-            held: Rc::default(),
+            held: None,
         }
     }
 
@@ -144,11 +144,17 @@ impl<'a> Attempts<'a> {
     }
 
     /// Each of them has so long, and further ones follow as `retry` has it for a request with this method.
-    pub(super) fn each(self, limit: Option<Duration>, retry: Option<&Retry>, (method, grpc): (&Method, bool)) -> Self {
+    pub(super) fn each(
+        mut self,
+        limit: Option<Duration>,
+        retry: Option<&Retry>,
+        (method, grpc): (&Method, bool),
+    ) -> Self {
         let repeating = retry.map(|retry| {
             let rule = Rule::new(retry, method, grpc);
+            let held = self.held.get_or_insert_default();
             let (worker, state) = (self.worker, &self.state);
-            Rc::new(Repeating::new(worker, state, retry, rule, self.max_retries, self.deadline, &self.held))
+            Rc::new(Repeating::new(worker, state, retry, rule, self.max_retries, self.deadline, held))
         });
         Self { attempt_timeout: limit, repeating, ..self }
     }
@@ -298,7 +304,7 @@ impl<'a> Attempts<'a> {
             Limited::EndpointsTried.hit();
             return Err(failure);
         }
-        if !unreachable && !self.state.may_retry(&self.held) {
+        if !unreachable && !self.state.may_retry(self.held.get_or_insert_default()) {
             worker.ledger.counters.retries_over_limit.increment(1);
             return Err(failure);
         }
@@ -422,6 +428,11 @@ impl Attempt<'_> {
         self.end = at.map(|at| self.worker.time_of(at));
         self.sign = status.map_or(Sign::Good, |(status, broken)| outlier::of_answer(status, broken));
         self.outcome = if self.sign == Sign::Good { Outcome::Success } else { Outcome::Failure };
+    }
+
+    /// Its proxy answered for it that the time of its caller is over.
+    pub(super) fn late(mut self) {
+        self.sign = Sign::Late;
     }
 
     /// It was not answered; `failure` says why and is given back.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Method, Version};
 use tokio::net::TcpStream;
 use tracing::debug;
-use weft_policy::bundle::{Protocol, RouteKind};
+use weft_policy::bundle::{ExternalProtocol, Protocol, RouteKind};
 use weft_policy::route::{EgressRefusal, Hello};
 use weft_transport::detect::{self, Detected, HttpVersion};
 use weft_transport::http::{HttpLimits, RecvBody, Refusal, Refused, Responder};
@@ -71,7 +71,7 @@ struct Declared {
     protocol: Protocol,
     /// Nothing but HTTP may pass.
     is_http_only: bool,
-    /// TLSRoutes decide where bytes go: the client speaks first, or goes nowhere.
+    /// Its ClientHello decides where a connection goes, or whether: the client speaks first, or goes nowhere.
     by_hello: bool,
 }
 
@@ -97,7 +97,10 @@ async fn declared(worker: &Rc<Worker>, origin: &Origin) -> Option<Declared> {
                     by_hello: routing::stream_kind(&snapshot, from, &to) == Some(RouteKind::Tls),
                 });
             }
-            Ok(Way::External(way)) => return Some(Declared::only(way.port.protocol.declared())),
+            Ok(Way::External(way)) => {
+                let by_hello = way.port.protocol == ExternalProtocol::Tls;
+                return Some(Declared { by_hello, ..Declared::only(way.port.protocol.declared()) });
+            }
             Ok(Way::Outside) | Err(Failure::Egress { refusal: EgressRefusal::RegistryOnly, .. }) => {
                 let by_bytes = snapshot.routes.is_told_by_bytes(target.port(), &from.workload.name.namespace);
                 let by_bytes = by_bytes && matches!(target, Target::Address(_));

@@ -10,7 +10,7 @@ use http::Version;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use weft_policy::bundle::ExternalProtocol;
-use weft_policy::route::WayOut;
+use weft_policy::route::{Hello, WayOut};
 use weft_transport::http::RequestHead;
 
 use super::{Target, passthrough};
@@ -64,12 +64,17 @@ impl Exit {
         Ok(exit)
     }
 
-    /// For a connection whose bytes are not looked into.
+    /// For a connection whose bytes are not looked into, beyond their beginning.
     ///
     /// # Errors
-    /// The port carries requests.
-    pub(super) fn of_connection(worker: &Worker, from: &Served, way: &WayOut<'_>) -> Result<Self, Failure> {
-        way.takes_tunnels().map_err(Failure::TunnelForbidden)?;
+    /// The port carries requests, or TLS that begins otherwise.
+    pub(super) fn of_connection(
+        worker: &Worker,
+        from: &Served,
+        way: &WayOut<'_>,
+        hello: Hello<'_>,
+    ) -> Result<Self, Failure> {
+        way.takes_connection(hello).map_err(Failure::TunnelForbidden)?;
         Ok(Self::of(worker, from, way))
     }
 

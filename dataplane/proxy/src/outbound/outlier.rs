@@ -53,6 +53,9 @@ pub(super) fn of_failure(failure: &Failure) -> Sign {
     if let Failure::NoAnswer { error, .. } = failure {
         return of_error(error, true);
     }
+    if let Failure::CallerDeadline(_) = failure {
+        return Sign::Late;
+    }
     if let Failure::Timeout(_) = failure { Sign::LocalFailure } else { Sign::Nothing }
 }
 
@@ -71,7 +74,7 @@ pub(super) fn of_connection(sign: Sign) -> Sign {
     match sign {
         Sign::Good | Sign::Opened => Sign::Opened,
         Sign::ServerError | Sign::GatewayError | Sign::LocalFailure => Sign::LocalFailure,
-        Sign::Nothing => Sign::Nothing,
+        Sign::Late | Sign::Nothing => Sign::Nothing,
     }
 }
 
@@ -128,7 +131,7 @@ mod tests {
         assert_eq!(of_failure(&Failure::ClientGone), Sign::Nothing);
         assert_eq!(of_failure(&Failure::Timeout(5)), Sign::LocalFailure);
         // Its caller chose that time, who may choose less than any endpoint takes.
-        assert_eq!(of_failure(&Failure::CallerDeadline(5)), Sign::Nothing);
+        assert_eq!(of_failure(&Failure::CallerDeadline(5)), Sign::Late);
         assert_eq!(of_failure(&Failure::AnswerDiscarded(StatusCode::BAD_GATEWAY)), Sign::GatewayError);
         let tunnel = |status| of_failure(&Failure::TunnelRefused { status, told: String::new() });
         assert_eq!(tunnel(StatusCode::FORBIDDEN), Sign::Nothing);

@@ -127,7 +127,7 @@ pub(super) async fn open<'w>(
         Way::Mesh(resolved) => open_mesh(worker, &snapshot, (from, origin), &resolved, hello, record).await,
         way @ (Way::External(_) | Way::Outside) => {
             let exit = match way {
-                Way::External(way) => Some(Exit::of_connection(worker, from, &way)?),
+                Way::External(way) => Some(Exit::of_connection(worker, from, &way, hello)?),
                 Way::Mesh(_) | Way::Outside => None,
             };
             record.metrics = exit.as_ref().map(|exit| Rc::clone(&exit.metrics));

@@ -7,7 +7,7 @@ mod matrix;
 
 use std::rc::Rc;
 
-use http::{Method, Version};
+use http::{HeaderName, Method, Version};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -42,6 +42,24 @@ fn get(path: &'static str) -> RequestHead {
 
 fn head(status: u16) -> ResponseHead {
     ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new() }
+}
+
+#[test]
+fn a_proxy_says_by_its_own_answer_that_the_time_is_over() {
+    fn check(status: u16, fields: &[(&'static str, &'static str)], expect: bool) {
+        let mut head = head(status);
+        head.headers.extend(
+            fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))),
+        );
+        assert_eq!(is_late(&head, grpc_status(&head.headers)), expect, "{status} {fields:?}");
+    }
+    let reply = ("weft-reply", "inbound;request;-;nothing is left");
+    check(504, &[reply], true);
+    check(200, &[reply, ("grpc-status", "4")], true);
+    check(504, &[], false);
+    check(200, &[("grpc-status", "4")], false);
+    check(503, &[reply], false);
+    check(200, &[reply, ("grpc-status", "14")], false);
 }
 
 /// A server of HTTP/2 that hands each exchange to `handle`, and a client of it.

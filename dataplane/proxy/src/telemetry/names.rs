@@ -77,7 +77,7 @@ metrics! {
     EndpointsUnreachable = "weft_endpoints_unreachable", Gauge, "Endpoints skipped because no connection could be made to them, as each worker finds.";
     EndpointsEjected = "weft_endpoints_ejected", Gauge, "Endpoints skipped because they failed too often in a row or succeeded less often than the others, as each worker finds.";
     Ejections = "weft_ejections_total", Counter, "Endpoints ejected because they failed too often in a row, or succeeded less often than the others.";
-    ServicesPanicking = "weft_services_panicking", Gauge, "Services of which so few endpoints are in that those that are ejected are used as well, as each worker finds.";
+    ServicesPanicking = "weft_services_panicking", Gauge, "Services of which so few endpoints are in that those that are ejected or fail their checks are used as well, as each worker finds.";
     LocalityRequests = "weft_locality_requests_total", Counter, "Requests and connections sent to endpoints of services that prefer near ones, each attempt, by how near the endpoint is (nearness).";
     EndpointsUnhealthy = "weft_endpoints_unhealthy", Gauge, "Endpoints skipped because their health checks fail.";
     HealthChecks = "weft_health_checks_total", Counter, "Health checks of endpoints, by result.";

@@ -216,3 +216,20 @@ async fn a_slow_request_line_is_waited_for_and_nothing_else_is() {
     check(&hello[..40], Some((150, &hello[40..])), named(), 150).await;
     check(&hello[..40], Some((900, &hello[40..])), Detected::Opaque, 200).await;
 }
+
+/// A limit that is long already is not made longer: who sends one letter holds a connection for no more than it says.
+#[tokio::test(start_paused = true)]
+async fn what_begins_like_a_method_is_waited_for_no_more_than_a_minute_longer() {
+    use tokio::io::AsyncWriteExt as _;
+    let check = async |timeout_s: u64, after_s: u64| {
+        let (mut client, mut server) = tokio::io::duplex(1024);
+        client.write_all(b"G").await.unwrap();
+        let began = Instant::now();
+        let (detected, _) = detect_stream(&mut server, Bytes::new(), Duration::from_secs(timeout_s)).await.unwrap();
+        assert_eq!((detected, began.elapsed().as_secs()), (Detected::Opaque, after_s), "{timeout_s}");
+    };
+    check(1, 10).await;
+    check(30, 60).await;
+    check(60, 60).await;
+    check(3_600, 3_600).await;
+}

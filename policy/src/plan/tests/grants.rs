@@ -84,6 +84,24 @@ fn a_grant_permits_what_it_names_and_nothing_else() {
     }
 }
 
+/// A producer's route leads callers of all namespaces, whoever else is its parent.
+#[test]
+fn a_route_that_leads_everybodys_callers_needs_the_grant() {
+    let check = |parents: &str, expect: &str| {
+        let spec = format!("{{parentRefs: [{parents}], rules: [{{{BACKEND}}}]}}");
+        let world = shop_and(&[LEDGER, &route("shop/r", &spec)].join("---\n"));
+        assert_eq!(resolved(&world).1, expect, "{parents}");
+        let bundle = bundle(&world, &["shop/web-1"]);
+        let mut backends = bundle.routes.values().map(|route| &route.rules[0].backends[0].service);
+        assert!(backends.all(|service| service.is_some() == (expect == "ResolvedRefs")), "{parents}");
+    };
+    let own = "{group: '', kind: Service, name: web}";
+    let theirs = "{group: '', kind: Service, name: ledger, namespace: partner}";
+    check(theirs, "ResolvedRefs");
+    check(&format!("{theirs}, {own}"), "RefNotPermitted");
+    check(&format!("{own}, {theirs}"), "RefNotPermitted");
+}
+
 #[test]
 fn who_lacks_a_grant_is_told_the_one_that_would_do() {
     let without = [LEDGER, &to_ledger("HTTPRoute", BACKEND)].join("---\n");

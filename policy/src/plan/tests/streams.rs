@@ -72,6 +72,16 @@ fn where_a_route_of_bytes_is_accepted() {
     let both = format!("{attached}; {}", by("TLSRoute", "5432"));
     let one = [other("TLSRoute", "name: db, port: 5432"), tcp("shop/t", "name: db")];
     check(&[&one[0], &one[1]], RouteKind::Tcp, &both.replace(attached, &some), &[Code::OtherKind, Code::RouteOffBytes]);
+    // A producer's route of requests keeps a consumer's bytes out, too.
+    let theirs = tcp("partner/t", "name: db, namespace: shop, port: 90");
+    let kept_out = format!("false Conflicted: {}", by("HTTPRoute", "90"));
+    check(&[&other("HTTPRoute", "name: db, port: 90"), &theirs], RouteKind::Tcp, &kept_out, &[Code::OtherKind]);
+    check(&[&other("HTTPRoute", "name: db, port: 80"), &theirs], RouteKind::Tcp, attached, &[]);
+    // Of two of one kind the younger one is attached all the same.
+    let two =
+        shop_and(&[DB, &tcp("shop/s", "name: db, port: 5432"), &tcp("shop/t", "name: db, port: 5432")].join("---\n"));
+    let accepted: Vec<_> = two.routes().map(|(route, _)| route_status(&two, route)[0].conditions[0].status).collect();
+    assert_eq!(accepted, [true, true]);
     // Routes of other callers are no concern.
     check(
         &[&other("TLSRoute", "name: db"), &tcp("partner/t", "name: db, namespace: shop, port: 90")],

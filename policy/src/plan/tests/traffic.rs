@@ -177,9 +177,9 @@ fn a_policy_sets_who_is_checked_and_whose_rates_are_compared() {
     assert_eq!(traffic.health_check.as_ref().unwrap().to_string(), check);
     let rates = "a success rate 2 deviations below the mean of 5 or more with 100 requests in 10s, out for 30s to 5m, at most 10 %";
     assert_eq!(traffic.outliers.as_ref().unwrap().to_string(), rates);
-    let told = effective(&world, &name("shop/web")).remove(6);
+    let told = effective(&world, &name("shop/web")).remove(9);
     assert_eq!((told.setting, told.value.as_str(), told.policy), ("healthCheck", check, Some(name("shop/p"))));
-    let told = effective(&world, &name("shop/other")).remove(6);
+    let told = effective(&world, &name("shop/other")).remove(9);
     assert_eq!((told.value.as_str(), told.policy), ("nobody is checked", None));
     // A proxy that can do the rest is told the rest: here that nobody is ejected.
     assert!(traffic.checks_health() && !traffic.without_health_checks().checks_health());

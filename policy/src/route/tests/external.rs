@@ -123,6 +123,29 @@ fn a_captured_connection_meets_by_address_or_by_what_its_request_says() {
     check("192.0.2.9:82", Some("api.example.com"), "registry only");
 }
 
+/// The server proves the name that was dialled: neither a request nor a ClientHello behind it may ask for another.
+#[test]
+fn what_goes_to_a_host_is_for_that_host() {
+    let table = outside();
+    let check = |host: &str, expect: bool| {
+        let meant = Meant::Name { host: "api.example.com", port: 80 };
+        let met = goes(&table, Egress::Allow, meant, Some(host));
+        assert_eq!(met != "other host", expect, "{host}: {met}");
+    };
+    for own in ["api.example.com", "API.example.com.:80", "a.cdn.example.com"] {
+        check(own, true);
+    }
+    for other in ["evil.example", "192.0.2.7", "[fd00::7]", "cdn.example.com", "label"] {
+        check(other, false);
+    }
+    let way = table.external("api.example.com", 443, "shop").unwrap();
+    let takes = |hello: Hello<'_>| way.takes_connection(hello).is_ok();
+    assert!(takes(Hello::Tls(Some("api.example.com"))) && takes(Hello::Tls(Some("b.cdn.example.com"))));
+    assert!(!takes(Hello::Tls(Some("evil.example"))) && !takes(Hello::Tls(None)) && !takes(Hello::Other));
+    let db = table.external_at("192.0.2.7:5432".parse().unwrap(), "shop").unwrap();
+    assert!(db.takes_connection(Hello::Other).is_ok() && db.is_for("192.0.2.7") && !db.is_for("192.0.2.8"));
+}
+
 #[test]
 fn a_declared_protocol_is_law_outside_too() {
     let table = outside();

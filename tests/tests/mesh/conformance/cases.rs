@@ -591,6 +591,22 @@ pub(super) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
+        name: "foreign",
+        of: &[
+            "HTTPRouteInvalidCrossNamespaceBackendRef",
+            "HTTPRouteInvalidReferenceGrant",
+            "HTTPRoutePartiallyInvalidViaInvalidReferenceGrant",
+            "HTTPRouteReferenceGrant",
+        ],
+        routes: &[
+            "[{matches: [{path: {value: /theirs}}], backendRefs: [{name: theirs, namespace: granting, port: 80}]}, {matches: \
+                   [{path: {value: /own}}], $2}]",
+        ],
+        rows: &[("GET /theirs", &[], Status(500)), ("GET /own", &[], To(V2))],
+        conditions: &[ATTACHED, ("ResolvedRefs", "False", "RefNotPermitted")],
+        ..PLAIN
+    },
+    Case {
         name: "backend-kind",
         of: &["HTTPRouteInvalidBackendRefUnknownKind"],
         routes: &["[{backendRefs: [{group: unknown.example.com, kind: Bucket, name: some, port: 80}]}]"],

@@ -1,9 +1,10 @@
-//! Sizes of what is applied.
+//! Sizes of what is applied, and how many TrafficPolicies are for one target.
 
 use std::collections::BTreeSet;
 
-use weft_policy::plan::{Action, Change, World};
-use weft_policy::resource::ObjectKey;
+use weft_policy::bundle::ObjectName;
+use weft_policy::plan::{Action, Change, MAX_FOR_ONE, World, crowds};
+use weft_policy::resource::{Kind, ObjectKey};
 
 use super::super::Draft;
 use super::ApplyError;
@@ -29,13 +30,54 @@ pub(super) fn check(draft: &Draft, before: &World, changes: &[Change]) -> Result
             return Err(ApplyError::Refused(told));
         }
     }
+    let policies = touched().filter(|key| key.kind == Kind::TrafficPolicy).map(ObjectKey::object_name);
+    few_for_one(before, &draft.world, &policies.collect::<Vec<_>>())
+}
+
+/// Refuses more TrafficPolicies for one target than are read for each of its services.
+fn few_for_one(before: &World, after: &World, policies: &[ObjectName]) -> Result<(), ApplyError> {
+    let were = crowds(before, policies.iter());
+    for (target, count) in crowds(after, policies.iter()) {
+        if count > MAX_FOR_ONE && were.get(&target).is_none_or(|was| count > *was) {
+            let told = format!("{target}: {count} TrafficPolicies would be for it; at most {MAX_FOR_ONE} may be");
+            return Err(ApplyError::Refused(told));
+        }
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::How;
-    use crate::hub::tests::{hub_in, resources};
+    use super::*;
+    use crate::hub::tests::{SHOP, hub_in, resources};
+
+    #[tokio::test]
+    async fn one_target_has_few_traffic_policies() {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = hub_in(dir.path(), |_| {});
+        hub.apply("me", resources(SHOP), How::Safely).await.unwrap();
+        let apply = async |numbers: std::ops::Range<usize>, target: &str| {
+            let policy = |number: usize| {
+                format!(
+                    "{{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {{name: p{number}, namespace: shop}}, spec: \
+                     {{targetRefs: [{{{target}}}], retry: {{attempts: 1}}}}}}\n"
+                )
+            };
+            let all: Vec<String> = numbers.map(policy).collect();
+            hub.apply("me", resources(&all.join("---\n")), How::Safely).await.map_err(|error| error.to_string())
+        };
+        let (namespace, service) = ("kind: Namespace, name: shop", "kind: Service, name: web");
+        apply(0..MAX_FOR_ONE, namespace).await.unwrap();
+        let next = MAX_FOR_ONE..MAX_FOR_ONE + 1;
+        let many = "Namespace shop: 17 TrafficPolicies would be for it; at most 16 may be";
+        assert_eq!(apply(next.clone(), namespace).await.unwrap_err(), many);
+        // Another target has room, and a policy that turns to the first is one more there.
+        apply(next.clone(), service).await.unwrap();
+        assert_eq!(apply(next.clone(), namespace).await.unwrap_err(), many);
+        hub.delete("me", ObjectKey::new(Kind::TrafficPolicy, "shop", "p0"), How::Safely).await.unwrap();
+        apply(next, namespace).await.unwrap();
+    }
 
     #[tokio::test]
     async fn objects_and_namespaces_have_a_size() {

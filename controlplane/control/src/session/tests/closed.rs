@@ -342,8 +342,8 @@ async fn a_proxy_that_checks_nobody_has_the_other_settings() {
 /// An ExternalService only permits: a proxy that does not know it goes without, and people are told.
 #[tokio::test]
 async fn a_proxy_of_an_earlier_release_has_no_external_services() {
-    const OUTSIDE: &str = "{apiVersion: weft.dev/v1alpha1, kind: ExternalService, metadata: {name: api, namespace: shop}, spec: \
-                           {hosts: [api.example.com], ports: [{port: 443, protocol: tls}]}}\n";
+    const OUTSIDE: &str = "{apiVersion: weft.dev/v1alpha1, kind: ExternalService, metadata: {name: api, namespace: \
+                           weft-system}, spec: {hosts: [api.example.com], ports: [{port: 443, protocol: tls}], visibility: Mesh}}\n";
     let dir = tempfile::tempdir().unwrap();
     let control = Control::start(dir.path()).await;
     let revision = control.apply(&format!("{WEB}---\n{OUTSIDE}")).await;
@@ -354,9 +354,9 @@ async fn a_proxy_of_an_earlier_release_has_no_external_services() {
     assert!(old.bundle.externals.is_empty());
     let (complete, states) = state(&control, revision, 10_000).await;
     let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
-    let told = "ExternalService shop/api: withheld: it requires external-service, which this proxy can't do";
+    let told = "ExternalService weft-system/api: withheld: it requires external-service, which this proxy can't do";
     assert!(!complete && why.contains(told), "{states:?}");
     let svid = control.join("shop/client").await;
     let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
-    new.take_until(|bundle| bundle.externals.contains_key(&name("api"))).await;
+    new.take_until(|bundle| bundle.externals.contains_key(&ObjectName::new("weft-system", "api"))).await;
 }

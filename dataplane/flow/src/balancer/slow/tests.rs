@@ -140,6 +140,19 @@ fn a_new_one_that_is_idle_takes_no_more_than_it_is_drawn() {
 }
 
 #[test]
+fn who_is_well_again_begins_anew() {
+    let mut named = balancer(Algorithm::Random, SLOW);
+    let second = Duration::from_secs(1);
+    named.update([("a", 1), ("b", 1)]);
+    let share = |named: &Named, now| count(named, "a", now, 10_000);
+    named.heed(&["a"]);
+    assert_eq!(share(&named, second * 100), 0);
+    named.heed(&[]);
+    let (first, last) = (share(&named, second * 200), share(&named, second * 200 + SLOW.window));
+    assert!((800..1_020).contains(&first) && (4_800..5_200).contains(&last), "{first}, then {last} of 10,000");
+}
+
+#[test]
 fn who_comes_back_from_an_ejection_begins_anew() {
     let mut named = balancer(Algorithm::Random, SLOW);
     let second = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
-use weft_policy::bundle::{Protocol, RouteKind};
+use weft_policy::bundle::{ExternalProtocol, Protocol, RouteKind};
 use weft_policy::route::{Hello, Resolved};
 use weft_transport::http::ResponseHead;
 
@@ -91,8 +91,8 @@ async fn open<'w>(
                 Some(_) => {}
             }
         }
-        // Each request inside is dialled for on its own.
-        Way::External(way) if way.port.protocol.is_http() => return Ok(None),
+        // Each request inside is dialled for on its own, and TLS by what it begins with.
+        Way::External(way) if way.port.protocol != ExternalProtocol::Tcp => return Ok(None),
         Way::External(_) | Way::Outside => {}
     }
     let mut record = ConnectionRecord::open(Side::Outbound, origin.peer, target.to_string());
