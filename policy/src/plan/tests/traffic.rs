@@ -192,6 +192,6 @@ fn a_policy_sets_who_is_checked_and_whose_rates_are_compared() {
     assert!(status("p").0);
     let why = "endpoints of Service shop/web-v2 are not checked: port 80 is declared http";
     assert_eq!(status("q"), (false, "UnsupportedValue", "spec.healthCheck".to_owned(), why.to_owned()));
-    let why = "for Service shop/web the older TrafficPolicy shop/p holds; endpoints of Service shop/web are not checked: it has no port 81";
+    let why = "for Service shop/web the older TrafficPolicy shop/p sets loadBalancing, healthCheck; endpoints of Service shop/web are not checked: it has no port 81";
     assert_eq!(status("r"), (false, "Conflicted", "spec.targetRefs[0]".to_owned(), why.to_owned()));
 }
