@@ -4,6 +4,8 @@
 pub mod authz;
 pub mod bundle;
 pub mod delta;
+#[cfg(feature = "http")]
+mod host;
 pub mod identity;
 pub mod lineage;
 mod origin;

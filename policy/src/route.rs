@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bundle::{Bundle, ObjectName, Protocol, Route, RouteRule, Service, ServicePort};
+use crate::host::bare;
 use crate::path::{self, NormalPath};
 use crate::scope::Ask;
 
@@ -210,7 +211,7 @@ impl RouteTable {
 
     /// An ExternalService that callers of this namespace see, by a name or an address.
     fn external(&self, host: &str, port: u16, from_namespace: &str) -> Option<WayOut<'_>> {
-        match resolve::bare(host).parse() {
+        match bare(host).parse() {
             Ok(ip) => self.external_at(SocketAddr::new(ip, port), from_namespace),
             Err(_) => self.externals.by_host(&self.bundle, host, port, from_namespace),
         }

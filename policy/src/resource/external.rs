@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::check::is_one_host;
 use super::{Object, ROOT_NAMESPACE, value};
 use crate::bundle::ExternalProtocol;
+use crate::host::is_under;
 use crate::identity::is_subdomain;
 
 /// Bounds of its lists.
@@ -235,8 +236,7 @@ pub(crate) fn wrong_host(text: &str, wildcard: bool) -> Option<String> {
     if !is_subdomain(name) || last.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(format!("{text:?} is not a host: lower-case letters, digits, '-' and '.', at most 253{pattern}"));
     }
-    let is_under = |suffix: &str| name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    if let Some(suffix) = NEVER_OUTSIDE.into_iter().find(|suffix| is_under(suffix)) {
+    if let Some(suffix) = NEVER_OUTSIDE.into_iter().find(|suffix| is_under(name, suffix)) {
         return Some(format!("{text:?} is not outside the mesh: nothing under {suffix} is"));
     }
     // What has one label may be a service of the caller's namespace.

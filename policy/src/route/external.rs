@@ -10,6 +10,7 @@ use crate::bundle::{
     Bundle, External, ExternalPort, ExternalProtocol, ExternalTls, ObjectName, RequestRefusal, TunnelRefusal,
     WorkloadPort,
 };
+use crate::host::{bare, is_below, plain};
 
 /// Names and addresses, each with those that claim it, the oldest first.
 #[derive(Debug, Default)]
@@ -60,7 +61,7 @@ impl Externals {
         if self.exact.is_empty() && self.below.is_empty() {
             return None;
         }
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let host = plain(host);
         // The longest first: at the first dot that has something before it.
         let ends = host.match_indices('.').filter(|(at, _)| *at > 0).map(|(at, _)| &host[at..]);
         let below = ends.filter_map(|end| self.below.get(end)).flatten();
@@ -136,13 +137,12 @@ impl WayOut<'_> {
 
     /// True where the resource is for this host: by one of its names, or by the address that was dialled.
     pub(super) fn is_for(&self, host: &str) -> bool {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if let Ok(address) = bare.parse::<IpAddr>() {
+        if let Ok(address) = bare(host).parse::<IpAddr>() {
             return matches!(self.met, Met::Address(dialled) if dialled == address.to_canonical());
         }
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let host = plain(host);
         self.external.hosts.iter().any(|own| match own.strip_prefix('*') {
-            Some(end) => host.len() > end.len() && host.ends_with(end),
+            Some(end) => is_below(&host, end),
             None => *own == host,
         })
     }

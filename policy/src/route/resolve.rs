@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Resolved, RouteTable, WayOut};
 use crate::bundle::{Egress, MeshSettings, ObjectName};
+use crate::host::{bare, is_under, plain};
 use crate::identity::is_label;
 use crate::scope::Ask;
 
@@ -194,7 +195,7 @@ impl<'t> Resolver<'_, 't> {
     /// service can have this name, or none has, or it is this machine's own.
     fn meant_service(&self, host: &str) -> Option<Ask> {
         self.mesh.ranges.as_ref()?;
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let host = plain(host);
         // This machine says what it means, whether or not the control plane can be asked.
         if (self.is_local)(&host) {
             return None;
@@ -220,14 +221,13 @@ impl<'t> Resolver<'_, 't> {
         if bare(host).parse::<IpAddr>().is_ok() {
             return Belongs::Outside;
         }
-        let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let name = plain(host);
         if name == LOCALHOST || (self.is_local)(&name) {
             return Belongs::Outside;
         }
-        let under = |suffix: &str| name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
         // NAME.NS.svc, and the members of a service under it.
         let is_member = name.strip_suffix(".svc").is_some_and(|rest| rest.contains('.'));
-        if under("svc.cluster.local") || under("mesh.local") || is_member {
+        if is_under(&name, "svc.cluster.local") || is_under(&name, "mesh.local") || is_member {
             return Belongs::Mesh;
         }
         let mut labels = name.splitn(3, '.');
@@ -244,8 +244,3 @@ impl<'t> Resolver<'_, 't> {
 }
 
 const LOCALHOST: &str = "localhost";
-
-/// An IPv6 address without its brackets.
-pub(super) fn bare(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
-}

@@ -8,6 +8,7 @@ use super::matching::layer;
 use super::routed::{CompiledRoute, Routed};
 use super::{Choice, MetRule, Plan, Resolved, RouteRefusal, RouteTable, pick_backend, plan_connection};
 use crate::bundle::{Route, RouteKind};
+use crate::host::is_below;
 
 /// What the first bytes of a connection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +63,7 @@ impl Name {
     fn holds(&self, asked: Option<&str>) -> bool {
         match self {
             Self::Any => true,
-            Self::Below(_, parent) => {
-                asked.is_some_and(|asked| asked.len() > parent.len() && asked.ends_with(parent.as_str()))
-            }
+            Self::Below(_, parent) => asked.is_some_and(|asked| is_below(asked, parent)),
             Self::Exact(name) => asked == Some(name.as_str()),
         }
     }
