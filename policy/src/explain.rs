@@ -21,7 +21,9 @@ use crate::bundle::{
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
-use crate::plan::{World, access_config, externals, filters_for, mesh_settings, serve, source_of, undone, visible};
+use crate::plan::{
+    Sources, World, access_config, externals, filters_for, mesh_settings, serve, sources_of, undone, visible,
+};
 use crate::resource::{Object, WorkloadSpec};
 use crate::route::{
     self, Authority, Choice, EgressRefusal, HeadView, Hello, Meant, MetRule, Plan, Resolution, Resolved, Resolver,
@@ -572,29 +574,30 @@ impl Asked<'_> {
         let endpoints =
             endpoints.filter_map(|endpoint| Some(self.endpoint(endpoint, plan.target.at(&endpoint.workload)?)));
         let endpoints = endpoints.collect();
-        let balancing = plan.direct.is_none().then(|| self.balancing(plan.service));
+        let sources = sources_of(self.world, &plan.service.name);
+        let balancing = plan.direct.is_none().then(|| self.balancing(plan.service, &sources));
         let near = balancing.as_ref().and_then(|_| near::near_first(self.world, &self.principal, plan.service));
         let balancing = balancing.map(|told| near.into_iter().fold(told, |told, near| told + "; " + &near));
         let service = Some(plan.service.name.to_string());
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
-        let (timeouts, retry, limits) =
-            (settings::timeouts(self.world, plan), self.retry(plan), settings::limits(self.world, plan));
+        let (timeouts, limits) = (settings::timeouts(&sources, plan), settings::limits(&sources, plan));
+        let retry = self.retry(plan, &sources);
         BackendExplanation { service, port, weight, balancing, timeouts, retry, limits, host, path, endpoints }
     }
 
     /// What of this request is sent again.
-    fn retry(&self, plan: &Plan<'_>) -> Option<String> {
+    fn retry(&self, plan: &Plan<'_>, sources: &Sources) -> Option<String> {
         let What::Request { method, .. } = &self.what else { return None };
         let retry = plan.retry?;
-        let by = settings::said_by(self.world, plan, Setting::Retry);
+        let by = settings::said_by(sources, plan, Setting::Retry);
         let takes = retry.takes(method);
         let lacking = if takes || !retry.grpc_codes.is_empty() { "" } else { ": not this one" };
         Some(format!("{retry}{lacking}, {by}"))
     }
 
     /// How one of a service's endpoints is picked for this request.
-    fn balancing(&self, service: &Service) -> String {
-        let by = source_of(self.world, &service.name, "loadBalancing");
+    fn balancing(&self, service: &Service, sources: &Sources) -> String {
+        let by = sources.get("loadBalancing");
         let (Some(traffic), Some(by)) = (&service.traffic, by) else {
             return format!("{} by default", Balancing::default());
         };

@@ -48,9 +48,9 @@ pub(crate) use assemble::{access_config, externals, mesh_settings, serve, visibl
 pub(crate) use carried::OffPorts;
 pub(crate) use external::claimed_before;
 pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_routes, service_protocol};
-pub(crate) use merge::{older_of_tier, overruled, template_of, tier_of};
+pub(crate) use merge::{Sources, older_of_tier, overruled, template_of, tier_of};
 pub(crate) use modifier::uneditable;
 pub(crate) use route_status::{Displaced, resolve, undone};
 pub(crate) use select::{holds_for, is_missing};
-pub(crate) use traffic::{lacks_template, source_of, taken_tier, unfit_template};
+pub(crate) use traffic::{lacks_template, sources_of, taken_tier, unfit_template};
 pub(crate) use unserved::{of_service as unserved_of, targets};

@@ -4,26 +4,27 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::bundle::RouteName;
-use crate::plan::{World, source_of};
+use crate::plan::Sources;
 use crate::resource::duration_text;
 use crate::route::{Plan, SaidBy, Setting};
 
 /// How long a request may take.
-pub(super) fn timeouts(world: &World, plan: &Plan<'_>) -> Option<String> {
+pub(super) fn timeouts(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     let text = |limit: Duration| duration_text(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-    let all =
-        plan.timeout.map(|limit| format!("{} in all, {}", text(limit), said_by(world, plan, Setting::RequestTimeout)));
+    let all = plan
+        .timeout
+        .map(|limit| format!("{} in all, {}", text(limit), said_by(sources, plan, Setting::RequestTimeout)));
     let each = plan
         .attempt_timeout
-        .map(|limit| format!("{} each attempt, {}", text(limit), said_by(world, plan, Setting::AttemptTimeout)));
+        .map(|limit| format!("{} each attempt, {}", text(limit), said_by(sources, plan, Setting::AttemptTimeout)));
     let told: Vec<String> = all.into_iter().chain(each).collect();
     (!told.is_empty()).then(|| told.join("; "))
 }
 
 /// How much may be under way to the service.
-pub(super) fn limits(world: &World, plan: &Plan<'_>) -> Option<String> {
+pub(super) fn limits(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     let limits = plan.service.traffic.as_ref()?.limits.as_ref()?;
-    let source = source_of(world, &plan.service.name, "limits");
+    let source = sources.get("limits");
     Some(source.map_or_else(|| limits.to_string(), |source| format!("{limits}, as {}", source.says())))
 }
 
@@ -38,13 +39,13 @@ pub(super) fn patience(headers: &BTreeMap<String, &str>) -> impl Iterator<Item =
     })
 }
 
-pub(super) fn said_by(world: &World, plan: &Plan<'_>, setting: Setting) -> String {
+pub(super) fn said_by(sources: &Sources, plan: &Plan<'_>, setting: Setting) -> String {
     let route = plan.route.map(|route| &route.name);
-    let source = || source_of(world, &plan.service.name, key_of(setting));
+    let source = sources.get(key_of(setting));
     match (plan.says(setting), route) {
         (SaidBy::Rule, Some(route)) => format!("as {} says", RouteName::of(route)),
         (SaidBy::Policy, _) => {
-            source().map_or_else(|| "as its policies say".to_owned(), |source| format!("as {}", source.says()))
+            source.map_or_else(|| "as its policies say".to_owned(), |source| format!("as {}", source.says()))
         }
         (SaidBy::Rule | SaidBy::Mesh, _) => "as the Mesh says".to_owned(),
     }

@@ -474,7 +474,7 @@ fn how_endpoints_are_picked_is_told_with_who_says_so() {
     // As `weft describe` has it: a policy that says nothing of it has not set it.
     assert_eq!(told("limited.shop", &[]), "PeakEwma by default");
     let limited = effective(&world, &"shop/limited".parse().unwrap());
-    assert_eq!((limited[0].policy.as_ref(), limited[2].policy.is_some()), (None, true));
+    assert_eq!((limited[0].policy(), limited[2].policy().is_some()), (None, true));
     let query = |headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (from, to, path) = ("partner/api".to_owned(), "limited.shop".to_owned(), root());

@@ -114,11 +114,14 @@ pub struct Idle {
     pub older: ObjectName,
 }
 
+/// Who says what, by the key of the setting.
+pub(crate) type Sources = BTreeMap<&'static str, Source>;
+
 /// The settings of a service, each with who says it, by its key.
 #[derive(Debug, Default)]
 pub(super) struct Merged {
     pub(super) spec: TrafficPolicySpec,
-    pub(super) sources: BTreeMap<&'static str, Source>,
+    pub(super) sources: Sources,
     pub(super) idle: Vec<Idle>,
 }
 

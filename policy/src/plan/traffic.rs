@@ -1,6 +1,6 @@
 //! What callers keep of a service's settings, and what is told of the policies and templates that say them.
 
-use super::merge::{Idle, Level, Merged, Setter, Source, merged, older_of_tier, overruled};
+use super::merge::{Idle, Level, Merged, Setter, Source, Sources, merged, older_of_tier, overruled};
 use super::protection::named;
 use super::route_status::Condition;
 use super::select::is_missing;
@@ -35,10 +35,16 @@ pub(super) fn settings(merged: &Merged) -> Option<Traffic> {
 pub struct Effective {
     pub setting: &'static str,
     pub value: String,
-    /// The TrafficPolicy that says so. `None`: another kind does, or it is the default.
-    pub policy: Option<ObjectName>,
     /// Who says so. `None`: it is the default.
     pub by: Option<Source>,
+}
+
+impl Effective {
+    /// The TrafficPolicy that says so. `None`: another kind does, or it is the default.
+    #[must_use]
+    pub fn policy(&self) -> Option<&ObjectName> {
+        self.by.as_ref().and_then(Source::policy)
+    }
 }
 
 fn deadline_text(ms: u64) -> String {
@@ -55,8 +61,7 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let Merged { spec, sources, idle: _ } = merged(world, service);
     let own = |setting, value: Option<String>, default: &str| {
         let by = value.is_some().then(|| sources.get(said_as(setting)).cloned()).flatten();
-        let policy = by.as_ref().and_then(Source::policy).cloned();
-        Effective { setting, value: value.unwrap_or_else(|| default.to_owned()), policy, by }
+        Effective { setting, value: value.unwrap_or_else(|| default.to_owned()), by }
     };
     let balancing = spec.load_balancing.as_ref().map(|spec| spec.balancing().to_string());
     let outliers = spec.outlier_detection.as_ref().map(|spec| spec.outliers().to_string());
@@ -95,9 +100,9 @@ fn by_mesh(world: &World) -> Option<Source> {
     Some(Source { level: Level::Mesh, by: Setter::Mesh(mesh.metadata.name.clone()) })
 }
 
-/// Who says a setting of a service. `None`: it is the default.
-pub(crate) fn source_of(world: &World, service: &ObjectName, setting: &str) -> Option<Source> {
-    merged(world, service).sources.remove(setting)
+/// Who says the settings of a service, by their keys. One that is not there is the default.
+pub(crate) fn sources_of(world: &World, service: &ObjectName) -> Sources {
+    merged(world, service).sources
 }
 
 /// The settings for a service that policies say in vain: equally near ones are older.

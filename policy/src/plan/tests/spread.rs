@@ -60,9 +60,9 @@ fn a_policy_or_the_service_says_who_comes_first() {
 fn each_setting_says_whose_it_is() {
     fn check(distribution: &str, balancing: Option<&str>, expect: [(&str, bool, bool); 3]) {
         let all = effective(&shop(distribution, balancing), &name("shop/near"));
-        let by_service = |it: &Effective| it.policy.is_none() && it.by.is_some();
+        let by_service = |it: &Effective| it.policy().is_none() && it.by.is_some();
         let told: Vec<_> =
-            all[6..9].iter().map(|it| (it.value.as_str(), it.policy.is_some(), by_service(it))).collect();
+            all[6..9].iter().map(|it| (it.value.as_str(), it.policy().is_some(), by_service(it))).collect();
         assert_eq!(told, expect, "{distribution} {balancing:?}");
     }
     let nobody = ("None: all endpoints are as near", false, false);

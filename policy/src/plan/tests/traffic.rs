@@ -66,8 +66,11 @@ fn of_two_the_older_holds_and_the_other_is_told() {
     let idle = Idle { policy: name("shop/a"), settings: vec!["loadBalancing"], older: name("shop/z") };
     assert_eq!(without_effect(&world, &name("shop/web")), [idle]);
     let value = |service: &str| effective(&world, &name(service)).remove(0);
-    assert_eq!((value("shop/web").value.as_str(), value("shop/web").policy), ("RoundRobin", Some(name("shop/z"))));
-    assert_eq!((value("shop/nothing").value.as_str(), value("shop/nothing").policy), ("PeakEwma", None));
+    assert_eq!(
+        (value("shop/web").value.as_str(), value("shop/web").policy().cloned()),
+        ("RoundRobin", Some(name("shop/z")))
+    );
+    assert_eq!((value("shop/nothing").value.as_str(), value("shop/nothing").policy().cloned()), ("PeakEwma", None));
     let told = status(&world, "a");
     assert_eq!((told.status, told.reason, told.key.as_str()), (false, "Conflicted", "spec.targetRefs[0]"));
     assert_eq!(told.message, "for Service shop/web the older TrafficPolicy shop/z sets loadBalancing");
@@ -105,7 +108,7 @@ fn a_policy_sets_who_is_ejected() {
     assert_eq!(told("shop/nothing"), None);
     let effective = effective(&world, &name("shop/web")).remove(1);
     assert_eq!(
-        (effective.setting, effective.value.as_str(), effective.policy),
+        (effective.setting, effective.value.as_str(), effective.policy().cloned()),
         ("outlierDetection", first, Some(name("shop/p")))
     );
 }
@@ -118,13 +121,13 @@ fn a_policy_sets_limits() {
     let limits = bundle.services[&name("shop/web")].traffic.as_ref().unwrap().limits.as_ref().map(ToString::to_string);
     assert_eq!(limits.as_deref(), Some("20 active requests of each proxy, 5 pending for up to 1s"));
     let told = effective(&world, &name("shop/nothing")).remove(2);
-    assert_eq!((told.setting, told.value.as_str(), told.policy), ("limits", "none", None));
+    assert_eq!((told.setting, told.value.as_str(), told.policy().cloned()), ("limits", "none", None));
     let spec =
         "{}, limits: {maxActiveRequests: 9, maxPendingRequests: 1, maxConnections: 4, maxRetries: 0, adaptive: {}}";
     let told = effective(&with(&[policy("p", &to("web"), spec)]), &name("shop/web")).remove(2);
     let expect = "9 active requests of each proxy, 1 pending for up to 1s, 3 to 1000 requests by their latency in each \
                   250ms, 4 TCP connections, 0 retries";
-    assert_eq!((told.setting, told.value.as_str(), told.policy), ("limits", expect, Some(name("shop/p"))));
+    assert_eq!((told.setting, told.value.as_str(), told.policy().cloned()), ("limits", expect, Some(name("shop/p"))));
 }
 
 #[test]
@@ -151,13 +154,13 @@ fn a_policy_sets_timeouts_and_what_is_sent_again() {
     assert_eq!(web.retry.unwrap().to_string(), told);
     assert_eq!(traffic("shop/web-v2").retry.unwrap().to_string(), "1 more after no answer, of idempotent methods");
     let all = effective(&world, &name("shop/web"));
-    let all: Vec<_> = all[3..6].iter().map(|it| (it.setting, it.value.as_str(), it.policy.is_some())).collect();
+    let all: Vec<_> = all[3..6].iter().map(|it| (it.setting, it.value.as_str(), it.policy().is_some())).collect();
     assert_eq!(
         all,
         [("timeouts.request", "10s", true), ("timeouts.backendRequest", "2s", true), ("retry", told, true)]
     );
     let none = effective(&world, &name("shop/nothing"));
-    let told: Vec<_> = none[3..6].iter().map(|it| (it.value.as_str(), it.policy.is_some())).collect();
+    let told: Vec<_> = none[3..6].iter().map(|it| (it.value.as_str(), it.policy().is_some())).collect();
     assert_eq!(told, [("none", false), ("none", false), ("only what provably nobody acted on", false)]);
 }
 
@@ -178,9 +181,12 @@ fn a_policy_sets_who_is_checked_and_whose_rates_are_compared() {
     let rates = "a success rate 2 deviations below the mean of 5 or more with 100 requests in 10s, out for 30s to 5m, at most 10 %";
     assert_eq!(traffic.outliers.as_ref().unwrap().to_string(), rates);
     let told = effective(&world, &name("shop/web")).remove(9);
-    assert_eq!((told.setting, told.value.as_str(), told.policy), ("healthCheck", check, Some(name("shop/p"))));
+    assert_eq!(
+        (told.setting, told.value.as_str(), told.policy().cloned()),
+        ("healthCheck", check, Some(name("shop/p")))
+    );
     let told = effective(&world, &name("shop/other")).remove(9);
-    assert_eq!((told.value.as_str(), told.policy), ("nobody is checked", None));
+    assert_eq!((told.value.as_str(), told.policy().cloned()), ("nobody is checked", None));
     // A proxy that can do the rest is told the rest: here that nobody is ejected.
     assert!(traffic.checks_health() && !traffic.without_health_checks().checks_health());
     assert_eq!(traffic.without_health_checks().outliers, None);

@@ -89,7 +89,7 @@ async fn of_a_traffic_policy_that_cannot_be_read_holds_what_can_be() {
         let world = hub.published().world.clone();
         let settings = weft_policy::plan::effective(&world, &web).into_iter();
         let limits =
-            settings.filter(|it| it.policy.is_some()).map(|it| format!("{} by {}", it.value, it.policy.unwrap()));
+            settings.filter(|it| it.policy().is_some()).map(|it| format!("{} by {}", it.value, it.policy().unwrap()));
         let Some(Resource::TrafficPolicy(policy)) =
             world.get(&ObjectKey::new(Kind::TrafficPolicy, "shop", "first")).map(|it| it.resource.clone())
         else {
