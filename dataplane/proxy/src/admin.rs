@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
-use weft_policy::bundle::{ObjectName, Service};
+use weft_policy::bundle::{Bundle, ObjectName, Service};
 use weft_profiler::ProfileError;
 use weft_transport::tls::IdentityHandle;
 
@@ -227,7 +227,7 @@ impl Admin {
             "revision": bundle.revision,
             "mesh": bundle.mesh,
             "workloads": bundle.workloads.values().collect::<Vec<_>>(),
-            "services": self.clusters(),
+            "services": self.services(bundle),
             "routes": bundle.routes.values().collect::<Vec<_>>(),
             "external_services": bundle.externals.values().collect::<Vec<_>>(),
             "filters": bundle.filters.values().collect::<Vec<_>>(),
@@ -247,10 +247,12 @@ impl Admin {
 
     fn clusters(&self) -> Value {
         let Some(snapshot) = self.shared.snapshot.load_full() else { return json!([]) };
-        let services = snapshot.bundle.services.values();
-        Value::Array(
-            services.map(|service| service_json(service, &self.shared.checks.unhealthy_of(&service.name))).collect(),
-        )
+        self.services(&snapshot.bundle)
+    }
+
+    fn services(&self, bundle: &Bundle) -> Value {
+        let told = |service: &Service| service_json(service, &self.shared.checks.unhealthy_of(&service.name));
+        Value::Array(bundle.services.values().map(told).collect())
     }
 
     fn filters(&self) -> Value {
