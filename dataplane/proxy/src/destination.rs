@@ -102,7 +102,7 @@ pub struct ServiceState {
     /// One for each endpoint that cannot be reached, and for each that is ejected, so that they are counted over all services.
     unreachable: RefCell<Vec<OpenGuard>>,
     ejected: RefCell<Vec<OpenGuard>>,
-    /// One while so few are in that those that are ejected are used as well.
+    /// One while so few are in that those that are ejected or fail their checks are used as well.
     panicking: RefCell<Option<OpenGuard>>,
     all_out: Out,
 }

@@ -75,6 +75,6 @@ pub struct Out {
     pub unreachable: OpenCount,
     /// They failed too often.
     pub ejected: OpenCount,
-    /// Services, as each worker finds them, that have so few in that those who are ejected are used as well.
+    /// Services, as each worker finds them, that have so few in that those who are ejected or fail their checks are used as well.
     pub panicking: OpenCount,
 }

@@ -29,7 +29,7 @@ pub struct Spread {
     /// `None`: a new endpoint has its whole weight at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<SlowStart>,
-    /// Where fewer endpoints of a hundred are in, those that are ejected are used as well. 0: never.
+    /// Where fewer endpoints of a hundred are in, those that are ejected or fail their checks are used as well. 0: never.
     #[serde(default, skip_serializing_if = "is_default")]
     pub panic_percent: u32,
 }

@@ -196,8 +196,7 @@ fn greeted(worker: &Rc<Worker>, origin: &Origin, hello: Hello<'_>) -> Option<Tar
 
 /// Serves a connection that is HTTP however its bytes come: only the version is theirs to tell.
 async fn http(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, origin: Origin) {
-    let first_bytes = Duration::from_secs(worker.shared.config.limits.first_bytes_timeout_s);
-    let limits = HttpLimits { idle_timeout: first_bytes, ..worker.shared.config.limits.http() };
+    let limits = HttpLimits { idle_timeout: for_first_bytes(worker), ..worker.shared.config.limits.http() };
     match detect::detect_http_stream(&mut stream, prefix, &limits).await {
         Ok(Some((HttpVersion::Http2, prefix))) => {
             worker.ledger.counters.detected(&Detected::Http2).increment(1);

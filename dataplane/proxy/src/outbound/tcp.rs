@@ -125,18 +125,27 @@ pub(super) async fn open<'w>(
             Err(Failure::TunnelForbidden(TunnelRefusal::HttpOnly { port: to.port }))
         }
         Way::Mesh(resolved) => open_mesh(worker, &snapshot, (from, origin), &resolved, hello, record).await,
-        way @ (Way::External(_) | Way::Outside) => {
-            let exit = match way {
-                Way::External(way) => Some(Exit::of_connection(worker, from, &way, hello)?),
-                Way::Mesh(_) | Way::Outside => None,
-            };
-            record.metrics = exit.as_ref().map(|exit| Rc::clone(&exit.metrics));
-            let (stream, share, filtered) =
-                passthrough::connect(worker, &snapshot, from, origin, target, exit.as_ref()).await?;
-            record.upstream = stream.peer_addr().ok().map(|address| address.to_string());
-            Ok(Far { streams: Streams::plain(stream, share), filtered, _using: None, _held: None })
+        Way::External(way) => {
+            let exit = Exit::of_connection(worker, from, &way, hello)?;
+            record.metrics = Some(Rc::clone(&exit.metrics));
+            open_outside(worker, &snapshot, (from, origin), target, Some(&exit), record).await
         }
+        Way::Outside => open_outside(worker, &snapshot, (from, origin), target, None, record).await,
     }
+}
+
+/// Opens a connection to somewhere outside: to what was named, or as an ExternalService says.
+async fn open_outside<'w>(
+    worker: &'w Rc<Worker>,
+    snapshot: &Snapshot,
+    (from, origin): (&Served, &Origin),
+    target: &Target,
+    exit: Option<&Exit>,
+    record: &mut ConnectionRecord,
+) -> Result<Far<'w>, Failure> {
+    let (stream, share, filtered) = passthrough::connect(worker, snapshot, from, origin, target, exit).await?;
+    record.upstream = stream.peer_addr().ok().map(|address| address.to_string());
+    Ok(Far { streams: Streams::plain(stream, share), filtered, _using: None, _held: None })
 }
 
 /// Opens a tunnel to an endpoint; to another where the first could not be reached or provably did not take it.
