@@ -6,6 +6,15 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+pub(super) const ALGORITHMS: [Algorithm; 6] = [
+    Algorithm::PeakEwma,
+    Algorithm::LeastRequest,
+    Algorithm::RoundRobin,
+    Algorithm::Random,
+    Algorithm::RingHash,
+    Algorithm::Maglev,
+];
+
 /// A balancer over endpoints with names; who stays in an update is the same as before.
 #[derive(Default)]
 pub(super) struct Named {

@@ -40,6 +40,21 @@ fn get(path: &'static str) -> RequestHead {
     }
 }
 
+/// Of an app's request, of which nothing else is known.
+fn terms<'a, 'f>(filtered: &'a mut Filtered<'f>, status: &'a Cell<Option<Answered>>, idle: Idle<'a>) -> Terms<'a, 'f> {
+    Terms {
+        filtered,
+        status,
+        from_peer: false,
+        grpc: false,
+        upgrade: false,
+        expects: false,
+        again: None,
+        attempt: None,
+        idle,
+    }
+}
+
 fn head(status: u16) -> ResponseHead {
     ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new() }
 }
@@ -292,17 +307,7 @@ async fn a_client_that_reads_no_interim_answers_is_let_go() {
         let chain = Chain::default();
         let (mut filtered, _permit) = filtering::request(&filters, &chain, &place, &mut head, None).await.unwrap();
         let (status, stalls) = (Cell::default(), stalls(0));
-        let terms = Terms {
-            filtered: &mut filtered,
-            status: &status,
-            from_peer: false,
-            grpc: false,
-            upgrade: false,
-            expects: false,
-            again: None,
-            attempt: None,
-            idle: Idle::of(PATIENCE, &stalls),
-        };
+        let terms = terms(&mut filtered, &status, Idle::of(PATIENCE, &stalls));
         let (mut body, mut responder) = (Source::once(body), Some(responder));
         let (sent, received) = (Progress::default(), Progress::default());
         let ways = (SendBody::H2(&mut up), ResponseRecv::H2(&mut answer));

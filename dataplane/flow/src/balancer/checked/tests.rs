@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::balancer::tests::Named;
+use crate::balancer::tests::{ALGORITHMS, Named};
 use crate::balancer::{Algorithm, Outliers, Sign};
 use crate::{below, next_dice};
 
@@ -35,14 +35,7 @@ fn picked(named: &Named, now: u64) -> BTreeSet<&'static str> {
 
 #[test]
 fn who_is_unwell_takes_nothing_while_another_can() {
-    for algorithm in [
-        Algorithm::PeakEwma,
-        Algorithm::LeastRequest,
-        Algorithm::RoundRobin,
-        Algorithm::Random,
-        Algorithm::RingHash,
-        Algorithm::Maglev,
-    ] {
+    for algorithm in ALGORITHMS {
         let check = |unwell: &[&str], expect: &[&'static str]| {
             let mut named = named(algorithm);
             named.heed(unwell);

@@ -3,21 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::super::tests::Named;
+use super::super::tests::{ALGORITHMS, Named};
 use super::super::{Algorithm, Outliers, Purpose, Settings, Sign, Wanted};
 use super::*;
 use crate::hash;
 
 const NOW: Duration = Duration::from_secs(1);
 const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
-const ALGORITHMS: [Algorithm; 6] = [
-    Algorithm::PeakEwma,
-    Algorithm::LeastRequest,
-    Algorithm::RoundRobin,
-    Algorithm::Random,
-    Algorithm::RingHash,
-    Algorithm::Maglev,
-];
 
 #[test]
 fn load_overflows_gradually() {

@@ -51,17 +51,8 @@ async fn carried(app: &h2::ClientConn, mut call: h2::Exchange, time: Time) -> &'
     let (chain, place) = (Chain::default(), Place::of_nobody());
     let (mut filtered, _permit) = filtering::request(&filters, &chain, &place, &mut call.head, None).await.unwrap();
     let (status, stalls) = (Cell::default(), stalls(u64::MAX));
-    let terms = Terms {
-        filtered: &mut filtered,
-        status: &status,
-        from_peer: false,
-        grpc: false,
-        upgrade: false,
-        expects: false,
-        again: None,
-        attempt: end.filter(|_| time == Time::Head),
-        idle: Idle::of(if time == Time::Idle { LIMIT } else { PATIENCE }, &stalls),
-    };
+    let idle = Idle::of(if time == Time::Idle { LIMIT } else { PATIENCE }, &stalls);
+    let terms = Terms { attempt: end.filter(|_| time == Time::Head), ..terms(&mut filtered, &status, idle) };
     let (sent, received) = (Progress::default(), Progress::default());
     let (mut body, mut responder) = (Source::once(RecvBody::H2(&mut call.body)), Some(Responder::H2(&mut call.answer)));
     let ways = (SendBody::H2(&mut up), ResponseRecv::H2(&mut answer));
