@@ -4,7 +4,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::undocumented_unsafe_blocks, reason = "generated")]
 
 wit_bindgen::generate!({
-    path: "wit",
+    path: "wit/0.1",
     world: "filter",
     pub_export_macro: true,
     default_bindings_module: "weft_filters_sdk::bindings",

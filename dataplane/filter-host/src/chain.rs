@@ -146,10 +146,72 @@ pub struct Summary {
 pub enum Outcome<T = Permit> {
     /// Every filter let it pass.
     Permitted(T),
-    /// Wait, then call the same hook again from `resume`.
+    /// Wait, then call the same hook again from `resume`, with [`Event::Go`].
     Delay { after: Duration, resume: Position },
+    /// A filter judges the whole body before the head goes on: gather it into the view, and call again with
+    /// [`Event::Body`]; with [`Event::TooLong`] where it has more than `most` bytes.
+    Body { most: usize, resume: Position },
+    /// A filter waits for answers of others: send these, and call again with [`Event::Answer`] for each as it comes, or
+    /// with [`Event::Tick`] once `within` has passed. What it then wants may be to wait on; `calls` are the new ones.
+    Wait { calls: Vec<Callout>, within: Duration, resume: Position },
     /// Answer in the app's place.
     Respond(Box<LocalReply>),
+    /// End the stream without an answer.
+    Reset(Box<Cut>),
+}
+
+/// Why a hook is called again from a [`Position`].
+#[derive(Debug)]
+pub enum Event {
+    /// At the start, and after a delay.
+    Go,
+    /// The view holds the whole body.
+    Body,
+    /// The body is longer than the filter takes.
+    TooLong,
+    /// An answer to a callout, or why there is none.
+    Answer { id: u32, answer: Result<CalloutAnswer, String> },
+    /// The time of the wait is up.
+    Tick,
+}
+
+/// A request that a filter wants sent to a service of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Callout {
+    pub id: u32,
+    /// As the grant names it: the destination that the proxy resolves.
+    pub service: String,
+    pub method: Method,
+    pub path: NormalPath,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub timeout: Duration,
+    /// An answer whose body is longer is an error.
+    pub most: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CalloutAnswer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// Part of a body after a filter has seen it: what goes on, and how long it is held before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    pub bytes: Bytes,
+    pub after: Duration,
+}
+
+/// A stream ended by a filter, or by its failure, once nothing can be answered any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    pub filter: Arc<str>,
+    pub reason: String,
+    /// The caller's connection is not to be used again either.
+    pub close: bool,
+    pub cause: ReplyCause,
 }
 
 /// An answer made by a filter, or in its place where it failed.
