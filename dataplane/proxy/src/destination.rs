@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use weft_flow::{
-    Algorithm, Balancer, Outliers, Overprovisioning, Preference, Probed, RetryBudget, Settings, Sign, SlowStart,
-    SuccessRate, Vitals, Wanted,
+    Algorithm, Balancer, Outliers, Overprovisioning, Preference, Probed, Settings, Sign, SlowStart, SuccessRate,
+    Vitals, Wanted,
 };
 use weft_policy::bundle::{Balancing, Endpoint, Nearness, ObjectName, Place, Service, ServicePort, Spread, Traffic};
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
 
+use crate::budget::{Budget, Budgets};
 use crate::gate::{Gate, Gates, Held};
 use crate::gauges::{OpenGuard, Out};
 use crate::health::{Findings, HealthChecks};
@@ -86,7 +87,8 @@ pub struct ServiceState {
     pub name: ObjectName,
     generation: Cell<u64>,
     balancer: RefCell<Balancer<Destination>>,
-    pub budget: RefCell<RetryBudget>,
+    /// Shared with the other workers.
+    pub budget: Arc<Budget>,
     /// By workload; those that an update leaves as they were are kept, with what was learned of them.
     destinations: RefCell<BTreeMap<ObjectName, Rc<Destination>>>,
     /// The ports of the service; each says its number at the endpoints.
@@ -258,6 +260,7 @@ pub struct Destinations {
     metrics: WorkerMetrics,
     out: Out,
     gates: Gates,
+    budgets: Budgets,
     finding: Finding,
     /// Every endpoint is spoken to in plain text (`danger_plaintext_tunnel`).
     plaintext: bool,
@@ -270,11 +273,18 @@ pub struct Destinations {
 
 impl Destinations {
     /// `out` counts the endpoints that take no requests.
-    pub fn new(metrics: WorkerMetrics, out: Out, gates: Gates, finding: Finding, plaintext: bool) -> Self {
+    pub fn new(
+        metrics: WorkerMetrics,
+        out: Out,
+        (gates, budgets): (Gates, Budgets),
+        finding: Finding,
+        plaintext: bool,
+    ) -> Self {
         Self {
             metrics,
             out,
             gates,
+            budgets,
             finding,
             plaintext,
             services: RefCell::default(),
@@ -333,7 +343,7 @@ impl Destinations {
             name: service.name.clone(),
             generation: Cell::new(0),
             balancer: RefCell::new(Balancer::new()),
-            budget: RefCell::default(),
+            budget: self.budgets.of(&service.name),
             destinations: RefCell::default(),
             ports: RefCell::default(),
             unreached: self.metrics.pair(&labels(from, service, None)),

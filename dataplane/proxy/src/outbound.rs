@@ -7,6 +7,7 @@ mod attempts;
 pub mod checking;
 pub mod connection;
 mod external;
+mod holds;
 mod mirror;
 mod origin;
 mod outlier;
@@ -122,14 +123,13 @@ async fn carry(
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);
-    let (repeating, end) = (attempts.repeating(), attempts.end());
+    let (repeating, holds, end) = (attempts.repeating(), attempts.holds(), attempts.end());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
     let (head_end, holder) = (Cell::new(end), origin.holder());
-    let trial = Trial { again, end: &head_end };
+    let trial = Trial { again, end: &head_end, begun: &*holds };
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
     let tries = (&mut attempts, &mut mirrors);
     let sent = within(end, pin!(send(worker, &from, tries, permit, &mut filtered, &mut call)), identity).await;
-    attempts.answered(record.answer.get());
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
 }
@@ -190,7 +190,7 @@ async fn send(
                 (again, another.or_else(|failure| attempts.granted(failure))?)
             }
             Err(Failed::Unfinished(failure, again)) if call.rewind() => (again, attempts.repeat(attempt, failure)?),
-            Err(failed) => return Err(attempt.ended(failed.failure())),
+            Err(failed) => return Err(attempt.cut(failed.failure(), call.record.answer.get())),
         };
         if !wait.is_zero() {
             Box::pin(pause(wait, call)).await?;

@@ -1,7 +1,7 @@
 //! Which endpoint a request or a connection is sent to, and whether to another after it failed there: the one place that
 //! picks, observes, withdraws from the retry budget and avoids, for HTTP and TCP alike.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +15,14 @@ use weft_transport::mesh::MeshClient;
 use weft_transport::quic::PeerKey;
 
 use super::affinity::{Affinity, affinity};
+use super::holds::Holds;
 use super::peer_leg::PeerConn;
 use super::repeating::{Repeating, Rule};
 use super::{outlier, probe};
 use crate::apps::NotConnected;
 use crate::deadline::Until;
 use crate::destination::{Destination, ServiceState};
-use crate::gate::{Gate, Held, Place, Wait};
+use crate::gate::{Gate, Place, Wait};
 use crate::relay::Answered;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
@@ -67,14 +68,12 @@ pub(super) struct Attempts<'a> {
     refusals: u32,
     /// Endpoints that could not be reached or provably did not take it.
     avoid: Vec<Rc<Destination>>,
-    /// They are in the retry budget.
-    counted: Cell<bool>,
+    /// They count in the retry budget.
+    counts: bool,
     /// Endpoints that may have taken it, and are tried again only where there is no other.
     tried: Vec<Rc<Destination>>,
-    /// The place of their request, until the last byte of its answer.
-    place: Option<Place>,
-    /// Its place among those that are sent again. `None`: nothing has asked for one.
-    held: Option<Rc<RefCell<Option<Held>>>>,
+    /// What their request holds of its destination.
+    holds: Rc<Holds>,
 }
 
 impl<'a> Attempts<'a> {
@@ -129,10 +128,9 @@ impl<'a> Attempts<'a> {
             most: 1,
             refusals: 0,
             avoid: Vec::new(),
-            counted: Cell::new(false),
+            counts: true,
             tried: Vec::new(),
-            place: None,
-            held: None,
+            holds: Rc::default(),
         }
     }
 
@@ -144,17 +142,11 @@ impl<'a> Attempts<'a> {
     }
 
     /// Each of them has so long, and further ones follow as `retry` has it for a request with this method.
-    pub(super) fn each(
-        mut self,
-        limit: Option<Duration>,
-        retry: Option<&Retry>,
-        (method, grpc): (&Method, bool),
-    ) -> Self {
+    pub(super) fn each(self, limit: Option<Duration>, retry: Option<&Retry>, (method, grpc): (&Method, bool)) -> Self {
         let repeating = retry.map(|retry| {
             let rule = Rule::new(retry, method, grpc);
-            let held = self.held.get_or_insert_default();
             let (worker, state) = (self.worker, &self.state);
-            Rc::new(Repeating::new(worker, state, retry, rule, self.max_retries, self.deadline, held))
+            Rc::new(Repeating::new(worker, state, retry, rule, self.max_retries, self.deadline, &self.holds))
         });
         Self { attempt_timeout: limit, repeating, ..self }
     }
@@ -194,15 +186,13 @@ impl<'a> Attempts<'a> {
     }
 
     /// Holds the place that their request was given.
-    pub(super) fn hold(&mut self, place: Place) {
-        self.place = Some(place);
+    pub(super) fn hold(&self, place: Place) {
+        self.holds.place(place);
     }
 
-    /// Notes when the answer began, if it did.
-    pub(super) fn answered(&self, answered: Option<Answered>) {
-        if let (Some(place), Some(Answered { own, at, .. })) = (&self.place, answered) {
-            place.answered(at, !own.is_server_error());
-        }
+    /// What their request holds of its destination, to be told of its answer.
+    pub(super) fn holds(&self) -> Rc<Holds> {
+        Rc::clone(&self.holds)
     }
 
     /// Series of a request that reaches no endpoint.
@@ -215,8 +205,8 @@ impl<'a> Attempts<'a> {
         self.until.check()?;
         let Self { worker, state, .. } = self;
         let now = worker.now();
-        if !self.counted.replace(true) {
-            state.budget.borrow_mut().deposit(now);
+        if self.counts {
+            self.holds.count(&state.budget);
         }
         let picked = match &self.direct {
             Some(workload) => state.direct(workload),
@@ -304,12 +294,12 @@ impl<'a> Attempts<'a> {
             Limited::EndpointsTried.hit();
             return Err(failure);
         }
-        if !unreachable && !self.state.may_retry(self.held.get_or_insert_default()) {
+        if !unreachable && !self.state.may_retry(self.holds.retrying()) {
             worker.ledger.counters.retries_over_limit.increment(1);
             return Err(failure);
         }
         // A failed connect costs the callee nothing, so it doesn't draw on the retry budget.
-        if !unreachable && !self.state.budget.borrow_mut().withdraw(worker.now()) {
+        if !unreachable && !self.state.budget.withdraw(worker.now()) {
             worker.ledger.counters.retries_refused.increment(1);
             return Err(failure);
         }
@@ -347,7 +337,7 @@ impl<'a> Attempts<'a> {
 
     pub(super) fn again(worker: &'a Rc<Worker>, once: Once) -> Self {
         // Its request is in the budget, where the copy adds none.
-        Self { counted: Cell::new(true), ..Self::single(worker, once) }
+        Self { counts: false, ..Self::single(worker, once) }
     }
 }
 
@@ -430,9 +420,23 @@ impl Attempt<'_> {
         self.outcome = if self.sign == Sign::Good { Outcome::Success } else { Outcome::Failure };
     }
 
+    /// It ended by `failure`, which is given back. Who began its answer within the time that is over was not late.
+    pub(super) fn cut(self, failure: Failure, answered: Option<Answered>) -> Failure {
+        let is_late = matches!(failure, Failure::Timeout(_) | Failure::CallerDeadline(_));
+        let Some(Answered { own, at, .. }) = answered.filter(|_| is_late) else { return self.ended(failure) };
+        self.answered(Some((own, false)), Some(at));
+        failure
+    }
+
     /// Its proxy answered for it that the time of its caller is over.
     pub(super) fn late(mut self) {
-        self.sign = Sign::Late;
+        self.sign = self.of_deadline();
+    }
+
+    /// What it says of the endpoint that the time of its caller is over.
+    fn of_deadline(&self) -> Sign {
+        let had = self.worker.now().saturating_sub(self.start.get());
+        outlier::of_deadline(&self.destination.vitals, self.was_given, had)
     }
 
     /// It was not answered; `failure` says why and is given back.
@@ -440,11 +444,11 @@ impl Attempt<'_> {
         if failure.is_unreachable() {
             self.state.not_reached(&self.destination, self.worker.now(), self.worker.dice());
         }
-        // Who waits for less than an endpoint takes says nothing of it.
         let is_callers = matches!(failure, Failure::CallerDeadline(_));
         self.outcome = if is_callers { Outcome::Cancelled } else { Outcome::Failure };
         let had = self.worker.now().saturating_sub(self.picked);
-        self.sign = outlier::of_attempt(&failure, self.was_given, had);
+        let sign = outlier::of_attempt(&failure, self.was_given, had);
+        self.sign = if sign == Sign::Late { self.of_deadline() } else { sign };
         failure
     }
 }
