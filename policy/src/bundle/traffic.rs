@@ -208,7 +208,7 @@ impl HashKey {
 
 /// The cookies in one field, each by name and value.
 //= rfc6265#section-4.2.1
-fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let pair = |text: &'_ [u8]| text.iter().position(|byte| *byte == b'=');
     let cookies = field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     cookies.filter_map(move |text| pair(text).map(|at| (&text[..at], &text[at + 1..])))

@@ -28,6 +28,12 @@ pub(super) fn limits(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     Some(source.map_or_else(|| limits.to_string(), |source| format!("{limits}, as {}", source.says())))
 }
 
+/// What keeps it with others of its session.
+pub(super) fn session(plan: &Plan<'_>) -> Option<String> {
+    let (persistence, route) = plan.persistence.zip(plan.route)?;
+    Some(format!("{persistence}, as {} says", RouteName::of(&route.name)))
+}
+
 /// What a request says of how long its caller waits, which every proxy on its way keeps to.
 pub(super) fn patience(headers: &BTreeMap<String, &str>) -> impl Iterator<Item = String> {
     let said = ["weft-timeout-ms", "grpc-timeout"].into_iter().filter_map(|name| Some((name, headers.get(name)?)));

@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use super::check::check;
 use super::{
     CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_SERVICE, GRPC_ROUTE, HEALTH_CHECKS, OUTBOUND_CLOSED, REQUEST_MIRROR,
-    ROUTE_RETRIES, Refused, SCOPE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    ROUTE_RETRIES, Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY,
+    v1,
 };
 use crate::bundle::{Limits, Route, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -54,7 +55,8 @@ fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
         RouteKind::Tcp => Some(TCP_ROUTE),
     };
     let retries = route.repeats().then_some(ROUTE_RETRIES);
-    kind.into_iter().chain(retries).chain(route.mirrors().then_some(REQUEST_MIRROR))
+    let sessions = route.keeps_sessions().then_some(SESSION_PERSISTENCE);
+    kind.into_iter().chain(retries).chain(route.mirrors().then_some(REQUEST_MIRROR)).chain(sessions)
 }
 
 fn payload(object: &Object) -> Vec<u8> {

@@ -311,8 +311,8 @@ fn checks_of_health_are_sent_to_those_who_know_them() {
 /// What a rule prefers comes with a capability: who lacks it gets the rule without.
 #[test]
 fn what_rules_send_again_is_sent_to_those_who_know_it() {
-    use super::super::ROUTE_RETRIES;
-    use crate::bundle::{Retry, Route, RouteAction, RouteRule};
+    use super::super::{ROUTE_RETRIES, SESSION_PERSISTENCE};
+    use crate::bundle::{Persistence, Retry, Route, RouteAction, RouteRule, SessionToken};
     let Object::Route(plain) = everything().remove(3) else { panic!("the routes are fourth") };
     let with_actions = |preferences: Vec<RouteAction>| {
         let rules = plain.rules.iter().map(|rule| RouteRule {
@@ -328,17 +328,36 @@ fn what_rules_send_again_is_sent_to_those_who_know_it() {
         backoff_ms: Some(1),
         any_method: true,
     };
-    for preference in
-        [RouteAction::AttemptTimeoutMs(5), RouteAction::Retry(retry), RouteAction::Retry(Retry::default())]
-    {
+    let cookie = |path: &str| SessionToken::Cookie { path: path.to_owned(), permanent: true };
+    let session = |name: &str, by: SessionToken, absolute_ms: Option<u64>| {
+        RouteAction::Persistence(Persistence { name: name.to_owned(), by, absolute_ms, idle_ms: Some(1) })
+    };
+    for (preference, capability) in [
+        (RouteAction::AttemptTimeoutMs(5), ROUTE_RETRIES),
+        (RouteAction::Retry(retry), ROUTE_RETRIES),
+        (RouteAction::Retry(Retry::default()), ROUTE_RETRIES),
+        (session("Sid", cookie("/v2"), Some(1)), SESSION_PERSISTENCE),
+        (session("x-sid", SessionToken::Header, None), SESSION_PERSISTENCE),
+    ] {
         let route = with_actions(vec![preference]);
         let envelope = encode(&route);
-        assert_eq!(envelope.requires, [ROUTE_RETRIES]);
+        assert_eq!(envelope.requires, [capability]);
         assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&route));
         assert_eq!(route.without_preferences(), Some(Object::Route(plain.clone())));
     }
     assert!(encode(&Object::Route(plain.clone())).requires.is_empty());
-    let odd = |retry: Retry| receive(vec![encode(&with_actions(vec![RouteAction::Retry(retry)]))]).unwrap_err().reason;
+    let refused = |action: RouteAction| receive(vec![encode(&with_actions(vec![action]))]).unwrap_err().reason;
+    for (action, why) in [
+        (session("a b", cookie("/"), Some(1)), "\"a b\" is no name of a cookie or a field"),
+        (session("Sid", SessionToken::Header, None), "\"Sid\" is no field name in lower case"),
+        (session("Sid", cookie("/"), None), "a cookie that is kept has a time"),
+        (session("Sid", cookie("/a;b"), Some(1)), "\"/a;b\" is no path of a cookie"),
+        (session("Sid", cookie("/"), Some(0)), "a session takes time"),
+    ] {
+        let refused = refused(action);
+        assert!(refused.ends_with(why), "{refused} instead of {why}");
+    }
+    let odd = |retry: Retry| refused(RouteAction::Retry(retry));
     let refused = odd(Retry { codes: vec![200], ..Retry::default() });
     assert!(refused.ends_with(": 200 is no status of an error"), "{refused}");
     let refused = odd(Retry { grpc_codes: vec![0], ..Retry::default() });
