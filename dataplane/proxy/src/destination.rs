@@ -42,6 +42,8 @@ pub struct Destination {
     reach: Option<Arc<Reach>>,
     /// How near it is to the workload that calls. `None`: its service has all alike.
     nearness: Cell<Option<Nearness>>,
+    /// How tokens of sessions name it: by the name of its workload, for all proxies alike.
+    session: u64,
     /// `weft-dst` by target port: the first used is nearly always the only one.
     socket: RefCell<Vec<(u16, HeaderValue)>>,
 }
@@ -50,6 +52,11 @@ impl Destination {
     /// The peer that takes its requests; `None`: it is not in the mesh and spoken to in plain text.
     pub fn peer(&self) -> Option<&PeerKey> {
         self.peer.as_ref()
+    }
+
+    /// How tokens of sessions name it.
+    pub fn session(&self) -> u64 {
+        self.session
     }
 
     /// How near it is, where that counts.
@@ -149,6 +156,13 @@ impl ServiceState {
     pub fn pick(&self, now: Duration, dice: u64, wanted: Wanted, avoid: &[Rc<Destination>]) -> Option<Rc<Destination>> {
         self.heed();
         self.balancer.borrow().pick(now, dice, wanted, avoid).map(Rc::clone)
+    }
+
+    /// The endpoint that a session belongs to, where that takes requests as any other; its weight does not matter.
+    pub fn in_session(&self, mark: u64) -> Option<Rc<Destination>> {
+        self.heed();
+        let destinations = self.destinations.borrow();
+        destinations.values().find(|it| it.session == mark && it.vitals.is_in()).map(Rc::clone)
     }
 
     /// Takes in what checks of the endpoints have found by now, and has them go on.
@@ -379,6 +393,7 @@ impl Destinations {
                     metrics: self.metrics.pair(&labels(from, service, Some(endpoint))),
                     vitals: Vitals::of(&name.to_string()),
                     nearness: Cell::default(),
+                    session: weft_flow::hash(format!("session endpoint {name}").as_bytes()),
                     socket: RefCell::default(),
                 })
             });

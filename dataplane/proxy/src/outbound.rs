@@ -17,13 +17,14 @@ mod peer_leg;
 mod probe;
 mod repeating;
 mod routing;
+mod session;
 pub mod tcp;
 
 use std::cell::Cell;
 use std::convert::identity;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::Method;
 use weft_filter_host::Permit;
@@ -40,6 +41,7 @@ use crate::call::{Call, Failed, Request};
 use crate::deadline::Said;
 use crate::filtering::{self, Filtered};
 use crate::gate::{Gate, Place, Wait};
+use crate::life;
 use crate::mesh::{self, Stamp};
 use crate::record::Record;
 use crate::relay::{self, ClientGone};
@@ -110,7 +112,8 @@ async fn carry(
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
     let (mut attempts, mut mirrors) = {
-        let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
+        let chance = (worker.dice(), life::unix(SystemTime::now()));
+        let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), chance)?;
         plan.modify(head)?;
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| RouteName::of(&route.name).place()));
@@ -119,7 +122,8 @@ async fn carry(
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
         let until = said.take(head).and(limit);
         let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(until);
-        (attempts.each(each, plan.retry(), (&head.method, record.is_grpc())), mirrors)
+        let attempts = attempts.each(each, plan.retry(), (&head.method, record.is_grpc()));
+        (attempts.in_session(plan.session), mirrors)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);
@@ -166,6 +170,7 @@ async fn send(
     loop {
         let mut attempt = attempts.pick()?;
         mirrors.start(worker, from, call);
+        filtered.in_session(attempts.session_field(&attempt));
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         let end = attempts.attempt_end();
         if let Some(trial) = call.trial {

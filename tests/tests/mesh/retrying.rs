@@ -194,3 +194,35 @@ async fn calls_of_grpc_are_sent_again_by_their_status() {
                 (TrafficPolicy default/cart)";
     assert!(described.out.contains(told), "{}", described.out);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_stays_at_its_endpoint_for_as_long_as_that_takes_requests() {
+    let cart = Cart::start().await;
+    cart.apply(
+        "TrafficPolicy",
+        "targetRefs: [{kind: Service, name: cart}], loadBalancing: {algorithm: RoundRobin}, outlierDetection: \
+         {consecutive5xx: 1, maxEjectionPercent: 100}",
+    );
+    cart.route("", "sessionPersistence: {sessionName: sid}");
+    let mut client = cart.client().await;
+    let first = client.get("/who").await;
+    let cookie = first.header("set-cookie").to_owned();
+    assert!(cookie.starts_with("sid=") && cookie.ends_with("; Path=/; HttpOnly"), "{cookie}");
+    let token = cookie.split(';').next().unwrap();
+    for _ in 0..6 {
+        let answer = client.get_with("/who", &[("cookie", token)]).await;
+        assert_eq!((answer.text(), answer.header("set-cookie")), (first.text(), ""));
+    }
+    let explained = cart.mesh.weft(&["explain", "--from", "default/shopper", "--to", "cart"]);
+    assert!(explained.out.contains("by cookie sid of /, as HTTPRoute default/cart says"), "{}", explained.out);
+
+    let at = ENDPOINTS.iter().position(|name| *name == first.text()).unwrap();
+    cart.apps[at].fail(500);
+    let failed = client.get_with("/who", &[("cookie", token)]).await;
+    assert_eq!(failed.status, 500, "it is ejected by that");
+    let moved = client.get_with("/who", &[("cookie", token)]).await;
+    assert_eq!((moved.status.as_u16(), moved.text().as_str()), (200, ENDPOINTS[1 - at]));
+    let again = moved.header("set-cookie");
+    assert!(again.starts_with("sid=") && !again.starts_with(token), "{again} after {token}");
+    assert_eq!(cart.caller.metrics().await.sum("weft_sessions_moved_total", &[]), 1.0);
+}

@@ -136,7 +136,7 @@ impl Vitals {
     }
 
     /// True while it takes requests like any other.
-    pub(super) fn is_in(&self) -> bool {
+    pub fn is_in(&self) -> bool {
         self.standing.borrow().is_in()
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use weft_filter_host::Permit;
 use weft_flow::{Deadline, Outcome, Purpose, Sign, Wanted};
 use weft_policy::bundle::{ObjectName, Retry, Service};
@@ -18,6 +18,7 @@ use super::affinity::{Affinity, affinity};
 use super::holds::Holds;
 use super::peer_leg::PeerConn;
 use super::repeating::{Repeating, Rule};
+use super::session::Session;
 use super::{outlier, probe};
 use crate::apps::NotConnected;
 use crate::deadline::Until;
@@ -60,6 +61,8 @@ pub(super) struct Attempts<'a> {
     until: Until,
     attempt_timeout: Option<Duration>,
     repeating: Option<Rc<Repeating>>,
+    /// What keeps it at one endpoint, for as long as that takes requests.
+    session: Option<Box<Session>>,
     state: Rc<ServiceState>,
     max_retries: u32,
     /// Endpoints that may be tried, however many there are.
@@ -123,6 +126,7 @@ impl<'a> Attempts<'a> {
             until: Until::default(),
             attempt_timeout: None,
             repeating: None,
+            session: None,
             state,
             max_retries: 0,
             most: 1,
@@ -139,6 +143,16 @@ impl<'a> Attempts<'a> {
         // What is over at once ends at once: no time would be no end.
         let left = until.end().map(|end| end.left().max(Duration::from_nanos(1)));
         Self { deadline: Deadline::after(self.worker.now(), left), until, ..self }
+    }
+
+    /// They belong to this session.
+    pub(super) fn in_session(self, session: Option<Session>) -> Self {
+        Self { session: session.map(Box::new), ..self }
+    }
+
+    /// The field by which an answer to this attempt tells its client of its session.
+    pub(super) fn session_field(&self, attempt: &Attempt<'_>) -> Option<(HeaderName, HeaderValue)> {
+        self.session.as_ref()?.field(attempt.destination.session())
     }
 
     /// Each of them has so long, and further ones follow as `retry` has it for a request with this method.
@@ -210,7 +224,10 @@ impl<'a> Attempts<'a> {
         }
         let picked = match &self.direct {
             Some(workload) => state.direct(workload),
-            None => self.among_untried(now).or_else(|| state.pick(now, worker.dice(), self.key, &self.avoid)),
+            None => self
+                .kept()
+                .or_else(|| self.among_untried(now))
+                .or_else(|| state.pick(now, worker.dice(), self.key, &self.avoid)),
         };
         probe::start_due(worker, state, (self.target, self.connect_timeout), now);
         let picked = picked.and_then(|picked| Some((state.target(self.target, &picked.endpoint.workload)?, picked)));
@@ -247,6 +264,19 @@ impl<'a> Attempts<'a> {
     /// True for what goes to any endpoint that is picked, and is sent there.
     fn is_spread(&self) -> bool {
         self.direct.is_none() && self.key.purpose != Purpose::Reach
+    }
+
+    /// The endpoint of its session, where that takes requests and has not failed it.
+    fn kept(&self) -> Option<Rc<Destination>> {
+        let mark = self.session.as_ref()?.endpoint()?;
+        if !self.avoid.is_empty() || !self.tried.is_empty() {
+            return None;
+        }
+        let kept = self.state.in_session(mark);
+        if kept.is_none() {
+            self.worker.ledger.counters.sessions_moved.increment(1);
+        }
+        kept
     }
 
     /// One that has not had the request, where it is sent again although others may have acted on it.
