@@ -29,7 +29,7 @@ pub use cors::Cors;
 pub use external::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
 pub use health::{HealthCheck, HealthProbe, HttpProbe, StatusRange};
 pub use mirror::Mirror;
-pub use retry::{GRPC_CODES, Retry, is_idempotent};
+pub use retry::{GRPC_CODES, Hedge, Retry, is_idempotent};
 pub use route_kind::{RouteKind, RouteName};
 pub use session::{Persistence, SessionToken};
 pub use spread::{Failover, Locality, Nearness, Place, Prefer, REGION, SUBZONE, SlowStart, Spread, ZONE};

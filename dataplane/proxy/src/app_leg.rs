@@ -174,6 +174,7 @@ pub async fn exchange(
         upgrade: call.head.protocol.is_some(),
         expects: call.head.expects_continue(),
         again: Trial::again(call.trial),
+        received: Trial::received(call.trial),
         begun: Trial::begun(call.trial),
         attempt: Trial::end(call.trial),
         idle,

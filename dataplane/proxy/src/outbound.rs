@@ -7,6 +7,7 @@ mod attempts;
 pub mod checking;
 pub mod connection;
 mod external;
+mod hedging;
 mod holds;
 mod mirror;
 mod origin;
@@ -129,8 +130,8 @@ async fn carry(
     drop(snapshot);
     let (repeating, holds, end) = (attempts.repeating(), attempts.holds(), attempts.end());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
-    let (head_end, holder) = (Cell::new(end), origin.holder());
-    let trial = Trial { again, end: &head_end, begun: &*holds };
+    let (head_end, received, holder) = (Cell::new(end), Cell::default(), origin.holder());
+    let trial = Trial { again, end: &head_end, begun: &*holds, received: &received };
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
     let tries = (&mut attempts, &mut mirrors);
     let sent = within(end, pin!(send(worker, &from, tries, permit, &mut filtered, &mut call)), identity).await;
@@ -176,7 +177,13 @@ async fn send(
         if let Some(trial) = call.trial {
             trial.end.set(attempts.head_end(end));
         }
-        let ended = within(end, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await;
+        let ended = if let Some(after) = attempts.hedge_after(&attempt, call) {
+            let (of, beside) = ((worker, from), (&*attempts, after));
+            let mut racing = Box::pin(hedging::exchange(of, beside, &mut attempt, permit, filtered, call));
+            within(end, racing.as_mut(), Failed::Final).await
+        } else {
+            within(end, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await
+        };
         attempt.was_given(call.body.is_end());
         let wait;
         (permit, wait) = match ended {

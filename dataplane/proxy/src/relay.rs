@@ -2,6 +2,7 @@
 //! time, so that a slow reader holds up its writer and nothing is buffered in between. While a direction is quiet its
 //! reader is watched, so that whoever leaves is noticed.
 
+mod following;
 mod gathered;
 mod source;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use weft_transport::mesh::Code;
 pub use source::{Kept, Source};
 pub use tunnel::{TunnelEnd, cut, tunnel};
 
+use following::trailers_discard;
 use gathered::Gathered;
 
 use crate::filtering::Filtered;
@@ -233,6 +235,8 @@ pub struct Terms<'t, 'f> {
     pub expects: bool,
     /// Says which answers nobody is given, since another attempt follows.
     pub again: Option<&'t dyn Again>,
+    /// The final head, where it has come already.
+    pub received: Option<&'t Cell<Option<ResponseHead>>>,
     /// Told of the answer that is not discarded.
     pub begun: Option<&'t dyn Begun>,
     /// When the final head has to be there. A gRPC answer that goes on then is cut with a status, as far as its client's protocol
@@ -365,13 +369,14 @@ async fn final_head(
     terms: &mut Terms<'_, '_>,
 ) -> Result<ResponseHead, ExchangeError> {
     loop {
-        let head = {
+        let mut head = if let Some(head) = terms.received.and_then(Cell::take) {
+            head
+        } else {
             let awaited = pin!(answer.head());
             let awaited = pin!(in_time(terms.attempt, awaited));
-            upload.race(pin!(unless_gone(awaited, responder.as_mut()))).await??
+            let head = upload.race(pin!(unless_gone(awaited, responder.as_mut()))).await??;
+            head.map_err(ExchangeError::Late)?.map_err(ExchangeError::Unanswered)?
         };
-        let head = head.map_err(ExchangeError::Late)?;
-        let mut head = head.map_err(ExchangeError::Unanswered)?;
         if terms.from_peer && head.headers.contains_key(WEFT_UNSERVED) {
             return Err(ExchangeError::Unserved(told(&head.headers).to_owned()));
         }
@@ -392,34 +397,6 @@ async fn final_head(
             return Err(error);
         }
     }
-}
-
-/// How long a head whose rule looks at trailers waits for what follows it. Not in the configuration: the trailers of an
-/// error follow at once, and whoever streams is hardly held up.
-const FOLLOWS: Duration = Duration::from_millis(20);
-
-/// Whether the trailers that follow the head of a gRPC answer at once have it discarded.
-async fn trailers_discard(
-    again: &dyn Again,
-    kept: Option<&Kept>,
-    (upload, head): (&mut Upload<'_>, &ResponseHead),
-    answer: &mut Source<'_>,
-) -> Result<bool, ExchangeError> {
-    if !again.reads_trailers() || head.headers.contains_key("grpc-status") || answer.is_end() {
-        return Ok(false);
-    }
-    let trailers = {
-        let first = pin!(answer.only_trailers());
-        upload.race(pin!(tokio::time::timeout(FOLLOWS, first))).await?.ok().flatten()
-    };
-    let Some(trailers) = trailers else { return Ok(false) };
-    // The upload went on meanwhile.
-    let is_whole = kept.is_none_or(Kept::is_whole);
-    let discards = is_whole && again.discards(&ResponseHead { status: head.status, headers: trailers.clone() });
-    if !discards {
-        answer.give_back(trailers);
-    }
-    Ok(discards)
 }
 
 /// Waits for `awaited`, but not beyond the end of an attempt.

@@ -19,6 +19,8 @@ pub struct Trial<'t> {
     pub end: &'t Cell<Option<End>>,
     /// Told of the answer that is passed on.
     pub begun: &'t dyn Begun,
+    /// The final head of an answer that was awaited beside another's.
+    pub received: &'t Cell<Option<ResponseHead>>,
 }
 
 impl<'t> Trial<'t> {
@@ -28,6 +30,10 @@ impl<'t> Trial<'t> {
 
     pub fn again(trial: Option<&Self>) -> Option<&'t dyn Again> {
         trial.and_then(|trial| trial.again)
+    }
+
+    pub fn received(trial: Option<&Self>) -> Option<&'t Cell<Option<ResponseHead>>> {
+        trial.map(|trial| trial.received)
     }
 
     pub fn begun(trial: Option<&Self>) -> Option<&'t dyn Begun> {

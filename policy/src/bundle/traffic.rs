@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HealthCheck, ObjectName, Retry, is_default};
+use super::{HealthCheck, Hedge, ObjectName, Retry, is_default};
 
 /// The settings of a service, and whose they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Traffic {
     /// A rule's takes its place as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// `None`: there is one attempt at a time. Only to a proxy with the capability `hedging`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
 }
 
 /// What one proxy may have under way to the service at a time, over all its workers.

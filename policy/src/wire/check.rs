@@ -62,6 +62,9 @@ fn service_is_fit(service: &Service) -> Checked {
     traffic.health_check.as_ref().map_or(Ok(()), health_is_fit)?;
     traffic.limits.as_ref().map_or(Ok(()), limits_are_fit)?;
     traffic.retry.as_ref().map_or(Ok(()), |retry| retry_is_fit("traffic.retry", retry))?;
+    if traffic.hedge.is_some_and(|hedge| hedge.after_ms == 0) {
+        return fault("traffic.hedge", "the first attempt has some time for itself");
+    }
     match traffic.balancing.hash_key() {
         Some(HashKey::Header(name)) if !is_lower(name) => {
             fault("traffic.balancing", format_args!("{name:?} is no field name in lower case"))

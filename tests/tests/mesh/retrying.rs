@@ -12,7 +12,7 @@ struct Cart {
     mesh: Mesh,
     apps: Vec<App>,
     caller: Sidecar,
-    _servers: Vec<Sidecar>,
+    servers: Vec<Sidecar>,
 }
 
 impl Cart {
@@ -31,7 +31,7 @@ impl Cart {
             servers.push(mesh.sidecar(workload).await);
         }
         let caller = mesh.sidecar(caller).await;
-        let cart = Self { mesh, apps, caller, _servers: servers };
+        let cart = Self { mesh, apps, caller, servers };
         cart.apply(
             "TrafficPolicy",
             "targetRefs: [{kind: Service, name: cart}], loadBalancing: {algorithm: RoundRobin}",
@@ -225,4 +225,27 @@ async fn a_session_stays_at_its_endpoint_for_as_long_as_that_takes_requests() {
     let again = moved.header("set-cookie");
     assert!(again.starts_with("sid=") && !again.starts_with(token), "{again} after {token}");
     assert_eq!(cart.caller.metrics().await.sum("weft_sessions_moved_total", &[]), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_answer_is_raced_by_another_endpoint() {
+    let cart = Cart::start().await;
+    cart.apply(
+        "TrafficPolicy",
+        "targetRefs: [{kind: Service, name: cart}], loadBalancing: {algorithm: RoundRobin}, hedge: {after: 60ms}",
+    );
+    let explained = cart.mesh.weft(&["explain", "--from", "default/shopper", "--to", "cart"]);
+    let told = "another attempt beside it after 60ms, of idempotent methods, as TrafficPolicy default/cart says";
+    assert!(explained.out.contains(told), "{}", explained.out);
+    let mut client = cart.client().await;
+    cart.servers[0].process.signal("STOP");
+    for _ in 0..4 {
+        let answer = client.get("/seen").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    cart.servers[0].process.signal("CONT");
+    let metrics = cart.caller.metrics().await;
+    let [raced, won] =
+        ["weft_hedged_attempts_total", "weft_hedged_attempts_won_total"].map(|name| metrics.sum(name, &[]));
+    assert!(raced >= 1.0 && (raced - won).abs() < 0.5, "{won} of {raced}");
 }

@@ -132,6 +132,7 @@ pub(crate) fn balanced(endpoints: &[(&str, u8, u32)], balancing: Balancing) -> S
         request_timeout_ms: None,
         attempt_timeout_ms: None,
         retry: None,
+        hedge: None,
     }));
     Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
 }

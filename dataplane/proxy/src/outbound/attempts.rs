@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use weft_filter_host::Permit;
 use weft_flow::{Deadline, Outcome, Purpose, Sign, Wanted};
-use weft_policy::bundle::{ObjectName, Retry, Service};
+use weft_policy::bundle::{Hedge, ObjectName, Retry, Service};
 use weft_policy::route::{KeptTarget, Target};
 use weft_transport::mesh::MeshClient;
 use weft_transport::quic::PeerKey;
@@ -21,6 +21,7 @@ use super::repeating::{Repeating, Rule};
 use super::session::Session;
 use super::{outlier, probe};
 use crate::apps::NotConnected;
+use crate::call::Call;
 use crate::deadline::Until;
 use crate::destination::{Destination, ServiceState};
 use crate::gate::{Gate, Place, Wait};
@@ -63,6 +64,8 @@ pub(super) struct Attempts<'a> {
     repeating: Option<Rc<Repeating>>,
     /// What keeps it at one endpoint, for as long as that takes requests.
     session: Option<Box<Session>>,
+    /// What has another made beside one that is slow.
+    hedge: Option<Hedge>,
     state: Rc<ServiceState>,
     max_retries: u32,
     /// Endpoints that may be tried, however many there are.
@@ -107,6 +110,7 @@ impl<'a> Attempts<'a> {
         let once = Once { target: goal.target.keep(), connect_timeout: snapshot.connect_timeout(), key, state };
         Self {
             direct: goal.direct.cloned(),
+            hedge: goal.service.traffic.as_ref().and_then(|traffic| traffic.hedge),
             max_retries: snapshot.mesh.max_retries,
             most: worker.shared.config.limits.endpoints_tried,
             ..Self::single(worker, once)
@@ -127,6 +131,7 @@ impl<'a> Attempts<'a> {
             attempt_timeout: None,
             repeating: None,
             session: None,
+            hedge: None,
             state,
             max_retries: 0,
             most: 1,
@@ -233,6 +238,12 @@ impl<'a> Attempts<'a> {
         let picked = picked.and_then(|picked| Some((state.target(self.target, &picked.endpoint.workload)?, picked)));
         let nobody = || Failure::NoEndpoints { service: state.name.to_string() };
         let (port, destination) = picked.ok_or_else(nobody)?;
+        Ok(self.begin(destination, port, now, self.tried.len()))
+    }
+
+    /// Begins an attempt, beyond so many others that had the request.
+    fn begin(&self, destination: Rc<Destination>, port: u16, now: Duration, others: usize) -> Attempt<'a> {
+        let Self { worker, state, .. } = self;
         destination.vitals.started();
         if let Some(nearness) = destination.nearness().filter(|_| self.is_spread()) {
             worker.ledger.counters.near(nearness).increment(1);
@@ -241,7 +252,7 @@ impl<'a> Attempts<'a> {
         let connect_timeout = self
             .attempt_timeout
             .map_or(self.connect_timeout, |limit| self.connect_timeout.min(limit.saturating_sub(AHEAD)));
-        Ok(Attempt {
+        Attempt {
             worker,
             state: Rc::clone(state),
             destination,
@@ -253,12 +264,44 @@ impl<'a> Attempts<'a> {
             picked: now,
             was_given: false,
             start: Cell::new(now),
-            repeat: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
+            repeat: u32::try_from(others).unwrap_or(u32::MAX),
             until: self.until,
             end: None,
             outcome: Outcome::Cancelled,
             sign: Sign::Nothing,
-        })
+        }
+    }
+
+    /// How long the first attempt has for itself, where another may be made beside it: its request has no body, belongs to no
+    /// session and may be at two endpoints at once.
+    pub(super) fn hedge_after(&self, attempt: &Attempt<'_>, call: &Call<'_, '_>) -> Option<Duration> {
+        let hedge = self.hedge.filter(|hedge| hedge.takes(call.head.method.as_str()))?;
+        let is_alone = self.tried.is_empty() && self.direct.is_none() && self.session.is_none();
+        let is_whole = call.body.is_end() && call.head.protocol.is_none() && call.trial.is_some();
+        let after = Duration::from_millis(hedge.after_ms);
+        (is_alone && is_whole && attempt.destination.peer().is_some()).then_some(after)
+    }
+
+    /// An attempt beside one whose answer is slow, at an endpoint that has not had the request, as far as limits and budget let
+    /// it be.
+    pub(super) fn beside(&self, slow: &Attempt<'_>) -> Option<Attempt<'a>> {
+        let Self { worker, state, avoid, .. } = self;
+        let (now, counters) = (worker.now(), &worker.ledger.counters);
+        let had: Vec<_> = avoid.iter().chain([&slow.destination]).cloned().collect();
+        let picked = state.pick(now, worker.dice(), self.key, &had)?;
+        let port = state.target(self.target, &picked.endpoint.workload)?;
+        if picked.peer().is_none() || had.iter().any(|one| Rc::ptr_eq(one, &picked)) {
+            return None;
+        }
+        if !state.may_retry(self.holds.retrying()) {
+            counters.retries_over_limit.increment(1);
+            return None;
+        }
+        if !state.budget.withdraw(now) {
+            counters.retries_refused.increment(1);
+            return None;
+        }
+        Some(self.begin(picked, port, now, self.tried.len() + 1))
     }
 
     /// True for what goes to any endpoint that is picked, and is sent there.

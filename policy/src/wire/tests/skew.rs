@@ -139,6 +139,7 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
         request_timeout_ms: Some(9),
         attempt_timeout_ms: None,
         retry: Some(Retry { grpc_codes: vec![14], ..Retry::default() }),
+        hedge: None,
     };
     for (balancing, outliers) in by_key.chain(others).zip(both.into_iter().cycle()) {
         let traffic = Some(Box::new(traffic(balancing, outliers, limits.clone())));
@@ -177,6 +178,7 @@ fn limits_of_more_than_requests_are_sent_to_those_who_know_them() {
             request_timeout_ms: None,
             attempt_timeout_ms: None,
             retry: None,
+            hedge: None,
         };
         Object::Service(Service { traffic: Some(Box::new(traffic)), ..plain.clone() })
     };
@@ -273,6 +275,7 @@ fn checks_of_health_are_sent_to_those_who_know_them() {
             request_timeout_ms: Some(9),
             attempt_timeout_ms: None,
             retry: None,
+            hedge: None,
         };
         Object::Service(Service { traffic: Some(Box::new(traffic)), ..plain.clone() })
     };
@@ -429,4 +432,35 @@ fn a_grpcroute_is_sent_to_those_who_know_it_and_closed_to_others() {
     assert!(!String::from_utf8_lossy(&encode(&everything()[3]).payload).contains("kind"));
     let refused = receive(with(encode(&calls(None, Some("("), true)))).unwrap_err();
     assert!(refused.reason.starts_with("rules[0].matches[0].path: \"(\" is no regular expression"), "{refused:?}");
+}
+
+/// A preference of a service, that comes off alone.
+#[test]
+fn hedging_is_asked_of_those_who_know_it() {
+    use super::super::HEDGING;
+    use crate::bundle::{Balancing, Hedge, Traffic};
+    let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
+    let service = |hedge: Option<Hedge>| {
+        let traffic = Traffic {
+            policy: name("shop/p"),
+            balancing: Balancing::RoundRobin,
+            outliers: None,
+            health_check: None,
+            limits: None,
+            request_timeout_ms: None,
+            attempt_timeout_ms: None,
+            retry: None,
+            hedge,
+        };
+        Object::Service(Service { traffic: Some(Box::new(traffic)), ..plain.clone() })
+    };
+    let hedge = |after_ms| Some(Hedge { after_ms, any_method: true });
+    let sent = service(hedge(95));
+    let envelope = encode(&sent);
+    assert_eq!(envelope.requires.last().map(String::as_str), Some(HEDGING));
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
+    assert_eq!(sent.without_preferences(), Some(service(None)));
+    assert!(!encode(&service(None)).requires.contains(&HEDGING.to_owned()));
+    let refused = receive(vec![encode(&service(hedge(0)))]).unwrap_err().reason;
+    assert!(refused.ends_with("traffic.hedge: the first attempt has some time for itself"), "{refused}");
 }
