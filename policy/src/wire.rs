@@ -65,10 +65,12 @@ pub const SPREAD: &str = "spread";
 /// The capability to send again, and to give up attempts, as a rule says. Where it lacks, the route comes without.
 pub const ROUTE_RETRIES: &str = "route-retries";
 
-/// The capability to keep sessions at one endpoint (`RouteAction::Persistence`). Where it lacks, the route comes without.
+/// The capability to keep sessions at one endpoint (`RouteAction::Persistence`). Where it lacks, the route comes
+/// without.
 pub const SESSION_PERSISTENCE: &str = "session-persistence";
 
-/// The capability to make another attempt beside one that is slow (`Traffic::hedge`). Where it lacks, the service comes without.
+/// The capability to make another attempt beside one that is slow (`Traffic::hedge`). Where it lacks, the service comes
+/// without.
 pub const HEDGING: &str = "hedging";
 
 /// The capability to route by GRPCRoutes (`Route::kind`).

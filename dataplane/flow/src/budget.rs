@@ -1,5 +1,5 @@
-//! The retry budget: retries are a share of requests, so that a failing service is not buried under them. Invariant: what is
-//! not used is not saved up, neither the share of requests that are over nor the time in which nobody retried.
+//! The retry budget: retries are a share of requests, so that a failing service is not buried under them. Invariant:
+//! what is not used is not saved up, neither the share of requests that are over nor the time in which nobody retried.
 
 #[cfg(test)]
 mod models;
@@ -20,9 +20,9 @@ pub struct Allowance {
     pub per_second: u64,
 }
 
-/// Of the requests 20 % may be retries, and 3 a second where that is more. A retry is granted where either has one left and
-/// takes one of both: the reserve is a least rate, and adds nothing to the share of a busy service. Of a share as much is kept
-/// as comes of the requests that are under way, and the reserve of one second.
+/// Of the requests 20 % may be retries, and 3 a second where that is more. A retry is granted where either has one left
+/// and takes one of both: the reserve is a least rate, and adds nothing to the share of a busy service. Of a share as
+/// much is kept as comes of the requests that are under way, and the reserve of one second.
 #[derive(Debug, Clone)]
 pub struct RetryBudget {
     allowance: Allowance,
@@ -39,7 +39,8 @@ impl RetryBudget {
         Self { allowance, seen: 0, share: 0, full_at: 0 }
     }
 
-    /// Takes one retry; false: there is none left, the failure stands. `requests`: that have come so far; `under_way`: of those.
+    /// Takes one retry; false: there is none left, the failure stands. `requests`: that have come so far; `under_way`:
+    /// of those.
     pub fn withdraw(&mut self, now: Duration, requests: u64, under_way: u64) -> bool {
         let Allowance { percent, per_second } = self.allowance;
         let kept = per_second.saturating_mul(WHOLE).max(under_way.saturating_mul(percent));
@@ -107,8 +108,8 @@ mod tests {
         assert!(RetryBudget::new(most).withdraw(Duration::ZERO, 0, 0));
     }
 
-    /// All requests fail, and each asks for three more attempts: what reaches the service is at most a fifth more, however
-    /// short the storm is and whatever was before it.
+    /// All requests fail, and each asks for three more attempts: what reaches the service is at most a fifth more,
+    /// however short the storm is and whatever was before it.
     #[test]
     fn a_storm_is_amplified_by_the_share() {
         for (rate, millis) in [(20, 1_000), (50, 2_000), (100, 10_000), (2_000, 500), (2_000, 5_000)] {

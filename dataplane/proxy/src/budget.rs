@@ -1,6 +1,6 @@
-//! The retry budgets of this proxy: one for each destination, shared by all workers, so that more workers don't mean more
-//! retries. What one grants is `weft_flow`'s decision; here is counted what it is told. Requests count without a lock, those
-//! that ask for a retry share one.
+//! The retry budgets of this proxy: one for each destination, shared by all workers, so that more workers don't mean
+//! more retries. What one grants is `weft_flow`'s decision; here is counted what it is told. Requests count without a
+//! lock, those that ask for a retry share one.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;

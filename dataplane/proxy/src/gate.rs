@@ -239,8 +239,8 @@ impl Place {
         }
     }
 
-    /// Its answer began at that moment, with which it is none of those under way whose latency is measured: however long the answer
-    /// takes, it holds up nobody. Not `good`: it failed, and how fast says nothing.
+    /// Its answer began at that moment, with which it is none of those under way whose latency is measured: however
+    /// long the answer takes, it holds up nobody. Not `good`: it failed, and how fast says nothing.
     pub fn answered(&mut self, at: Instant, good: bool) {
         let Some(measuring) = self.measuring.take() else { return };
         let latency = at.saturating_duration_since(measuring.adaptive.start).saturating_sub(measuring.began);

@@ -239,8 +239,8 @@ pub struct Terms<'t, 'f> {
     pub received: Option<&'t Cell<Option<ResponseHead>>>,
     /// Told of the answer that is not discarded.
     pub begun: Option<&'t dyn Begun>,
-    /// When the final head has to be there. A gRPC answer that goes on then is cut with a status, as far as its client's protocol
-    /// has one for it.
+    /// When the final head has to be there. A gRPC answer that goes on then is cut with a status, as far as its
+    /// client's protocol has one for it.
     pub attempt: Option<End>,
     pub idle: Idle<'t>,
 }

@@ -28,7 +28,8 @@ pub enum RouteAction {
     AttemptTimeoutMs(u64),
     /// Of a rule: what is sent again although somebody may have acted on it.
     Retry(Retry),
-    /// Of a rule: keeps the requests of a session at one endpoint. Only to a proxy with the capability `session-persistence`.
+    /// Of a rule: keeps the requests of a session at one endpoint. Only to a proxy with the capability
+    /// `session-persistence`.
     Persistence(Persistence),
 }
 

@@ -1,5 +1,5 @@
-//! Which requests are sent again although somebody may have acted on them, or twice at once: a rule or a service has to ask
-//! for it.
+//! Which requests are sent again although somebody may have acted on them, or twice at once: a rule or a service has to
+//! ask for it.
 
 use std::fmt;
 

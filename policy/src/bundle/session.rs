@@ -1,5 +1,5 @@
-//! Session persistence of a rule (GEP-1619): requests of one session go to one endpoint, as long as that can take them. A
-//! preference: a proxy that knows none of it carries the requests all the same.
+//! Session persistence of a rule (GEP-1619): requests of one session go to one endpoint, as long as that can take them.
+//! A preference: a proxy that knows none of it carries the requests all the same.
 
 use std::fmt;
 

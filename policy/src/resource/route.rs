@@ -1,6 +1,7 @@
 //! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; filters; timeouts;
-//! retries; sessions. The rest of the standard is kept as it was written: a route with a filter that can't be done leads nowhere, and
-//! its status says so. A `GRPCRoute`, a `TLSRoute` and a `TCPRoute` are written otherwise and are the same inside.
+//! retries; sessions. The rest of the standard is kept as it was written: a route with a filter that can't be done
+//! leads nowhere, and its status says so. A `GRPCRoute`, a `TLSRoute` and a `TCPRoute` are written otherwise and are
+//! the same inside.
 
 mod any;
 mod cors;

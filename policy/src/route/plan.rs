@@ -223,8 +223,8 @@ pub fn plan<'t>(
     plan_kept(table, to, from_namespace, head, (dice, |_, _| None), mesh)
 }
 
-/// The same of a request that its session may keep at a backend: `kept` gives the place of that backend among those of the
-/// rule, whose weights are then not asked, not even one of 0.
+/// The same of a request that its session may keep at a backend: `kept` gives the place of that backend among those of
+/// the rule, whose weights are then not asked, not even one of 0.
 ///
 /// # Errors
 /// The request goes nowhere.

@@ -20,8 +20,8 @@ const FAILURE: Duration = Duration::from_secs(1);
 /// Samples are held to these bounds, so that none outweighs all that follow.
 const QUICKEST: Duration = Duration::from_micros(10);
 const SLOWEST: Duration = Duration::from_secs(10);
-/// An endpoint that has had a request for so many times as long as its answers take, and for this long at the least, hangs,
-/// whatever time the caller chose. One that never answered: after [`FAILURE`].
+/// An endpoint that has had a request for so many times as long as its answers take, and for this long at the least,
+/// hangs, whatever time the caller chose. One that never answered: after [`FAILURE`].
 const HANGS: f64 = 5.0;
 const HANGS_FROM: Duration = Duration::from_millis(100);
 /// The part of what is known of its answers that the latest replaces.
@@ -117,8 +117,8 @@ impl Vitals {
         self.in_flight.get()
     }
 
-    /// True where an endpoint that has had a request for so long and not answered it hangs, rather than that its caller waits for
-    /// less than it takes.
+    /// True where an endpoint that has had a request for so long and not answered it hangs, rather than that its caller
+    /// waits for less than it takes.
     pub fn hangs_after(&self, had: Duration) -> bool {
         let long = self.answers.get().map_or(FAILURE, |seconds| Duration::from_secs_f64(seconds * HANGS));
         had >= long.max(HANGS_FROM)

@@ -1,5 +1,5 @@
-//! The budget beside a plain reference that counts in fractions of fractions: an account of the share and one of the reserve,
-//! both brought up to date by every event, where the budget only looks when it is asked.
+//! The budget beside a plain reference that counts in fractions of fractions: an account of the share and one of the
+//! reserve, both brought up to date by every event, where the budget only looks when it is asked.
 
 use super::*;
 use crate::next_dice;

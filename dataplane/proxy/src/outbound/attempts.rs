@@ -272,8 +272,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// How long the first attempt has for itself, where another may be made beside it: its request has no body, belongs to no
-    /// session and may be at two endpoints at once.
+    /// How long the first attempt has for itself, where another may be made beside it: its request has no body, belongs
+    /// to no session and may be at two endpoints at once.
     pub(super) fn hedge_after(&self, attempt: &Attempt<'_>, call: &Call<'_, '_>) -> Option<Duration> {
         let hedge = self.hedge.filter(|hedge| hedge.takes(call.head.method.as_str()))?;
         let is_alone = self.tried.is_empty() && self.direct.is_none() && self.session.is_none();
@@ -282,8 +282,8 @@ impl<'a> Attempts<'a> {
         (is_alone && is_whole && attempt.destination.peer().is_some()).then_some(after)
     }
 
-    /// An attempt beside one whose answer is slow, at an endpoint that has not had the request, as far as limits and budget let
-    /// it be.
+    /// An attempt beside one whose answer is slow, at an endpoint that has not had the request, as far as limits and
+    /// budget let it be.
     pub(super) fn beside(&self, slow: &Attempt<'_>) -> Option<Attempt<'a>> {
         let Self { worker, state, avoid, .. } = self;
         let (now, counters) = (worker.now(), &worker.ledger.counters);

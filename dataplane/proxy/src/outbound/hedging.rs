@@ -1,6 +1,7 @@
-//! Another attempt beside one whose answer is slow, where a TrafficPolicy asks for it: of requests without a body that may be
-//! at two endpoints at once, between endpoints that have a proxy. The first good answer is passed on, and the other attempt is
-//! given up; where neither is good the first attempt's answer stands. Nothing is told to the client before one has won.
+//! Another attempt beside one whose answer is slow, where a TrafficPolicy asks for it: of requests without a body that
+//! may be at two endpoints at once, between endpoints that have a proxy. The first good answer is passed on, and the
+//! other attempt is given up; where neither is good the first attempt's answer stands. Nothing is told to the client
+//! before one has won.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -23,7 +24,8 @@ use crate::snapshot::Served;
 use crate::trial::Trial;
 use crate::worker::Worker;
 
-/// Statuses of gRPC that another endpoint may do better than: DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE.
+/// Statuses of gRPC that another endpoint may do better than: DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL,
+/// UNAVAILABLE.
 const BAD_CODES: [u16; 4] = [4, 8, 13, 14];
 
 /// The attempt whose answer is passed on.

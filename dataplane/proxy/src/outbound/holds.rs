@@ -1,6 +1,7 @@
-//! What a request holds of its destination until the head of its answer has come: it is one of those under way that the retry
-//! budget counts, may have a place among those that are sent again, and moves the limit that follows from latency. What comes
-//! behind the head, were it a stream that lasts for days, is none of that; it keeps its place among the active ones alone.
+//! What a request holds of its destination until the head of its answer has come: it is one of those under way that the
+//! retry budget counts, may have a place among those that are sent again, and moves the limit that follows from
+//! latency. What comes behind the head, were it a stream that lasts for days, is none of that; it keeps its place among
+//! the active ones alone.
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -59,9 +59,9 @@ pub(super) fn of_failure(failure: &Failure) -> Sign {
     if let Failure::Timeout(_) = failure { Sign::LocalFailure } else { Sign::Nothing }
 }
 
-/// The same of a time that its caller chose. Who waits for less than an endpoint takes says nothing of it; one that has had the
-/// whole request for much longer than its answers take hangs, and is no better for callers that give up. `had`: the time since
-/// there was a connection.
+/// The same of a time that its caller chose. Who waits for less than an endpoint takes says nothing of it; one that has
+/// had the whole request for much longer than its answers take hangs, and is no better for callers that give up. `had`:
+/// the time since there was a connection.
 pub(super) fn of_deadline(vitals: &Vitals, was_given: bool, had: Duration) -> Sign {
     if was_given && vitals.hangs_after(had) { Sign::LocalFailure } else { Sign::Late }
 }

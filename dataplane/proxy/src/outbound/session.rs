@@ -1,7 +1,7 @@
-//! Sessions that a rule keeps at one endpoint: the token of a request, and the one that its answer carries. A token is a hash of
-//! backend and endpoint with the times of its session. It is no secret and proves nothing, so that every calling proxy reads the
-//! tokens of all others: who makes one up chooses among the endpoints that it may be sent to anyway. Pure: `now` is in seconds
-//! since 1970 and an argument.
+//! Sessions that a rule keeps at one endpoint: the token of a request, and the one that its answer carries. A token is
+//! a hash of backend and endpoint with the times of its session. It is no secret and proves nothing, so that every
+//! calling proxy reads the tokens of all others: who makes one up chooses among the endpoints that it may be sent to
+//! anyway. Pure: `now` is in seconds since 1970 and an argument.
 
 #[cfg(test)]
 mod tests;

@@ -103,7 +103,8 @@ impl SessionSpec {
 }
 
 impl RuleSpec {
-    /// As proxies are told it. `route`: whose rule it is, `place`: the rule's in it. Without a name the session has one of both.
+    /// As proxies are told it. `route`: whose rule it is, `place`: the rule's in it. Without a name the session has one
+    /// of both.
     pub(crate) fn persistence(&self, route: &ObjectName, place: usize) -> Option<Persistence> {
         let spec = self.session_persistence.as_ref()?;
         let own = || {

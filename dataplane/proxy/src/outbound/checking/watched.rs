@@ -28,8 +28,9 @@ pub(super) struct Due {
     pub(super) place: Place,
 }
 
-/// Puts checks that are due in the order in which they begin: each turn is one of every namespace, those that have none under way
-/// first, so that no namespace keeps the others waiting however many endpoints it has; within a turn the longest due first.
+/// Puts checks that are due in the order in which they begin: each turn is one of every namespace, those that have none
+/// under way first, so that no namespace keeps the others waiting however many endpoints it has; within a turn the
+/// longest due first.
 pub(super) fn in_turn(mut due: Vec<Due>, under_way: &BTreeMap<String, usize>) -> Vec<Due> {
     due.sort_by_key(|due| due.since);
     let mut turns = under_way.clone();
