@@ -9,6 +9,7 @@ mod health;
 mod mirror;
 mod retry;
 mod route_kind;
+mod session;
 mod spread;
 mod traffic;
 
@@ -28,8 +29,9 @@ pub use cors::Cors;
 pub use external::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
 pub use health::{HealthCheck, HealthProbe, HttpProbe, StatusRange};
 pub use mirror::Mirror;
-pub use retry::{GRPC_CODES, Retry, is_idempotent};
+pub use retry::{GRPC_CODES, Hedge, Retry, is_idempotent};
 pub use route_kind::{RouteKind, RouteName};
+pub use session::{Persistence, SessionToken};
 pub use spread::{Failover, Locality, Nearness, Place, Prefer, REGION, SUBZONE, SlowStart, Spread, ZONE};
 pub use traffic::{AdaptiveLimit, Balancing, HashKey, Limits, Outliers, SourceKey, SuccessRate, Traffic};
 
@@ -492,7 +494,8 @@ impl RouteRule {
             | RouteAction::Rewrite(_)
             | RouteAction::RequestTimeoutMs(_)
             | RouteAction::AttemptTimeoutMs(_)
-            | RouteAction::Retry(_) => true,
+            | RouteAction::Retry(_)
+            | RouteAction::Persistence(_) => true,
         });
         self.backends = vec![Backend { service: None, port: 0, weight: 1, actions: Vec::new() }];
     }

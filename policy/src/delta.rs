@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::bundle::{
     Bundle, Endpoint, External, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteKind, RouteName,
-    RouteRule, ServedWorkload, Service,
+    RouteRule, ServedWorkload, Service, Traffic,
 };
 use crate::identity::SpiffeId;
 use crate::scope::Ask;
@@ -111,6 +111,9 @@ impl Object {
     #[must_use]
     pub fn without_preferences(&self) -> Option<Self> {
         match self {
+            Self::Service(service) if service.traffic.as_ref().is_some_and(|traffic| traffic.hedge.is_some()) => {
+                self.without_hedge()
+            }
             Self::Service(service) if service.spread.is_some() => {
                 Some(Self::Service(Service { spread: None, ..service.clone() }))
             }
@@ -132,6 +135,14 @@ impl Object {
 }
 
 impl Object {
+    /// The form of a service whose requests are at one endpoint at a time. `None`: they are anyway.
+    fn without_hedge(&self) -> Option<Self> {
+        let Self::Service(service) = self else { return None };
+        let traffic = service.traffic.as_deref().filter(|traffic| traffic.hedge.is_some())?;
+        let traffic = Some(Box::new(Traffic { hedge: None, ..traffic.clone() }));
+        Some(Self::Service(Service { traffic, ..service.clone() }))
+    }
+
     /// The form of a service that checks nobody's health and compares no success rates; all else that it prefers stays.
     /// `None`: it asks for neither.
     fn without_health_checks(&self) -> Option<Self> {

@@ -154,6 +154,9 @@ pub struct BackendExplanation {
     /// How much of it each calling proxy may have under way, and who says so. Absent: there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<String>,
+    /// What keeps it at one endpoint together with others of its session, and who says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// The host that the route sends in the place of the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -211,8 +214,9 @@ impl BackendExplanation {
     /// A backend that leads to no service.
     fn nowhere(backend: &Backend) -> Self {
         let (port, weight) = (backend.port, backend.weight);
-        let (balancing, timeouts, retry, limits, host, path) = (None, None, None, None, None, None);
-        Self { service: None, port, weight, balancing, timeouts, retry, limits, host, path, endpoints: Vec::new() }
+        let (balancing, timeouts, retry, limits, session, host, path) = (None, None, None, None, None, None, None);
+        let (service, endpoints) = (None, Vec::new());
+        Self { service, port, weight, balancing, timeouts, retry, limits, session, host, path, endpoints }
     }
 }
 
@@ -581,8 +585,8 @@ impl Asked<'_> {
         let service = Some(plan.service.name.to_string());
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
         let (timeouts, limits) = (settings::timeouts(&sources, plan), settings::limits(&sources, plan));
-        let retry = self.retry(plan, &sources);
-        BackendExplanation { service, port, weight, balancing, timeouts, retry, limits, host, path, endpoints }
+        let (retry, session) = (self.retry(plan, &sources), settings::session(plan));
+        BackendExplanation { service, port, weight, balancing, timeouts, retry, limits, session, host, path, endpoints }
     }
 
     /// What of this request is sent again.

@@ -9,6 +9,7 @@ pub mod external;
 pub mod filter;
 pub mod grant;
 pub mod health;
+pub mod hedge;
 mod kind;
 pub mod mesh;
 pub mod retry;

@@ -43,7 +43,7 @@ pub(crate) use mirror::mirrors;
 use pattern::Patterns;
 #[cfg(feature = "manifest")]
 pub(crate) use plan::is_shared;
-pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
+pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection, plan_kept};
 pub(crate) use plan::{SaidBy, directly, own_answer, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};

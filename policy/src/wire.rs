@@ -65,6 +65,14 @@ pub const SPREAD: &str = "spread";
 /// The capability to send again, and to give up attempts, as a rule says. Where it lacks, the route comes without.
 pub const ROUTE_RETRIES: &str = "route-retries";
 
+/// The capability to keep sessions at one endpoint (`RouteAction::Persistence`). Where it lacks, the route comes
+/// without.
+pub const SESSION_PERSISTENCE: &str = "session-persistence";
+
+/// The capability to make another attempt beside one that is slow (`Traffic::hedge`). Where it lacks, the service comes
+/// without.
+pub const HEDGING: &str = "hedging";
+
 /// The capability to route by GRPCRoutes (`Route::kind`).
 pub const GRPC_ROUTE: &str = "grpc-route";
 
@@ -81,7 +89,7 @@ pub const REQUEST_MIRROR: &str = "request-mirror";
 pub const HEALTH_CHECKS: &str = "health-checks";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 18] = [
+pub const CAPABILITIES: [&str; 20] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -100,6 +108,8 @@ pub const CAPABILITIES: [&str; 18] = [
     TCP_ROUTE,
     REQUEST_MIRROR,
     HEALTH_CHECKS,
+    SESSION_PERSISTENCE,
+    HEDGING,
 ];
 
 /// A message that can't be meant.

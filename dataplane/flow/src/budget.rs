@@ -1,68 +1,61 @@
-//! The retry budget: retries are a share of requests, so that a failing service is not buried under them.
+//! The retry budget: retries are a share of requests, so that a failing service is not buried under them. Invariant:
+//! what is not used is not saved up, neither the share of requests that are over nor the time in which nobody retried.
 
-use std::collections::VecDeque;
+#[cfg(test)]
+mod models;
+
 use std::time::Duration;
 
-/// Retries allowed per hundred requests of the window.
-const PERCENT: u64 = 20;
-/// Retries allowed in each window even without requests, so that quiet services can retry at all.
-const RESERVE: u64 = 30;
-/// Seconds that are counted; each expires as a whole.
-const WINDOW: u64 = 10;
+/// A retry takes as much of the share; it is kept in hundredths.
+const WHOLE: u64 = 100;
+/// Nanoseconds of a second: what one retry takes of the reserve, in the unit of `full_at`.
+const SECOND: u128 = 1_000_000_000;
 
-/// Per worker and service: of the last 10 s, 20 % of the requests and 30 more may be retries.
-#[derive(Debug)]
+/// What a budget grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// Retries per hundred requests.
+    pub percent: u64,
+    /// Retries per second where the share comes to less, and so many at once.
+    pub per_second: u64,
+}
+
+/// Of the requests 20 % may be retries, and 3 a second where that is more. A retry is granted where either has one left
+/// and takes one of both: the reserve is a least rate, and adds nothing to the share of a busy service. Of a share as
+/// much is kept as comes of the requests that are under way, and the reserve of one second.
+#[derive(Debug, Clone)]
 pub struct RetryBudget {
-    percent: u64,
-    reserve: u64,
-    slots: VecDeque<Slot>,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    second: u64,
-    requests: u64,
-    retries: u64,
-}
-
-impl Default for RetryBudget {
-    fn default() -> Self {
-        Self::new(PERCENT, RESERVE)
-    }
+    allowance: Allowance,
+    /// Requests that had come when it was last asked.
+    seen: u64,
+    /// Left of their share, in hundredths of a retry.
+    share: u64,
+    /// When the reserve is whole again, in nanoseconds times the retries of a second.
+    full_at: u128,
 }
 
 impl RetryBudget {
-    pub fn new(percent: u64, reserve: u64) -> Self {
-        Self { percent, reserve, slots: VecDeque::new() }
+    pub fn new(allowance: Allowance) -> Self {
+        Self { allowance, seen: 0, share: 0, full_at: 0 }
     }
 
-    /// Counts a request (its first attempt).
-    pub fn deposit(&mut self, now: Duration) {
-        self.slot(now).requests += 1;
-    }
-
-    /// Takes one retry; false: there is none left, the failure stands.
-    pub fn withdraw(&mut self, now: Duration) -> bool {
-        self.slot(now);
-        let requests: u64 = self.slots.iter().map(|slot| slot.requests).sum();
-        let retries: u64 = self.slots.iter().map(|slot| slot.retries).sum();
-        let granted = retries < self.reserve.saturating_add(requests.saturating_mul(self.percent) / 100);
+    /// Takes one retry; false: there is none left, the failure stands. `requests`: that have come so far; `under_way`:
+    /// of those.
+    pub fn withdraw(&mut self, now: Duration, requests: u64, under_way: u64) -> bool {
+        let Allowance { percent, per_second } = self.allowance;
+        let kept = per_second.saturating_mul(WHOLE).max(under_way.saturating_mul(percent));
+        let come = requests.saturating_sub(self.seen).saturating_mul(percent);
+        self.share = self.share.saturating_add(come).min(kept);
+        self.seen = self.seen.max(requests);
+        let now = now.as_nanos().saturating_mul(per_second.into());
+        let whole = SECOND * u128::from(per_second);
+        let used = self.full_at.saturating_sub(now).saturating_add(SECOND);
+        let granted = self.share >= WHOLE || used <= whole;
         if granted {
-            self.slot(now).retries += 1;
+            self.share = self.share.saturating_sub(WHOLE);
+            self.full_at = self.full_at.max(now.saturating_add(used.min(whole)));
         }
         granted
-    }
-
-    /// The slot of `now`, expired ones dropped. Time that runs backwards counts into the newest slot.
-    fn slot(&mut self, now: Duration) -> &mut Slot {
-        let second = now.as_secs();
-        if self.slots.back().is_none_or(|newest| newest.second < second) {
-            self.slots.push_back(Slot { second, ..Slot::default() });
-        }
-        while self.slots.front().is_some_and(|oldest| oldest.second.saturating_add(WINDOW) <= second) {
-            self.slots.pop_front();
-        }
-        self.slots.back_mut().expect("the newest slot is not older than now")
     }
 }
 
@@ -70,39 +63,66 @@ impl RetryBudget {
 mod tests {
     use super::*;
 
+    const DEFAULT: Allowance = Allowance { percent: 20, per_second: 3 };
+
     /// Takes all that is left.
-    fn drain(budget: &mut RetryBudget, now: Duration) -> u64 {
-        (0..).take_while(|_| budget.withdraw(now)).count().try_into().unwrap()
+    fn drain(budget: &mut RetryBudget, now: Duration, requests: u64, under_way: u64) -> u64 {
+        (0..).take_while(|_| budget.withdraw(now, requests, under_way)).count().try_into().unwrap()
     }
 
     #[test]
-    fn a_share_and_a_reserve() {
-        fn check(percent: u64, reserve: u64, requests: u64, expect: u64) {
-            let mut budget = RetryBudget::new(percent, reserve);
-            for _ in 0..requests {
-                budget.deposit(Duration::from_secs(5));
-            }
-            assert_eq!(drain(&mut budget, Duration::from_secs(5)), expect, "{percent} % of {requests} and {reserve}");
+    fn a_share_of_those_under_way_or_the_reserve() {
+        fn check(percent: u64, per_second: u64, under_way: u64, expect: u64) {
+            let mut budget = RetryBudget::new(Allowance { percent, per_second });
+            let got = drain(&mut budget, Duration::from_secs(5), 1_000, under_way);
+            assert_eq!(got, expect, "{percent} % and {per_second}/s with {under_way} under way");
         }
-        check(20, 30, 0, 30);
+        check(20, 3, 0, 3);
+        check(20, 3, 10, 3);
+        check(20, 3, 100, 20);
         check(20, 0, 4, 0);
         check(20, 0, 5, 1);
-        check(20, 30, 1000, 230);
-        check(0, 0, 1000, 0);
+        check(0, 3, 1_000, 3);
+        check(0, 0, 1_000, 0);
+        check(1_000, 0, 1, 10);
     }
 
     #[test]
-    fn the_window_slides() {
-        let mut budget = RetryBudget::new(50, 0);
-        for _ in 0..10 {
-            budget.deposit(Duration::from_secs(1));
+    fn nothing_is_saved_up_and_the_reserve_is_a_rate() {
+        let mut budget = RetryBudget::new(DEFAULT);
+        let at = Duration::from_millis;
+        assert_eq!(drain(&mut budget, at(3_600_000), 1_000_000, 1), 3, "an hour without a failure");
+        assert_eq!(drain(&mut budget, at(3_600_333), 1_000_000, 1), 0);
+        assert_eq!(drain(&mut budget, at(3_600_334), 1_000_000, 1), 1, "three a second");
+        assert_eq!(drain(&mut budget, at(3_600_334), 1_000_004, 1), 0);
+        assert_eq!(drain(&mut budget, at(3_600_334), 1_000_005, 1), 1, "one for five requests");
+        assert_eq!(drain(&mut budget, at(3_600_500), 1_000_000, 1), 0, "fewer requests than before are none");
+        assert_eq!(drain(&mut budget, at(3_000_000), 1_000_005, 1), 0, "time may run backwards");
+        assert_eq!(drain(&mut budget, at(3_601_000), 1_000_005, 1), 1, "what was taken of one is taken of the other");
+    }
+
+    #[test]
+    fn odd_numbers_do_no_harm() {
+        let most = Allowance { percent: u64::MAX, per_second: u64::MAX };
+        assert!(RetryBudget::new(most).withdraw(Duration::MAX, u64::MAX, u64::MAX));
+        assert!(RetryBudget::new(most).withdraw(Duration::ZERO, 0, 0));
+    }
+
+    /// All requests fail, and each asks for three more attempts: what reaches the service is at most a fifth more,
+    /// however short the storm is and whatever was before it.
+    #[test]
+    fn a_storm_is_amplified_by_the_share() {
+        for (rate, millis) in [(20, 1_000), (50, 2_000), (100, 10_000), (2_000, 500), (2_000, 5_000)] {
+            let mut budget = RetryBudget::new(DEFAULT);
+            let calm = 60 * rate;
+            let (mut retries, requests) = (0, rate * millis / 1_000);
+            for request in 1..=requests {
+                let now = Duration::from_secs(60) + Duration::from_secs(request) / u32::try_from(rate).unwrap();
+                retries += (0..3).filter(|_| budget.withdraw(now, calm + request, 4)).count();
+            }
+            let most = usize::try_from(requests / 5 + 3).unwrap();
+            assert!(retries <= most, "{retries} retries of {requests} requests, {rate} a second");
+            assert!(retries + 4 >= usize::try_from(requests / 5).unwrap(), "{retries} of {requests}");
         }
-        assert_eq!(drain(&mut budget, Duration::from_secs(2)), 5);
-        assert_eq!(drain(&mut budget, Duration::from_secs(10)), 0, "still the same window");
-        assert_eq!(drain(&mut budget, Duration::from_secs(11)), 0, "requests have expired");
-        for _ in 0..4 {
-            budget.deposit(Duration::from_secs(30));
-        }
-        assert_eq!(drain(&mut budget, Duration::from_secs(29)), 2, "time may run backwards");
     }
 }

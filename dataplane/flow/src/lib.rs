@@ -17,7 +17,7 @@ pub use balancer::{
     SuccessRate, Vitals, Wanted,
 };
 pub use bucket::TokenBucket;
-pub use budget::RetryBudget;
+pub use budget::{Allowance, RetryBudget};
 pub use deadline::Deadline;
 pub use gradient::{Gradient, GradientSettings, Measured};
 pub use health::{Checked, Health, Rounds, Thresholds};

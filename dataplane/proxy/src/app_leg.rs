@@ -5,17 +5,16 @@
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
 use std::pin::pin;
 use std::time::Duration;
 
 use http::Version;
 use weft_filter_host::Permit;
-use weft_flow::RetryBudget;
 use weft_policy::bundle::is_idempotent;
 use weft_transport::http::{ResponseRecv, SendBody};
 
 use crate::apps::{AppConn, AppPool, Conn};
+use crate::budget::{Budget, Counted};
 use crate::call::{Call, Failed};
 use crate::filtering::Filtered;
 use crate::record::Unanswered;
@@ -36,7 +35,7 @@ pub struct AppLeg<'a> {
     pub apps: &'a AppPool,
     pub counters: &'a Counters,
     /// Of requests that died on kept connections.
-    pub budget: &'a RefCell<RetryBudget>,
+    pub budget: &'a Budget,
     /// The worker's clock.
     pub now: Duration,
     pub connect_timeout: Duration,
@@ -56,7 +55,7 @@ impl AppLeg<'_> {
         filtered: &mut Filtered<'_>,
         call: &mut Call<'_, '_>,
     ) -> Result<(), Failed> {
-        self.budget.borrow_mut().deposit(self.now);
+        let _counted = Counted::of(self.budget);
         let (mut refusals, mut new) = (0, false);
         loop {
             match self.attempt(sockets, version, new, permit, filtered, call).await {
@@ -72,7 +71,7 @@ impl AppLeg<'_> {
                 }
                 Err(Failed::Unanswered(failure, again)) => {
                     let repeatable = !new && is_idempotent(call.head.method.as_str()) && call.rewind();
-                    if !repeatable || !self.budget.borrow_mut().withdraw(self.now) {
+                    if !repeatable || !self.budget.withdraw(self.now) {
                         return Err(Failed::Unfinished(failure, again));
                     }
                     permit = again;
@@ -175,6 +174,8 @@ pub async fn exchange(
         upgrade: call.head.protocol.is_some(),
         expects: call.head.expects_continue(),
         again: Trial::again(call.trial),
+        received: Trial::received(call.trial),
+        begun: Trial::begun(call.trial),
         attempt: Trial::end(call.trial),
         idle,
     };

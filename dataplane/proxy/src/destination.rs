@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use weft_flow::{
-    Algorithm, Balancer, Outliers, Overprovisioning, Preference, Probed, RetryBudget, Settings, Sign, SlowStart,
-    SuccessRate, Vitals, Wanted,
+    Algorithm, Balancer, Outliers, Overprovisioning, Preference, Probed, Settings, Sign, SlowStart, SuccessRate,
+    Vitals, Wanted,
 };
 use weft_policy::bundle::{Balancing, Endpoint, Nearness, ObjectName, Place, Service, ServicePort, Spread, Traffic};
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
 
+use crate::budget::{Budget, Budgets};
 use crate::gate::{Gate, Gates, Held};
 use crate::gauges::{OpenGuard, Out};
 use crate::health::{Findings, HealthChecks};
@@ -41,6 +42,8 @@ pub struct Destination {
     reach: Option<Arc<Reach>>,
     /// How near it is to the workload that calls. `None`: its service has all alike.
     nearness: Cell<Option<Nearness>>,
+    /// How tokens of sessions name it: by the name of its workload, for all proxies alike.
+    session: u64,
     /// `weft-dst` by target port: the first used is nearly always the only one.
     socket: RefCell<Vec<(u16, HeaderValue)>>,
 }
@@ -49,6 +52,11 @@ impl Destination {
     /// The peer that takes its requests; `None`: it is not in the mesh and spoken to in plain text.
     pub fn peer(&self) -> Option<&PeerKey> {
         self.peer.as_ref()
+    }
+
+    /// How tokens of sessions name it.
+    pub fn session(&self) -> u64 {
+        self.session
     }
 
     /// How near it is, where that counts.
@@ -86,7 +94,8 @@ pub struct ServiceState {
     pub name: ObjectName,
     generation: Cell<u64>,
     balancer: RefCell<Balancer<Destination>>,
-    pub budget: RefCell<RetryBudget>,
+    /// Shared with the other workers.
+    pub budget: Arc<Budget>,
     /// By workload; those that an update leaves as they were are kept, with what was learned of them.
     destinations: RefCell<BTreeMap<ObjectName, Rc<Destination>>>,
     /// The ports of the service; each says its number at the endpoints.
@@ -147,6 +156,13 @@ impl ServiceState {
     pub fn pick(&self, now: Duration, dice: u64, wanted: Wanted, avoid: &[Rc<Destination>]) -> Option<Rc<Destination>> {
         self.heed();
         self.balancer.borrow().pick(now, dice, wanted, avoid).map(Rc::clone)
+    }
+
+    /// The endpoint that a session belongs to, where that takes requests as any other; its weight does not matter.
+    pub fn in_session(&self, mark: u64) -> Option<Rc<Destination>> {
+        self.heed();
+        let destinations = self.destinations.borrow();
+        destinations.values().find(|it| it.session == mark && it.vitals.is_in()).map(Rc::clone)
     }
 
     /// Takes in what checks of the endpoints have found by now, and has them go on.
@@ -258,6 +274,7 @@ pub struct Destinations {
     metrics: WorkerMetrics,
     out: Out,
     gates: Gates,
+    budgets: Budgets,
     finding: Finding,
     /// Every endpoint is spoken to in plain text (`danger_plaintext_tunnel`).
     plaintext: bool,
@@ -270,11 +287,18 @@ pub struct Destinations {
 
 impl Destinations {
     /// `out` counts the endpoints that take no requests.
-    pub fn new(metrics: WorkerMetrics, out: Out, gates: Gates, finding: Finding, plaintext: bool) -> Self {
+    pub fn new(
+        metrics: WorkerMetrics,
+        out: Out,
+        (gates, budgets): (Gates, Budgets),
+        finding: Finding,
+        plaintext: bool,
+    ) -> Self {
         Self {
             metrics,
             out,
             gates,
+            budgets,
             finding,
             plaintext,
             services: RefCell::default(),
@@ -333,7 +357,7 @@ impl Destinations {
             name: service.name.clone(),
             generation: Cell::new(0),
             balancer: RefCell::new(Balancer::new()),
-            budget: RefCell::default(),
+            budget: self.budgets.of(&service.name),
             destinations: RefCell::default(),
             ports: RefCell::default(),
             unreached: self.metrics.pair(&labels(from, service, None)),
@@ -369,6 +393,7 @@ impl Destinations {
                     metrics: self.metrics.pair(&labels(from, service, Some(endpoint))),
                     vitals: Vitals::of(&name.to_string()),
                     nearness: Cell::default(),
+                    session: weft_flow::hash(format!("session endpoint {name}").as_bytes()),
                     socket: RefCell::default(),
                 })
             });

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use http::header::SET_COOKIE;
+use http::{HeaderName, HeaderValue};
 use weft_filter_host::{Attributes, Chain, Host, LocalReply, Outcome, Permit, Position, RequestView, Summary};
 use weft_policy::bundle::Direction;
 use weft_policy::path::{NormalPath, PathReading};
@@ -97,6 +99,8 @@ pub struct Filtered<'a> {
     path: Option<NormalPath>,
     /// What the route changes of the answer, before the filters see it.
     edits: AnswerEdits,
+    /// The field by which the answer says of which session it is.
+    session: Option<(HeaderName, HeaderValue)>,
     stream: u64,
     start: Instant,
     status: u16,
@@ -217,6 +221,7 @@ impl<'a> Filtered<'a> {
             chain,
             path: None,
             edits: AnswerEdits::default(),
+            session: None,
             stream: filters.next_stream(),
             start: Instant::now(),
             status: 0,
@@ -234,14 +239,30 @@ impl<'a> Filtered<'a> {
         self.edits = edits;
     }
 
+    /// Has the answer say of which session it is, in the place of what was to be said before.
+    pub fn in_session(&mut self, field: Option<(HeaderName, HeaderValue)>) {
+        self.session = field;
+    }
+
     /// Notes how many body bytes went up and came down, for the end.
     pub fn moved(&mut self, up: u64, down: u64) {
         self.bytes = (up, down);
     }
 
+    /// No session begins at an endpoint that fails.
+    fn tell_session(&mut self, head: &mut ResponseHead) {
+        let Some((name, value)) = self.session.take().filter(|_| !head.status.is_server_error()) else { return };
+        if name == SET_COOKIE {
+            head.headers.append(name, value);
+        } else {
+            head.headers.insert(name, value);
+        }
+    }
+
     /// Changes the answer as the route says and runs the response hooks. A filter that answers here replaces the head; its body comes instead of the app's.
     pub async fn response(&mut self, head: &mut ResponseHead) -> Option<Bytes> {
         self.edits.apply(&mut head.headers);
+        self.tell_session(head);
         self.status = head.status.as_u16();
         if !self.chain.hooks().response_head {
             return None;

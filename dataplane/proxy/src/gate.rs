@@ -239,9 +239,10 @@ impl Place {
         }
     }
 
-    /// Its answer began at that moment. Not `good`: it failed, and how fast says nothing.
-    pub fn answered(&self, at: Instant, good: bool) {
-        let Some(measuring) = &self.measuring else { return };
+    /// Its answer began at that moment, with which it is none of those under way whose latency is measured: however
+    /// long the answer takes, it holds up nobody. Not `good`: it failed, and how fast says nothing.
+    pub fn answered(&mut self, at: Instant, good: bool) {
+        let Some(measuring) = self.measuring.take() else { return };
         let latency = at.saturating_duration_since(measuring.adaptive.start).saturating_sub(measuring.began);
         let measured = if good { Measured::Latency(latency) } else { Measured::AtLeast(latency) };
         measuring.measured.set(Some(measured));

@@ -21,6 +21,7 @@ pub mod via;
 
 pub mod apps;
 pub mod asking;
+pub mod budget;
 pub mod destination;
 pub mod names;
 mod parts;

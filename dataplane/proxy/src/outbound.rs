@@ -7,6 +7,8 @@ mod attempts;
 pub mod checking;
 pub mod connection;
 mod external;
+mod hedging;
+mod holds;
 mod mirror;
 mod origin;
 mod outlier;
@@ -16,13 +18,14 @@ mod peer_leg;
 mod probe;
 mod repeating;
 mod routing;
+mod session;
 pub mod tcp;
 
 use std::cell::Cell;
 use std::convert::identity;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::Method;
 use weft_filter_host::Permit;
@@ -39,6 +42,7 @@ use crate::call::{Call, Failed, Request};
 use crate::deadline::Said;
 use crate::filtering::{self, Filtered};
 use crate::gate::{Gate, Place, Wait};
+use crate::life;
 use crate::mesh::{self, Stamp};
 use crate::record::Record;
 use crate::relay::{self, ClientGone};
@@ -109,7 +113,8 @@ async fn carry(
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
     let (mut attempts, mut mirrors) = {
-        let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
+        let chance = (worker.dice(), life::unix(SystemTime::now()));
+        let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), chance)?;
         plan.modify(head)?;
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| RouteName::of(&route.name).place()));
@@ -118,18 +123,18 @@ async fn carry(
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
         let until = said.take(head).and(limit);
         let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(until);
-        (attempts.each(each, plan.retry(), (&head.method, record.is_grpc())), mirrors)
+        let attempts = attempts.each(each, plan.retry(), (&head.method, record.is_grpc()));
+        (attempts.in_session(plan.session), mirrors)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);
-    let (repeating, end) = (attempts.repeating(), attempts.end());
+    let (repeating, holds, end) = (attempts.repeating(), attempts.holds(), attempts.end());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
-    let (head_end, holder) = (Cell::new(end), origin.holder());
-    let trial = Trial { again, end: &head_end };
+    let (head_end, received, holder) = (Cell::new(end), Cell::default(), origin.holder());
+    let trial = Trial { again, end: &head_end, begun: &*holds, received: &received };
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
     let tries = (&mut attempts, &mut mirrors);
     let sent = within(end, pin!(send(worker, &from, tries, permit, &mut filtered, &mut call)), identity).await;
-    attempts.answered(record.answer.get());
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
 }
@@ -166,12 +171,19 @@ async fn send(
     loop {
         let mut attempt = attempts.pick()?;
         mirrors.start(worker, from, call);
+        filtered.in_session(attempts.session_field(&attempt));
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         let end = attempts.attempt_end();
         if let Some(trial) = call.trial {
             trial.end.set(attempts.head_end(end));
         }
-        let ended = within(end, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await;
+        let ended = if let Some(after) = attempts.hedge_after(&attempt, call) {
+            let (of, beside) = ((worker, from), (&*attempts, after));
+            let mut racing = Box::pin(hedging::exchange(of, beside, &mut attempt, permit, filtered, call));
+            within(end, racing.as_mut(), Failed::Final).await
+        } else {
+            within(end, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await
+        };
         attempt.was_given(call.body.is_end());
         let wait;
         (permit, wait) = match ended {
@@ -190,7 +202,7 @@ async fn send(
                 (again, another.or_else(|failure| attempts.granted(failure))?)
             }
             Err(Failed::Unfinished(failure, again)) if call.rewind() => (again, attempts.repeat(attempt, failure)?),
-            Err(failed) => return Err(attempt.ended(failed.failure())),
+            Err(failed) => return Err(attempt.cut(failed.failure(), call.record.answer.get())),
         };
         if !wait.is_zero() {
             Box::pin(pause(wait, call)).await?;

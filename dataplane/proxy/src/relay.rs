@@ -2,6 +2,7 @@
 //! time, so that a slow reader holds up its writer and nothing is buffered in between. While a direction is quiet its
 //! reader is watched, so that whoever leaves is noticed.
 
+mod following;
 mod gathered;
 mod source;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use weft_transport::mesh::Code;
 pub use source::{Kept, Source};
 pub use tunnel::{TunnelEnd, cut, tunnel};
 
+use following::trailers_discard;
 use gathered::Gathered;
 
 use crate::filtering::Filtered;
@@ -32,7 +34,7 @@ use crate::reply::{Failure, WEFT_REPLY, WEFT_UNSERVED, told};
 use crate::stalls::{Load, Pace, Stalled, Stalls};
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
-use crate::trial::{Again, End};
+use crate::trial::{Again, Begun, End};
 
 /// Bytes and gRPC status that have passed in one direction. Written as they pass, so that a cancelled pump still tells.
 #[derive(Debug, Default)]
@@ -233,9 +235,23 @@ pub struct Terms<'t, 'f> {
     pub expects: bool,
     /// Says which answers nobody is given, since another attempt follows.
     pub again: Option<&'t dyn Again>,
-    /// When the final head has to be there.
+    /// The final head, where it has come already.
+    pub received: Option<&'t Cell<Option<ResponseHead>>>,
+    /// Told of the answer that is not discarded.
+    pub begun: Option<&'t dyn Begun>,
+    /// When the final head has to be there. A gRPC answer that goes on then is cut with a status, as far as its
+    /// client's protocol has one for it.
     pub attempt: Option<End>,
     pub idle: Idle<'t>,
+}
+
+impl Terms<'_, '_> {
+    fn answered(&self, answered: Answered) {
+        self.status.set(Some(answered));
+        if let Some(begun) = self.begun {
+            begun.begun(answered.own, answered.at);
+        }
+    }
 }
 
 /// How long nothing may move, and the account of what is held meanwhile.
@@ -270,7 +286,7 @@ pub enum ExchangeError {
     Stalled(Stalled),
     /// The client went away.
     ClientGone,
-    /// No final head in the time of an attempt.
+    /// No final head in the time of an attempt, or a gRPC answer that was cut at its end.
     Late(Failure),
     /// The answer is not passed on: another attempt follows.
     Discarded(StatusCode),
@@ -353,13 +369,14 @@ async fn final_head(
     terms: &mut Terms<'_, '_>,
 ) -> Result<ResponseHead, ExchangeError> {
     loop {
-        let head = {
+        let mut head = if let Some(head) = terms.received.and_then(Cell::take) {
+            head
+        } else {
             let awaited = pin!(answer.head());
             let awaited = pin!(in_time(terms.attempt, awaited));
-            upload.race(pin!(unless_gone(awaited, responder.as_mut()))).await??
+            let head = upload.race(pin!(unless_gone(awaited, responder.as_mut()))).await??;
+            head.map_err(ExchangeError::Late)?.map_err(ExchangeError::Unanswered)?
         };
-        let head = head.map_err(ExchangeError::Late)?;
-        let mut head = head.map_err(ExchangeError::Unanswered)?;
         if terms.from_peer && head.headers.contains_key(WEFT_UNSERVED) {
             return Err(ExchangeError::Unserved(told(&head.headers).to_owned()));
         }
@@ -380,34 +397,6 @@ async fn final_head(
             return Err(error);
         }
     }
-}
-
-/// How long a head whose rule looks at trailers waits for what follows it. Not in the configuration: the trailers of an
-/// error follow at once, and whoever streams is hardly held up.
-const FOLLOWS: Duration = Duration::from_millis(20);
-
-/// Whether the trailers that follow the head of a gRPC answer at once have it discarded.
-async fn trailers_discard(
-    again: &dyn Again,
-    kept: Option<&Kept>,
-    (upload, head): (&mut Upload<'_>, &ResponseHead),
-    answer: &mut Source<'_>,
-) -> Result<bool, ExchangeError> {
-    if !again.reads_trailers() || head.headers.contains_key("grpc-status") || answer.is_end() {
-        return Ok(false);
-    }
-    let trailers = {
-        let first = pin!(answer.only_trailers());
-        upload.race(pin!(tokio::time::timeout(FOLLOWS, first))).await?.ok().flatten()
-    };
-    let Some(trailers) = trailers else { return Ok(false) };
-    // The upload went on meanwhile.
-    let is_whole = kept.is_none_or(Kept::is_whole);
-    let discards = is_whole && again.discards(&ResponseHead { status: head.status, headers: trailers.clone() });
-    if !discards {
-        answer.give_back(trailers);
-    }
-    Ok(discards)
 }
 
 /// Waits for `awaited`, but not beyond the end of an attempt.
@@ -466,7 +455,7 @@ async fn respond(
     mesh::strip_response(&mut head.headers, http1);
     let (own, at) = (head.status, Instant::now());
     let replaced = terms.filtered.response(&mut head).await;
-    terms.status.set(Some(Answered { own, at, sent: head.status, late }));
+    terms.answered(Answered { own, at, sent: head.status, late });
     let responder = responder.take().expect("a response has one final head");
     let stalls = terms.idle.stalls;
     if let Some(body) = replaced {
@@ -495,7 +484,7 @@ async fn switched(
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
     mesh::strip_response(&mut head.headers, true);
-    terms.status.set(Some(Answered { own: head.status, at: Instant::now(), sent: head.status, late: false }));
+    terms.answered(Answered { own: head.status, at: Instant::now(), sent: head.status, late: false });
     let responder = responder.take().expect("a response has one final head");
     let (stalls, held) = (terms.idle.stalls, source.held());
     let mut sink = tell(stalls, held, responder.head(&head, false)).await?;
@@ -602,7 +591,19 @@ async fn download(
     progress: &Progress,
     terms: &Terms<'_, '_>,
 ) -> Result<(), ExchangeError> {
-    match pump_frames(from, to, progress, terms.idle.stalls).await {
+    // Only HTTP/2 can end a message in the middle of one of its pieces.
+    let cut = terms.attempt.filter(|_| terms.grpc && matches!(to, SendBody::H2(_)));
+    let pumped = in_time(cut, pin!(pump_frames(from, to, progress, terms.idle.stalls))).await;
+    let pumped = match pumped {
+        Ok(pumped) => pumped,
+        Err(late) => {
+            from.stop(Code::REQUEST_CANCELLED);
+            // DEADLINE_EXCEEDED.
+            end_call(4, &format!("weft: {late}"), to, (progress, terms.idle.stalls)).await;
+            return Err(ExchangeError::Late(late));
+        }
+    };
+    match pumped {
         Ok(()) => Ok(()),
         Err(PumpError::Stalled(stalled)) => {
             to.reset(Code::EXCESSIVE_LOAD);
@@ -615,12 +616,8 @@ async fn download(
         }
         // The app's own reset is the client's to see.
         Err(PumpError::Source(error)) if terms.grpc && !matches!(error, StreamError::Reset(_)) => {
-            let mut trailers = HeaderMap::new();
-            trailers.insert("grpc-status", HeaderValue::from_static("14"));
-            trailers
-                .insert("grpc-message", crate::reply::percent_encode(&format!("weft: the answer broke off: {error}")));
-            progress.grpc_status.set(Some(14));
-            let _ = terms.idle.stalls.once(to.held(), to.finish(Some(trailers))).await;
+            // UNAVAILABLE.
+            end_call(14, &format!("weft: the answer broke off: {error}"), to, (progress, terms.idle.stalls)).await;
             Err(ExchangeError::Broken(error))
         }
         Err(PumpError::Source(error)) => {
@@ -628,6 +625,15 @@ async fn download(
             Err(ExchangeError::Broken(error))
         }
     }
+}
+
+/// Ends a gRPC answer whose app did not end it, with the status that says why.
+async fn end_call(status: u16, message: &str, to: &mut SendBody<'_>, (progress, stalls): (&Progress, &Stalls)) {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from(status));
+    trailers.insert("grpc-message", crate::reply::percent_encode(message));
+    progress.grpc_status.set(Some(status));
+    let _ = stalls.once(to.held(), to.finish(Some(trailers))).await;
 }
 
 /// An answer of the proxy's own was not taken whole.

@@ -4,17 +4,19 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use weft_filter_host::Host;
+use weft_flow::Allowance;
 use weft_transport::http::Leaving;
 use weft_transport::quic::{AdmissionStats, PoolStats};
 
 use crate::apps::AppPoolStats;
 use crate::asking::Asking;
+use crate::budget::{Budget, Budgets};
 use crate::config::Config;
 use crate::gate::Gates;
 use crate::gauges::{AllInFlight, OpenCount, Out};
@@ -34,6 +36,8 @@ use crate::via::Via;
 /// Shared state of the process.
 pub struct Shared {
     pub config: Config,
+    /// The start of the clock of all workers.
+    pub start: Instant,
     pub snapshot: ArcSwapOption<Snapshot>,
     generation: AtomicU64,
     admits: AtomicU64,
@@ -59,6 +63,9 @@ pub struct Shared {
     pub out: Out,
     /// Destinations that take so many requests of this proxy.
     pub gates: Gates,
+    /// How much of what is sent to them may be sent again, and of what is sent to apps and outside the mesh.
+    pub budgets: Budgets,
+    pub app_budget: Budget,
     /// What this proxy's checks find of endpoints.
     pub checks: HealthChecks,
     /// Copies of requests under way.
@@ -79,7 +86,12 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(config: Config, filter_host: Host) -> std::io::Result<Self> {
+        let allowance = Allowance {
+            percent: config.limits.retry_budget_percent,
+            per_second: config.limits.retry_budget_per_second,
+        };
         Ok(Self {
+            start: Instant::now(),
             guard: Guard::new(&config.listen, config.workload.app_on_loopback),
             via: Via::new(rand::random()),
             hosts: Arc::new(Hosts::read(Path::new("/etc/hosts"))),
@@ -107,6 +119,8 @@ impl Shared {
             peer_connections: OpenCount::default(),
             out: Out::default(),
             gates: Gates::default(),
+            budgets: Budgets::new(allowance),
+            app_budget: Budget::new(allowance),
             checks: HealthChecks::default(),
             copies: OpenCount::default(),
             reaches: Reaches::default(),

@@ -1,9 +1,10 @@
 //! What holds for one attempt to send a request that may be followed by others: when it has to be over, and which answers
-//! nobody is given.
+//! nobody is given, and who is told of the one that somebody is.
 
 use std::cell::Cell;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 use weft_transport::http::ResponseHead;
 
@@ -16,6 +17,10 @@ pub struct Trial<'t> {
     pub again: Option<&'t dyn Again>,
     /// When the final head of an answer has to be there.
     pub end: &'t Cell<Option<End>>,
+    /// Told of the answer that is passed on.
+    pub begun: &'t dyn Begun,
+    /// The final head of an answer that was awaited beside another's.
+    pub received: &'t Cell<Option<ResponseHead>>,
 }
 
 impl<'t> Trial<'t> {
@@ -26,6 +31,14 @@ impl<'t> Trial<'t> {
     pub fn again(trial: Option<&Self>) -> Option<&'t dyn Again> {
         trial.and_then(|trial| trial.again)
     }
+
+    pub fn received(trial: Option<&Self>) -> Option<&'t Cell<Option<ResponseHead>>> {
+        trial.map(|trial| trial.received)
+    }
+
+    pub fn begun(trial: Option<&Self>) -> Option<&'t dyn Begun> {
+        trial.map(|trial| trial.begun)
+    }
 }
 
 /// Says whether an answer is to be followed by another attempt instead of being passed on.
@@ -35,6 +48,12 @@ pub trait Again {
 
     /// True where trailers may say so, too.
     fn reads_trailers(&self) -> bool;
+}
+
+/// Told once the final head of an answer has come that is passed on.
+pub trait Begun {
+    /// `own`: the status with which it came.
+    fn begun(&self, own: StatusCode, at: std::time::Instant);
 }
 
 /// The moment by which a request, or one attempt to send it, has to be over.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use weft_flow::RetryBudget;
 use weft_transport::quic::Pool;
 
 use crate::app_leg::AppLeg;
@@ -45,8 +44,6 @@ pub struct Worker {
     pub admits_otherwise: Notify,
     /// Cancelled once draining.
     pub draining: CancellationToken,
-    /// Of requests that are sent to an app again.
-    app_budget: RefCell<RetryBudget>,
     start: Instant,
     dice: Cell<u64>,
     current: RefCell<Option<Current>>,
@@ -57,7 +54,7 @@ impl Worker {
         let ledger = Ledger::new(Arc::clone(&shared.series), shared.access_log.clone(), shared.counters.clone());
         let in_flight = InFlight::default();
         shared.in_flight.watch(&in_flight);
-        let start = Instant::now();
+        let start = shared.start;
         Self {
             index,
             pool,
@@ -67,7 +64,7 @@ impl Worker {
             destinations: Destinations::new(
                 ledger.metrics.clone(),
                 shared.out.clone(),
-                shared.gates.clone(),
+                (shared.gates.clone(), shared.budgets.clone()),
                 Finding { reaches: shared.reaches.clone(), start, checks: shared.checks.clone() },
                 shared.config.danger_plaintext_tunnel,
             ),
@@ -78,7 +75,6 @@ impl Worker {
             copies: Copies::new(shared.config.limits.mirrors, shared.copies.clone()),
             admits_otherwise: Notify::new(),
             draining: shared.drain.of_worker(),
-            app_budget: RefCell::default(),
             start,
             dice: Cell::new(rand::random::<u64>() | 1),
             current: RefCell::default(),
@@ -91,7 +87,7 @@ impl Worker {
         AppLeg {
             apps: &self.apps,
             counters: &self.ledger.counters,
-            budget: &self.app_budget,
+            budget: &self.shared.app_budget,
             now: self.now(),
             connect_timeout,
             resends: self.shared.config.limits.app_resends,
@@ -121,7 +117,7 @@ impl Worker {
         current.clone()
     }
 
-    /// Monotonic time since the worker started, the clock of the pure crates.
+    /// Monotonic time since the process started, the clock of the pure crates. All workers have the same.
     pub fn now(&self) -> Duration {
         self.start.elapsed()
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cors, Mirror, Retry};
+use super::{Cors, Mirror, Persistence, Retry};
 
 /// Something that a rule does to the requests that it takes, or a backend to those that it gets. A proxy that does not know
 /// an action refuses the route by its key.
@@ -28,13 +28,16 @@ pub enum RouteAction {
     AttemptTimeoutMs(u64),
     /// Of a rule: what is sent again although somebody may have acted on it.
     Retry(Retry),
+    /// Of a rule: keeps the requests of a session at one endpoint. Only to a proxy with the capability
+    /// `session-persistence`.
+    Persistence(Persistence),
 }
 
 impl RouteAction {
     /// True where a proxy that can't do it serves as if the rule did not ask for it.
     pub(crate) fn is_preference(&self) -> bool {
         match self {
-            Self::Mirror(_) | Self::AttemptTimeoutMs(_) | Self::Retry(_) => true,
+            Self::Mirror(_) | Self::AttemptTimeoutMs(_) | Self::Retry(_) | Self::Persistence(_) => true,
             Self::RequestHeaders(_)
             | Self::ResponseHeaders(_)
             | Self::Rewrite(_)

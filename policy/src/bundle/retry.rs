@@ -1,4 +1,5 @@
-//! Which requests are sent again although somebody may have acted on them: a rule or a service has to ask for it.
+//! Which requests are sent again although somebody may have acted on them, or twice at once: a rule or a service has to
+//! ask for it.
 
 use std::fmt;
 
@@ -50,6 +51,31 @@ impl Retry {
     /// True where requests with this method may be sent again after somebody may have acted on them.
     pub fn takes(&self, method: &str) -> bool {
         self.any_method || is_idempotent(method)
+    }
+}
+
+/// Another attempt beside one whose answer is slow; the first good answer is passed on, and the other attempt given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hedge {
+    /// So long the first attempt has for itself.
+    pub after_ms: u64,
+    /// Of requests with any method, not only the idempotent ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_method: bool,
+}
+
+impl Hedge {
+    /// True where requests with this method may be at two endpoints at once.
+    pub fn takes(&self, method: &str) -> bool {
+        self.any_method || is_idempotent(method)
+    }
+}
+
+impl fmt::Display for Hedge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods = if self.any_method { "whatever the method" } else { "of idempotent methods" };
+        write!(f, "another attempt beside it after {}, {methods}", crate::text::duration_text(self.after_ms))
     }
 }
 

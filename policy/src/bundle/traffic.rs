@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HealthCheck, ObjectName, Retry, is_default};
+use super::{HealthCheck, Hedge, ObjectName, Retry, is_default};
 
 /// The settings of a service, and whose they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Traffic {
     /// A rule's takes its place as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// `None`: there is one attempt at a time. Only to a proxy with the capability `hedging`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
 }
 
 /// What one proxy may have under way to the service at a time, over all its workers.
@@ -208,7 +211,7 @@ impl HashKey {
 
 /// The cookies in one field, each by name and value.
 //= rfc6265#section-4.2.1
-fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let pair = |text: &'_ [u8]| text.iter().position(|byte| *byte == b'=');
     let cookies = field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     cookies.filter_map(move |text| pair(text).map(|at| (&text[..at], &text[at + 1..])))

@@ -8,7 +8,7 @@ use crate::plan::Sources;
 use crate::resource::duration_text;
 use crate::route::{Plan, SaidBy, Setting};
 
-/// How long a request may take.
+/// How long a request may take, and how long until it is at another endpoint as well.
 pub(super) fn timeouts(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     let text = |limit: Duration| duration_text(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
     let all = plan
@@ -17,7 +17,12 @@ pub(super) fn timeouts(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     let each = plan
         .attempt_timeout
         .map(|limit| format!("{} each attempt, {}", text(limit), said_by(sources, plan, Setting::AttemptTimeout)));
-    let told: Vec<String> = all.into_iter().chain(each).collect();
+    let hedge = plan.service.traffic.as_ref().and_then(|traffic| traffic.hedge).map(|hedge| {
+        let by =
+            sources.get("hedge").map_or_else(|| "as its policies say".to_owned(), |it| format!("as {}", it.says()));
+        format!("{hedge}, {by}")
+    });
+    let told: Vec<String> = all.into_iter().chain(each).chain(hedge).collect();
     (!told.is_empty()).then(|| told.join("; "))
 }
 
@@ -26,6 +31,12 @@ pub(super) fn limits(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     let limits = plan.service.traffic.as_ref()?.limits.as_ref()?;
     let source = sources.get("limits");
     Some(source.map_or_else(|| limits.to_string(), |source| format!("{limits}, as {}", source.says())))
+}
+
+/// What keeps it with others of its session.
+pub(super) fn session(plan: &Plan<'_>) -> Option<String> {
+    let (persistence, route) = plan.persistence.zip(plan.route)?;
+    Some(format!("{persistence}, as {} says", RouteName::of(&route.name)))
 }
 
 /// What a request says of how long its caller waits, which every proxy on its way keeps to.

@@ -233,7 +233,8 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
 /// have kept requests from it.
 pub(super) fn attached(world: &World, route: AnyRoute<'_>, created: Revision) -> Vec<Route> {
     let name = route.name();
-    let mut rules: Vec<RouteRule> = route.spec.rules.iter().map(|rule| rule_entry(world, route, rule)).collect();
+    let mut rules: Vec<RouteRule> =
+        route.spec.rules.iter().enumerate().map(|rule| rule_entry(world, route, rule)).collect();
     if !route.spec.undoable().is_empty() {
         rules.iter_mut().for_each(RouteRule::lead_nowhere);
     }
@@ -281,12 +282,13 @@ fn parent_port(world: &World, parent: &ParentRef, service: &ObjectName) -> Optio
     Some(Some(found.port))
 }
 
-fn rule_entry(world: &World, route: AnyRoute<'_>, rule: &RuleSpec) -> RouteRule {
+fn rule_entry(world: &World, route: AnyRoute<'_>, (place, rule): (usize, &RuleSpec)) -> RouteRule {
     let named = |mirror: Referred<'_>| resolve(world, route, mirror).ok().map(Object::name);
     let timeouts = rule.timeouts.clone().unwrap_or_default();
     let of_all = timeouts.request_ms.map(RouteAction::RequestTimeoutMs);
     let of_each = timeouts.backend_request_ms.map(RouteAction::AttemptTimeoutMs);
     let retry = rule.retry.as_ref().map(|retry| RouteAction::Retry(retry.retry(route.retries_any_method())));
+    let persistence = rule.persistence(&route.name(), place).map(RouteAction::Persistence);
     RouteRule {
         name: rule.name.clone(),
         matches: rule.matches.iter().map(match_entry).collect(),
@@ -295,6 +297,7 @@ fn rule_entry(world: &World, route: AnyRoute<'_>, rule: &RuleSpec) -> RouteRule 
             .chain(of_all)
             .chain(of_each)
             .chain(retry)
+            .chain(persistence)
             .collect(),
         backends: rule.backend_refs.iter().map(|backend| backend_entry(world, route, rule, backend)).collect(),
     }

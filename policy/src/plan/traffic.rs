@@ -6,6 +6,7 @@ use super::route_status::Condition;
 use super::select::is_missing;
 use super::{World, mesh_settings, spread};
 use crate::bundle::{Balancing, ObjectName, Traffic};
+use crate::resource::hedge::HedgeSpec;
 use crate::resource::template::{self, Misfit, TemplateRef};
 use crate::resource::{Kind, Object, PolicyTemplateSpec, TargetKind, TargetRef, TrafficPolicySpec, duration_text};
 
@@ -27,6 +28,7 @@ pub(super) fn settings(merged: &Merged) -> Option<Traffic> {
         request_timeout_ms: timeouts.request_ms,
         attempt_timeout_ms: timeouts.backend_request_ms,
         retry: spec.retry.as_ref().map(|retry| retry.retry()),
+        hedge: spec.hedge.as_ref().and_then(HedgeSpec::hedge),
     })
 }
 
@@ -89,6 +91,9 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
         own("loadBalancing.panicThresholdPercent", told.panic, spread::NEVER),
         own("healthCheck", health, "nobody is checked"),
     ];
+    // Told only where somebody asks for it.
+    let hedge = spec.hedge.as_ref().and_then(HedgeSpec::hedge).map(|hedge| hedge.to_string());
+    all.extend(hedge.map(|hedge| own("hedge", Some(hedge), "")));
     let is_mesh_s = |it: &&mut Effective| it.setting == "timeouts.request" && it.by.is_none();
     all.iter_mut().filter(is_mesh_s).for_each(|it| it.by = by_mesh(world));
     all

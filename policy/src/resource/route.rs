@@ -1,17 +1,18 @@
 //! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; filters; timeouts;
-//! retries. The rest of the standard is kept as it was written: a route with a filter that can't be done leads nowhere, and
-//! its status says so. A `GRPCRoute`, a `TLSRoute` and a `TCPRoute` are written otherwise and are the same inside.
+//! retries; sessions. The rest of the standard is kept as it was written: a route with a filter that can't be done
+//! leads nowhere, and its status says so. A `GRPCRoute`, a `TLSRoute` and a `TCPRoute` are written otherwise and are
+//! the same inside.
 
 mod any;
 mod cors;
 mod filter;
 mod grpc;
 mod mirror;
+mod session;
 mod stream;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 
 use super::Unserved;
 use super::core::PortSpec;
@@ -28,6 +29,7 @@ pub use filter::{
 pub(crate) use filter::{FilterType, REDIRECTS};
 pub use grpc::{GrpcRouteSpec, RpcSpec};
 pub use mirror::{MirrorRef, MirrorSpec};
+pub use session::{CookieConfig, LifetimeType, SessionSpec, SessionType};
 pub use stream::{TcpRouteSpec, TlsRouteSpec};
 
 /// Limits of the standard.
@@ -117,7 +119,7 @@ pub struct RuleSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_persistence: Option<Value>,
+    pub session_persistence: Option<SessionSpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -432,6 +434,8 @@ impl HttpRouteSpec {
             wrong.extend(retry.map(|(key, message)| (format!("rules[{i}].retry.{key}"), message)));
             let timeouts = rule.timeouts.iter().filter_map(Timeouts::check);
             wrong.extend(timeouts.map(|(key, message)| (format!("rules[{i}].timeouts.{key}"), message)));
+            let session = rule.session_persistence.iter().flat_map(SessionSpec::check);
+            wrong.extend(session.map(|(key, message)| (format!("rules[{i}].sessionPersistence.{key}"), message)));
         }
         wrong
     }
@@ -475,9 +479,6 @@ impl HttpRouteSpec {
             if rule.misses_preflights() {
                 let message = "no preflight meets the rule: its method is OPTIONS, which no match has";
                 tell(format!("rules[{i}].matches"), message);
-            }
-            if rule.session_persistence.is_some() {
-                tell(format!("rules[{i}].sessionPersistence"), "has no effect: each request goes to any endpoint");
             }
         }
         found

@@ -9,6 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::health::{HealthCheckSpec, SuccessRateSpec};
+use super::hedge::HedgeSpec;
 use super::retry::{ServiceRetrySpec, Timeouts};
 use super::spread::{LocalitySpec, SlowStartSpec};
 use super::template::TemplateRef;
@@ -43,6 +44,9 @@ pub struct TrafficPolicySpec {
     /// A rule's takes its place. Absent: only what provably nobody acted on is sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Box<ServiceRetrySpec>>,
+    /// Absent: there is one attempt at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<HedgeSpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -467,6 +471,8 @@ impl TrafficPolicySpec {
         wrong.extend(timeouts.map(|(key, message)| (format!("timeouts.{key}"), message)));
         let retry = self.retry.iter().flat_map(|retry| retry.check());
         wrong.extend(retry.map(|(key, message)| (format!("retry.{key}"), message)));
+        let hedge = self.hedge.iter().flat_map(HedgeSpec::check);
+        wrong.extend(hedge.map(|(key, message)| (format!("hedge.{key}"), message)));
         wrong
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cors::Sharing;
-use crate::bundle::{Cors, HeaderModifier, Redirect, Retry, Rewrite, RouteAction, RouteRule};
+use crate::bundle::{Cors, HeaderModifier, Persistence, Redirect, Retry, Rewrite, RouteAction, RouteRule};
 
 /// The actions of one rule and of each of its backends.
 #[derive(Debug, Default)]
@@ -43,6 +43,7 @@ pub(super) struct Actions {
     attempt_timeout: Option<Option<Duration>>,
     /// `None`: as the service's.
     pub(super) retry: Option<Retry>,
+    pub(super) persistence: Option<Persistence>,
 }
 
 impl Actions {
@@ -60,6 +61,7 @@ impl Actions {
                 RouteAction::RequestTimeoutMs(ms) => compiled.timeout = Some(deadline(Some(*ms))),
                 RouteAction::AttemptTimeoutMs(ms) => compiled.attempt_timeout = Some(deadline(Some(*ms))),
                 RouteAction::Retry(retry) => compiled.retry = Some(retry.clone()),
+                RouteAction::Persistence(persistence) => compiled.persistence = Some(persistence.clone()),
             }
         }
         compiled.answer_edits = answer_edits.into();

@@ -33,7 +33,8 @@ pub(crate) fn mirrors(actions: &[RouteAction]) -> impl Iterator<Item = &Mirror> 
         | RouteAction::Cors(_)
         | RouteAction::RequestTimeoutMs(_)
         | RouteAction::AttemptTimeoutMs(_)
-        | RouteAction::Retry(_) => None,
+        | RouteAction::Retry(_)
+        | RouteAction::Persistence(_) => None,
     })
 }
 

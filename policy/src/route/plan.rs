@@ -8,7 +8,8 @@ use super::cors::{self, Preflight, Sharing};
 use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
 use crate::bundle::{
-    MeshSettings, Mirror, ObjectName, Retry, Route, RouteKind, RouteName, Service, ServicePort, Traffic,
+    MeshSettings, Mirror, ObjectName, Persistence, Retry, Route, RouteKind, RouteName, RouteRule, Service, ServicePort,
+    Traffic,
 };
 use crate::path::{self, NormalPath};
 
@@ -31,6 +32,8 @@ pub struct Plan<'t> {
     pub attempt_timeout: Option<Duration>,
     /// What is sent again although somebody may have acted on it. `None`: nothing.
     pub retry: Option<&'t Retry>,
+    /// What keeps it at one endpoint together with others. `None`: nothing.
+    pub persistence: Option<&'t Persistence>,
     /// The rule's, then its backend's.
     actions: [Option<&'t Actions>; 2],
     sharing: Option<Sharing>,
@@ -217,11 +220,29 @@ pub fn plan<'t>(
     dice: u64,
     mesh: &MeshSettings,
 ) -> Result<Plan<'t>, RouteRefusal> {
+    plan_kept(table, to, from_namespace, head, (dice, |_, _| None), mesh)
+}
+
+/// The same of a request that its session may keep at a backend: `kept` gives the place of that backend among those of
+/// the rule, whose weights are then not asked, not even one of 0.
+///
+/// # Errors
+/// The request goes nowhere.
+pub fn plan_kept<'t>(
+    table: &'t RouteTable,
+    to: &Resolved<'t>,
+    from_namespace: &str,
+    head: &HeadView<'_>,
+    (dice, kept): (u64, impl FnOnce(&'t Persistence, &'t RouteRule) -> Option<usize>),
+    mesh: &MeshSettings,
+) -> Result<Plan<'t>, RouteRefusal> {
     match choose(table, to, from_namespace, head)? {
         Choice::Direct(to) => directly(&to, mesh),
         Choice::Rule(met) => {
             own_answer(&met, to, head)?;
-            let backend = pick_backend(met.rule, dice);
+            let kept = met.actions.rule.persistence.as_ref().and_then(|persistence| kept(persistence, met.rule));
+            let backend =
+                kept.filter(|place| *place < met.rule.backends.len()).or_else(|| pick_backend(met.rule, dice));
             let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
             to_backend(table, met, backend?, head, mesh)
         }
@@ -246,6 +267,7 @@ pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> 
         timeout: None,
         attempt_timeout: None,
         retry: None,
+        persistence: None,
         actions,
         sharing: None,
         mirrors: [&[]; 2],
@@ -361,6 +383,7 @@ pub(crate) fn to_backend<'t>(
         timeout: actions.rule.timeout(request_timeout_ms(traffic, mesh)),
         attempt_timeout: actions.rule.attempt_timeout(traffic.and_then(|traffic| traffic.attempt_timeout_ms)),
         retry: actions.rule.retry.as_ref().or(traffic.and_then(|traffic| traffic.retry.as_ref())),
+        persistence: actions.rule.persistence.as_ref(),
         actions: [Some(&actions.rule), Some(own)],
         mirrors,
         sharing: actions.rule.cors.as_ref().map(|cors| Sharing::of(cors, head)),

@@ -3,8 +3,8 @@
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
     AdaptiveLimit, Cors, External, FilterAttachment, HashKey, HeaderModifier, HealthCheck, HealthProbe, Limits, Mirror,
-    PathChange, PathMatch, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload,
-    Service, Spread, SuccessRate,
+    PathChange, PathMatch, Persistence, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule,
+    ServedWorkload, Service, SessionToken, Spread, SuccessRate,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -62,6 +62,9 @@ fn service_is_fit(service: &Service) -> Checked {
     traffic.health_check.as_ref().map_or(Ok(()), health_is_fit)?;
     traffic.limits.as_ref().map_or(Ok(()), limits_are_fit)?;
     traffic.retry.as_ref().map_or(Ok(()), |retry| retry_is_fit("traffic.retry", retry))?;
+    if traffic.hedge.is_some_and(|hedge| hedge.after_ms == 0) {
+        return fault("traffic.hedge", "the first attempt has some time for itself");
+    }
     match traffic.balancing.hash_key() {
         Some(HashKey::Header(name)) if !is_lower(name) => {
             fault("traffic.balancing", format_args!("{name:?} is no field name in lower case"))
@@ -207,6 +210,9 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
                 RouteAction::Retry(_) => {
                     return fault(format!("{at}.actions"), "what is sent again is of a rule, not of a backend");
                 }
+                RouteAction::Persistence(_) => {
+                    return fault(format!("{at}.actions"), "a session is of a rule, not of a backend");
+                }
                 RouteAction::Redirect(_) => {
                     return fault(format!("{at}.actions"), "a redirect is of a rule, not of a backend");
                 }
@@ -251,10 +257,37 @@ fn actions_are_fit(at: &str, actions: &[RouteAction]) -> Checked {
             RouteAction::Cors(cors) => cors_is_fit(&format!("{at}.actions[{index}]"), cors)?,
             RouteAction::Mirror(mirror) => mirror_is_fit(&format!("{at}.actions[{index}]"), mirror)?,
             RouteAction::Retry(retry) => retry_is_fit(&format!("{at}.actions[{index}]"), retry)?,
+            RouteAction::Persistence(persistence) => {
+                persistence_is_fit(&format!("{at}.actions[{index}]"), persistence)?;
+            }
             RouteAction::RequestTimeoutMs(_) | RouteAction::AttemptTimeoutMs(_) => {}
         }
     }
     Ok(())
+}
+
+fn persistence_is_fit(at: &str, persistence: &Persistence) -> Checked {
+    let Persistence { name, by, absolute_ms, idle_ms } = persistence;
+    if http::HeaderName::try_from(name).is_err() {
+        return fault(at, format_args!("{name:?} is no name of a cookie or a field"));
+    }
+    let path = match by {
+        SessionToken::Header if !is_lower(name) => {
+            return fault(at, format_args!("{name:?} is no field name in lower case"));
+        }
+        SessionToken::Header => "/",
+        SessionToken::Cookie { permanent: true, .. } if absolute_ms.is_none() => {
+            return fault(at, "a cookie that is kept has a time");
+        }
+        SessionToken::Cookie { path, .. } => path.as_str(),
+    };
+    if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';') {
+        return fault(at, format_args!("{path:?} is no path of a cookie"));
+    }
+    match [absolute_ms, idle_ms].contains(&&Some(0)) {
+        true => fault(at, "a session takes time"),
+        false => Ok(()),
+    }
 }
 
 fn retry_is_fit(at: &str, retry: &Retry) -> Checked {

@@ -8,8 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_SERVICE, GRPC_ROUTE, HEALTH_CHECKS, OUTBOUND_CLOSED, REQUEST_MIRROR,
-    ROUTE_RETRIES, Refused, SCOPE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_SERVICE, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, OUTBOUND_CLOSED,
+    REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS,
+    TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{Limits, Route, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -43,7 +44,8 @@ fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
     let limits = limits.is_some_and(Limits::is_beyond_requests).then_some(TRAFFIC_LIMITS);
     let checks = traffic.filter(|traffic| traffic.checks_health()).map(|_| HEALTH_CHECKS);
     let spread = service.spread.is_some().then_some(SPREAD);
-    ports.into_iter().chain(traffic.map(|_| TRAFFIC_POLICY)).chain(limits).chain(checks).chain(spread)
+    let hedge = traffic.filter(|traffic| traffic.hedge.is_some()).map(|_| HEDGING);
+    ports.into_iter().chain(traffic.map(|_| TRAFFIC_POLICY)).chain(limits).chain(checks).chain(spread).chain(hedge)
 }
 
 fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
@@ -54,7 +56,8 @@ fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
         RouteKind::Tcp => Some(TCP_ROUTE),
     };
     let retries = route.repeats().then_some(ROUTE_RETRIES);
-    kind.into_iter().chain(retries).chain(route.mirrors().then_some(REQUEST_MIRROR))
+    let sessions = route.keeps_sessions().then_some(SESSION_PERSISTENCE);
+    kind.into_iter().chain(retries).chain(route.mirrors().then_some(REQUEST_MIRROR)).chain(sessions)
 }
 
 fn payload(object: &Object) -> Vec<u8> {

@@ -37,7 +37,9 @@ async fn echo() -> Echo {
     let workload = Workload::server("resetting", 8080, "http");
     resetting(workload.ip).await;
     let resetting = mesh.sidecar(workload).await;
-    let caller = mesh.sidecar(Workload::client("caller")).await;
+    // Rows are sent one after the other, and one of them asks for three retries.
+    let limits = serde_json::json!({"retry_budget_per_second": 1_000});
+    let caller = mesh.sidecar(Workload::client("caller").setting("limits", limits)).await;
     let retried = "[{retry: {codes: [500], attempts: 3, backoff: 1ms}, backendRefs: [{name: resetting, port: 80}]}]";
     let cases = CASES.iter().enumerate().map(|(number, case)| objects(case, number));
     let all: Vec<String> = cases.chain([route("resetting", 0, "", retried)]).collect();

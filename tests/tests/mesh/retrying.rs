@@ -2,6 +2,7 @@
 //! more often than they say and the budget grants, and nothing that somebody may have acted on twice unless they say so.
 
 use http::Method;
+use serde_json::json;
 use weft_tests::client::{empty, full};
 use weft_tests::{App, Client, Mesh, Sidecar, Workload, eventually};
 
@@ -11,11 +12,17 @@ struct Cart {
     mesh: Mesh,
     apps: Vec<App>,
     caller: Sidecar,
-    _servers: Vec<Sidecar>,
+    servers: Vec<Sidecar>,
 }
 
 impl Cart {
+    /// With a budget that no test uses up.
     async fn start() -> Self {
+        let limits = json!({"retry_budget_per_second": 1_000});
+        Self::start_as(Workload::client("shopper").setting("limits", limits)).await
+    }
+
+    async fn start_as(caller: Workload) -> Self {
         let mesh = Mesh::start().await;
         let (mut apps, mut servers) = (Vec::new(), Vec::new());
         for name in ENDPOINTS {
@@ -23,8 +30,8 @@ impl Cart {
             apps.push(App::start(name, workload.ip, 8080).await);
             servers.push(mesh.sidecar(workload).await);
         }
-        let caller = mesh.sidecar(Workload::client("shopper")).await;
-        let cart = Self { mesh, apps, caller, _servers: servers };
+        let caller = mesh.sidecar(caller).await;
+        let cart = Self { mesh, apps, caller, servers };
         cart.apply(
             "TrafficPolicy",
             "targetRefs: [{kind: Service, name: cart}], loadBalancing: {algorithm: RoundRobin}",
@@ -121,7 +128,7 @@ async fn an_answer_of_such_a_status_is_followed_by_another_attempt_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_attempts_are_made_than_are_asked_for_and_granted() {
-    let cart = Cart::start().await;
+    let cart = Cart::start_as(Workload::client("shopper")).await;
     cart.route("", "retry: {codes: [503], attempts: 2, backoff: 1ms}");
     cart.fail(503);
     let before = cart.served();
@@ -137,9 +144,9 @@ async fn no_more_attempts_are_made_than_are_asked_for_and_granted() {
     for _ in 0..400 {
         assert_eq!(client.get("/who").await.status, 503);
     }
-    // One worker's budget: a fifth of them, and thirty each ten seconds.
+    // A fifth of them and the reserve of a second, by all workers together.
     let attempts = cart.served() - before;
-    assert!((400..=400 + 80 + 60).contains(&attempts), "{attempts} attempts");
+    assert!((400 + 70..=400 + 80 + 3).contains(&attempts), "{attempts} attempts");
     assert!(cart.caller.metrics().await.sum("weft_retries_refused_total", &[]) > 0.0);
 }
 
@@ -186,4 +193,59 @@ async fn calls_of_grpc_are_sent_again_by_their_status() {
     let told = "retry: 2 more after NOT_FOUND of gRPC, no answer, at least 1ms later, of idempotent methods \
                 (TrafficPolicy default/cart)";
     assert!(described.out.contains(told), "{}", described.out);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_stays_at_its_endpoint_for_as_long_as_that_takes_requests() {
+    let cart = Cart::start().await;
+    cart.apply(
+        "TrafficPolicy",
+        "targetRefs: [{kind: Service, name: cart}], loadBalancing: {algorithm: RoundRobin}, outlierDetection: \
+         {consecutive5xx: 1, maxEjectionPercent: 100}",
+    );
+    cart.route("", "sessionPersistence: {sessionName: sid}");
+    let mut client = cart.client().await;
+    let first = client.get("/who").await;
+    let cookie = first.header("set-cookie").to_owned();
+    assert!(cookie.starts_with("sid=") && cookie.ends_with("; Path=/; HttpOnly"), "{cookie}");
+    let token = cookie.split(';').next().unwrap();
+    for _ in 0..6 {
+        let answer = client.get_with("/who", &[("cookie", token)]).await;
+        assert_eq!((answer.text(), answer.header("set-cookie")), (first.text(), ""));
+    }
+    let explained = cart.mesh.weft(&["explain", "--from", "default/shopper", "--to", "cart"]);
+    assert!(explained.out.contains("by cookie sid of /, as HTTPRoute default/cart says"), "{}", explained.out);
+
+    let at = ENDPOINTS.iter().position(|name| *name == first.text()).unwrap();
+    cart.apps[at].fail(500);
+    let failed = client.get_with("/who", &[("cookie", token)]).await;
+    assert_eq!(failed.status, 500, "it is ejected by that");
+    let moved = client.get_with("/who", &[("cookie", token)]).await;
+    assert_eq!((moved.status.as_u16(), moved.text().as_str()), (200, ENDPOINTS[1 - at]));
+    let again = moved.header("set-cookie");
+    assert!(again.starts_with("sid=") && !again.starts_with(token), "{again} after {token}");
+    assert_eq!(cart.caller.metrics().await.sum("weft_sessions_moved_total", &[]), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_answer_is_raced_by_another_endpoint() {
+    let cart = Cart::start().await;
+    cart.apply(
+        "TrafficPolicy",
+        "targetRefs: [{kind: Service, name: cart}], loadBalancing: {algorithm: RoundRobin}, hedge: {after: 60ms}",
+    );
+    let explained = cart.mesh.weft(&["explain", "--from", "default/shopper", "--to", "cart"]);
+    let told = "another attempt beside it after 60ms, of idempotent methods, as TrafficPolicy default/cart says";
+    assert!(explained.out.contains(told), "{}", explained.out);
+    let mut client = cart.client().await;
+    cart.servers[0].process.signal("STOP");
+    for _ in 0..4 {
+        let answer = client.get("/seen").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    cart.servers[0].process.signal("CONT");
+    let metrics = cart.caller.metrics().await;
+    let [raced, won] =
+        ["weft_hedged_attempts_total", "weft_hedged_attempts_won_total"].map(|name| metrics.sum(name, &[]));
+    assert!(raced >= 1.0 && (raced - won).abs() < 0.5, "{won} of {raced}");
 }

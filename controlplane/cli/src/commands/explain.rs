@@ -140,11 +140,12 @@ fn facts(answer: &Explanation) -> Table {
     if answer.connection {
         facts.row(["JUDGED AS:", "a TCP connection: method, path and headers are not seen"]);
     }
-    let settings: [(&str, SettingOf); 4] = [
+    let settings: [(&str, SettingOf); 5] = [
         ("BALANCING:", |backend| backend.balancing.as_ref()),
         ("TIMEOUTS:", |backend| backend.timeouts.as_ref()),
         ("RETRY:", |backend| backend.retry.as_ref()),
         ("LIMITS:", |backend| backend.limits.as_ref()),
+        ("SESSION:", |backend| backend.session.as_ref()),
     ];
     for (title, setting) in settings {
         for told in of_backends(answer, setting) {

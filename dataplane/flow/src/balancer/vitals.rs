@@ -20,6 +20,12 @@ const FAILURE: Duration = Duration::from_secs(1);
 /// Samples are held to these bounds, so that none outweighs all that follow.
 const QUICKEST: Duration = Duration::from_micros(10);
 const SLOWEST: Duration = Duration::from_secs(10);
+/// An endpoint that has had a request for so many times as long as its answers take, and for this long at the least,
+/// hangs, whatever time the caller chose. One that never answered: after [`FAILURE`].
+const HANGS: f64 = 5.0;
+const HANGS_FROM: Duration = Duration::from_millis(100);
+/// The part of what is known of its answers that the latest replaces.
+const ANSWER_SAY: f64 = 0.125;
 /// Endpoints are equally fast as long as neither takes this many times as long as the other: two equal ones differ by
 /// that much over a few samples.
 const EQUAL: f64 = 2.0;
@@ -38,6 +44,8 @@ pub struct Vitals {
     in_flight: Cell<u32>,
     /// `None`: never measured.
     speed: Cell<Option<Speed>>,
+    /// Seconds that its good answers take, which no request that was given up changes. `None`: it gave none.
+    answers: Cell<Option<f64>>,
     picks: Cell<Picks>,
     rest: Cell<Rest>,
     pub(super) standing: RefCell<Standing>,
@@ -109,6 +117,13 @@ impl Vitals {
         self.in_flight.get()
     }
 
+    /// True where an endpoint that has had a request for so long and not answered it hangs, rather than that its caller
+    /// waits for less than it takes.
+    pub fn hangs_after(&self, had: Duration) -> bool {
+        let long = self.answers.get().map_or(FAILURE, |seconds| Duration::from_secs_f64(seconds * HANGS));
+        had >= long.max(HANGS_FROM)
+    }
+
     /// False while no connection can be made.
     pub fn is_reachable(&self) -> bool {
         self.standing.borrow().is_reachable()
@@ -121,7 +136,7 @@ impl Vitals {
     }
 
     /// True while it takes requests like any other.
-    pub(super) fn is_in(&self) -> bool {
+    pub fn is_in(&self) -> bool {
         self.standing.borrow().is_in()
     }
 
@@ -188,7 +203,12 @@ impl Vitals {
                 latency.max(FAILURE)
             }
         };
-        let sample = latency.clamp(QUICKEST, SLOWEST).as_secs_f64().ln();
+        let sample = latency.clamp(QUICKEST, SLOWEST).as_secs_f64();
+        if outcome == Outcome::Success {
+            let known = self.answers.get().unwrap_or(sample);
+            self.answers.set(Some(known + (sample - known) * ANSWER_SAY));
+        }
+        let sample = sample.ln();
         let ln_seconds = match self.speed.get() {
             // Somebody left before the answer: that says something only where it took longer than usual.
             Some(known) if outcome == Outcome::Cancelled && sample <= known.ln_seconds => return,

@@ -1,6 +1,5 @@
 //! The leg to an app over loopback: real HTTP/1 on both sides, no mesh and no process.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use weft_filter_host::{Chain, Host, HostConfig};
+use weft_flow::Allowance;
 use weft_transport::h3::Code;
 use weft_transport::http::{Frame, ResponseHead};
 use weft_transport::{h1, h2};
@@ -33,7 +33,7 @@ struct Parts {
     apps: AppPool,
     holder: Holder,
     counters: Counters,
-    budget: RefCell<RetryBudget>,
+    budget: Budget,
     filters: Filters,
     stalls: Stalls,
     sockets: [PlainSocket; 1],
@@ -48,7 +48,7 @@ impl Parts {
             apps: AppPool::new(None, guard, &Limits::default(), ShareLimits { destination: 64, caller: 32 }),
             holder: Holder::App([127, 0, 0, 1].into()),
             counters: Counters::register(),
-            budget: RefCell::default(),
+            budget: Budget::new(Allowance { percent: 20, per_second: 3 }),
             filters: Filters::new(&Host::new(HostConfig::default()).unwrap()),
             stalls: Stalls::of(&Arc::new(StallBudget::new(u64::MAX, Duration::from_secs(1)))),
             sockets: [PlainSocket::Outside(outside)],
@@ -228,7 +228,10 @@ async fn a_kept_connection_of_either_version_that_dies_costs_nothing_idempotent(
 async fn nothing_is_sent_again_beyond_the_budget() {
     let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     let bare = |version| {
-        move |app: &TcpListener| Parts { budget: RefCell::new(RetryBudget::new(0, 0)), ..Parts::new(app, version) }
+        move |app: &TcpListener| Parts {
+            budget: Budget::new(Allowance { percent: 0, per_second: 0 }),
+            ..Parts::new(app, version)
+        }
     };
     let answer = play_with(bare(Version::HTTP_11), forgetful, |client| twice(client, get)).await;
     assert_eq!(answer, "HTTP/1.1 502 Bad Gateway");

@@ -169,6 +169,10 @@ limits! {
     app_resends: u32 = 16, 0, 1_024;
     /// Endpoints that one request tries.
     endpoints_tried: usize = 16, 1, 1_024;
+    /// Requests that may be sent again, per hundred that are sent to a service, by all workers together.
+    retry_budget_percent: u64 = 20, 0, 1_000;
+    /// Requests to a service that may be sent again each second where that is more, and so many at once.
+    retry_budget_per_second: u64 = 3, 0, 1 << 20;
     /// Addresses of one name outside the mesh that are tried.
     outside_addresses: usize = 8, 1, 1_024;
     /// How long a stream that stands goes on while the authorization of a new configuration fails instead of deciding about

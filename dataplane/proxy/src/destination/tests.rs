@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weft_flow::Purpose;
+use weft_flow::{Allowance, Purpose};
 use weft_policy::bundle::{
     AppVersion, Bundle, Egress, HashKey, HealthCheck, HealthProbe, Locality, MeshSettings, Prefer, Protocol, REGION,
     ServedWorkload, SourceKey, Traffic, ZONE,
@@ -74,6 +74,10 @@ fn finding() -> Finding {
     Finding { reaches: Reaches::default(), start: Instant::now(), checks: HealthChecks::default() }
 }
 
+fn limits() -> (Gates, Budgets) {
+    (Gates::default(), Budgets::new(Allowance { percent: 20, per_second: 3 }))
+}
+
 struct Fixture {
     destinations: Destinations,
     out: Out,
@@ -86,7 +90,7 @@ impl Fixture {
             destinations: Destinations::new(
                 WorkerMetrics::new(Arc::default()),
                 out.clone(),
-                Gates::default(),
+                limits(),
                 finding(),
                 false,
             ),
@@ -128,6 +132,7 @@ pub(crate) fn balanced(endpoints: &[(&str, u8, u32)], balancing: Balancing) -> S
         request_timeout_ms: None,
         attempt_timeout_ms: None,
         retry: None,
+        hedge: None,
     }));
     Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
 }
@@ -212,7 +217,7 @@ fn who_is_unhealthy_is_left_out_where_a_policy_has_endpoints_checked() {
     let checks = HealthChecks::default();
     let worker = || {
         let finding = Finding { checks: checks.clone(), ..finding() };
-        Destinations::new(WorkerMetrics::new(Arc::default()), Out::default(), Gates::default(), finding, false)
+        Destinations::new(WorkerMetrics::new(Arc::default()), Out::default(), limits(), finding, false)
     };
     let (one, other) = (worker(), worker());
     let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
@@ -409,7 +414,7 @@ fn a_service_that_went_is_forgotten() {
 fn swaps_do_not_grow_the_store() {
     let store = Arc::new(crate::telemetry::series::SeriesStore::default());
     let metrics = WorkerMetrics::new(Arc::clone(&store));
-    let destinations = Destinations::new(metrics, Out::default(), Gates::default(), finding(), false);
+    let destinations = Destinations::new(metrics, Out::default(), limits(), finding(), false);
     for swap in 1..=50 {
         let snapshot = snapshot(&[("a", swap, 1)]);
         let state =

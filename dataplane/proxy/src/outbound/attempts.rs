@@ -1,27 +1,30 @@
 //! Which endpoint a request or a connection is sent to, and whether to another after it failed there: the one place that
 //! picks, observes, withdraws from the retry budget and avoids, for HTTP and TCP alike.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use weft_filter_host::Permit;
 use weft_flow::{Deadline, Outcome, Purpose, Sign, Wanted};
-use weft_policy::bundle::{ObjectName, Retry, Service};
+use weft_policy::bundle::{Hedge, ObjectName, Retry, Service};
 use weft_policy::route::{KeptTarget, Target};
 use weft_transport::mesh::MeshClient;
 use weft_transport::quic::PeerKey;
 
 use super::affinity::{Affinity, affinity};
+use super::holds::Holds;
 use super::peer_leg::PeerConn;
 use super::repeating::{Repeating, Rule};
+use super::session::Session;
 use super::{outlier, probe};
 use crate::apps::NotConnected;
+use crate::call::Call;
 use crate::deadline::Until;
 use crate::destination::{Destination, ServiceState};
-use crate::gate::{Gate, Held, Place, Wait};
+use crate::gate::{Gate, Place, Wait};
 use crate::relay::Answered;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
@@ -59,6 +62,10 @@ pub(super) struct Attempts<'a> {
     until: Until,
     attempt_timeout: Option<Duration>,
     repeating: Option<Rc<Repeating>>,
+    /// What keeps it at one endpoint, for as long as that takes requests.
+    session: Option<Box<Session>>,
+    /// What has another made beside one that is slow.
+    hedge: Option<Hedge>,
     state: Rc<ServiceState>,
     max_retries: u32,
     /// Endpoints that may be tried, however many there are.
@@ -67,14 +74,12 @@ pub(super) struct Attempts<'a> {
     refusals: u32,
     /// Endpoints that could not be reached or provably did not take it.
     avoid: Vec<Rc<Destination>>,
-    /// They are in the retry budget.
-    counted: Cell<bool>,
+    /// They count in the retry budget.
+    counts: bool,
     /// Endpoints that may have taken it, and are tried again only where there is no other.
     tried: Vec<Rc<Destination>>,
-    /// The place of their request, until the last byte of its answer.
-    place: Option<Place>,
-    /// Its place among those that are sent again. `None`: nothing has asked for one.
-    held: Option<Rc<RefCell<Option<Held>>>>,
+    /// What their request holds of its destination.
+    holds: Rc<Holds>,
 }
 
 impl<'a> Attempts<'a> {
@@ -105,6 +110,7 @@ impl<'a> Attempts<'a> {
         let once = Once { target: goal.target.keep(), connect_timeout: snapshot.connect_timeout(), key, state };
         Self {
             direct: goal.direct.cloned(),
+            hedge: goal.service.traffic.as_ref().and_then(|traffic| traffic.hedge),
             max_retries: snapshot.mesh.max_retries,
             most: worker.shared.config.limits.endpoints_tried,
             ..Self::single(worker, once)
@@ -124,15 +130,16 @@ impl<'a> Attempts<'a> {
             until: Until::default(),
             attempt_timeout: None,
             repeating: None,
+            session: None,
+            hedge: None,
             state,
             max_retries: 0,
             most: 1,
             refusals: 0,
             avoid: Vec::new(),
-            counted: Cell::new(false),
+            counts: true,
             tried: Vec::new(),
-            place: None,
-            held: None,
+            holds: Rc::default(),
         }
     }
 
@@ -143,18 +150,22 @@ impl<'a> Attempts<'a> {
         Self { deadline: Deadline::after(self.worker.now(), left), until, ..self }
     }
 
+    /// They belong to this session.
+    pub(super) fn in_session(self, session: Option<Session>) -> Self {
+        Self { session: session.map(Box::new), ..self }
+    }
+
+    /// The field by which an answer to this attempt tells its client of its session.
+    pub(super) fn session_field(&self, attempt: &Attempt<'_>) -> Option<(HeaderName, HeaderValue)> {
+        self.session.as_ref()?.field(attempt.destination.session())
+    }
+
     /// Each of them has so long, and further ones follow as `retry` has it for a request with this method.
-    pub(super) fn each(
-        mut self,
-        limit: Option<Duration>,
-        retry: Option<&Retry>,
-        (method, grpc): (&Method, bool),
-    ) -> Self {
+    pub(super) fn each(self, limit: Option<Duration>, retry: Option<&Retry>, (method, grpc): (&Method, bool)) -> Self {
         let repeating = retry.map(|retry| {
             let rule = Rule::new(retry, method, grpc);
-            let held = self.held.get_or_insert_default();
             let (worker, state) = (self.worker, &self.state);
-            Rc::new(Repeating::new(worker, state, retry, rule, self.max_retries, self.deadline, held))
+            Rc::new(Repeating::new(worker, state, retry, rule, self.max_retries, self.deadline, &self.holds))
         });
         Self { attempt_timeout: limit, repeating, ..self }
     }
@@ -194,15 +205,13 @@ impl<'a> Attempts<'a> {
     }
 
     /// Holds the place that their request was given.
-    pub(super) fn hold(&mut self, place: Place) {
-        self.place = Some(place);
+    pub(super) fn hold(&self, place: Place) {
+        self.holds.place(place);
     }
 
-    /// Notes when the answer began, if it did.
-    pub(super) fn answered(&self, answered: Option<Answered>) {
-        if let (Some(place), Some(Answered { own, at, .. })) = (&self.place, answered) {
-            place.answered(at, !own.is_server_error());
-        }
+    /// What their request holds of its destination, to be told of its answer.
+    pub(super) fn holds(&self) -> Rc<Holds> {
+        Rc::clone(&self.holds)
     }
 
     /// Series of a request that reaches no endpoint.
@@ -215,17 +224,26 @@ impl<'a> Attempts<'a> {
         self.until.check()?;
         let Self { worker, state, .. } = self;
         let now = worker.now();
-        if !self.counted.replace(true) {
-            state.budget.borrow_mut().deposit(now);
+        if self.counts {
+            self.holds.count(&state.budget);
         }
         let picked = match &self.direct {
             Some(workload) => state.direct(workload),
-            None => self.among_untried(now).or_else(|| state.pick(now, worker.dice(), self.key, &self.avoid)),
+            None => self
+                .kept()
+                .or_else(|| self.among_untried(now))
+                .or_else(|| state.pick(now, worker.dice(), self.key, &self.avoid)),
         };
         probe::start_due(worker, state, (self.target, self.connect_timeout), now);
         let picked = picked.and_then(|picked| Some((state.target(self.target, &picked.endpoint.workload)?, picked)));
         let nobody = || Failure::NoEndpoints { service: state.name.to_string() };
         let (port, destination) = picked.ok_or_else(nobody)?;
+        Ok(self.begin(destination, port, now, self.tried.len()))
+    }
+
+    /// Begins an attempt, beyond so many others that had the request.
+    fn begin(&self, destination: Rc<Destination>, port: u16, now: Duration, others: usize) -> Attempt<'a> {
+        let Self { worker, state, .. } = self;
         destination.vitals.started();
         if let Some(nearness) = destination.nearness().filter(|_| self.is_spread()) {
             worker.ledger.counters.near(nearness).increment(1);
@@ -234,7 +252,7 @@ impl<'a> Attempts<'a> {
         let connect_timeout = self
             .attempt_timeout
             .map_or(self.connect_timeout, |limit| self.connect_timeout.min(limit.saturating_sub(AHEAD)));
-        Ok(Attempt {
+        Attempt {
             worker,
             state: Rc::clone(state),
             destination,
@@ -246,17 +264,62 @@ impl<'a> Attempts<'a> {
             picked: now,
             was_given: false,
             start: Cell::new(now),
-            repeat: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
+            repeat: u32::try_from(others).unwrap_or(u32::MAX),
             until: self.until,
             end: None,
             outcome: Outcome::Cancelled,
             sign: Sign::Nothing,
-        })
+        }
+    }
+
+    /// How long the first attempt has for itself, where another may be made beside it: its request has no body, belongs
+    /// to no session and may be at two endpoints at once.
+    pub(super) fn hedge_after(&self, attempt: &Attempt<'_>, call: &Call<'_, '_>) -> Option<Duration> {
+        let hedge = self.hedge.filter(|hedge| hedge.takes(call.head.method.as_str()))?;
+        let is_alone = self.tried.is_empty() && self.direct.is_none() && self.session.is_none();
+        let is_whole = call.body.is_end() && call.head.protocol.is_none() && call.trial.is_some();
+        let after = Duration::from_millis(hedge.after_ms);
+        (is_alone && is_whole && attempt.destination.peer().is_some()).then_some(after)
+    }
+
+    /// An attempt beside one whose answer is slow, at an endpoint that has not had the request, as far as limits and
+    /// budget let it be.
+    pub(super) fn beside(&self, slow: &Attempt<'_>) -> Option<Attempt<'a>> {
+        let Self { worker, state, avoid, .. } = self;
+        let (now, counters) = (worker.now(), &worker.ledger.counters);
+        let had: Vec<_> = avoid.iter().chain([&slow.destination]).cloned().collect();
+        let picked = state.pick(now, worker.dice(), self.key, &had)?;
+        let port = state.target(self.target, &picked.endpoint.workload)?;
+        if picked.peer().is_none() || had.iter().any(|one| Rc::ptr_eq(one, &picked)) {
+            return None;
+        }
+        if !state.may_retry(self.holds.retrying()) {
+            counters.retries_over_limit.increment(1);
+            return None;
+        }
+        if !state.budget.withdraw(now) {
+            counters.retries_refused.increment(1);
+            return None;
+        }
+        Some(self.begin(picked, port, now, self.tried.len() + 1))
     }
 
     /// True for what goes to any endpoint that is picked, and is sent there.
     fn is_spread(&self) -> bool {
         self.direct.is_none() && self.key.purpose != Purpose::Reach
+    }
+
+    /// The endpoint of its session, where that takes requests and has not failed it.
+    fn kept(&self) -> Option<Rc<Destination>> {
+        let mark = self.session.as_ref()?.endpoint()?;
+        if !self.avoid.is_empty() || !self.tried.is_empty() {
+            return None;
+        }
+        let kept = self.state.in_session(mark);
+        if kept.is_none() {
+            self.worker.ledger.counters.sessions_moved.increment(1);
+        }
+        kept
     }
 
     /// One that has not had the request, where it is sent again although others may have acted on it.
@@ -304,12 +367,12 @@ impl<'a> Attempts<'a> {
             Limited::EndpointsTried.hit();
             return Err(failure);
         }
-        if !unreachable && !self.state.may_retry(self.held.get_or_insert_default()) {
+        if !unreachable && !self.state.may_retry(self.holds.retrying()) {
             worker.ledger.counters.retries_over_limit.increment(1);
             return Err(failure);
         }
         // A failed connect costs the callee nothing, so it doesn't draw on the retry budget.
-        if !unreachable && !self.state.budget.borrow_mut().withdraw(worker.now()) {
+        if !unreachable && !self.state.budget.withdraw(worker.now()) {
             worker.ledger.counters.retries_refused.increment(1);
             return Err(failure);
         }
@@ -347,7 +410,7 @@ impl<'a> Attempts<'a> {
 
     pub(super) fn again(worker: &'a Rc<Worker>, once: Once) -> Self {
         // Its request is in the budget, where the copy adds none.
-        Self { counted: Cell::new(true), ..Self::single(worker, once) }
+        Self { counts: false, ..Self::single(worker, once) }
     }
 }
 
@@ -430,9 +493,23 @@ impl Attempt<'_> {
         self.outcome = if self.sign == Sign::Good { Outcome::Success } else { Outcome::Failure };
     }
 
+    /// It ended by `failure`, which is given back. Who began its answer within the time that is over was not late.
+    pub(super) fn cut(self, failure: Failure, answered: Option<Answered>) -> Failure {
+        let is_late = matches!(failure, Failure::Timeout(_) | Failure::CallerDeadline(_));
+        let Some(Answered { own, at, .. }) = answered.filter(|_| is_late) else { return self.ended(failure) };
+        self.answered(Some((own, false)), Some(at));
+        failure
+    }
+
     /// Its proxy answered for it that the time of its caller is over.
     pub(super) fn late(mut self) {
-        self.sign = Sign::Late;
+        self.sign = self.of_deadline();
+    }
+
+    /// What it says of the endpoint that the time of its caller is over.
+    fn of_deadline(&self) -> Sign {
+        let had = self.worker.now().saturating_sub(self.start.get());
+        outlier::of_deadline(&self.destination.vitals, self.was_given, had)
     }
 
     /// It was not answered; `failure` says why and is given back.
@@ -440,11 +517,11 @@ impl Attempt<'_> {
         if failure.is_unreachable() {
             self.state.not_reached(&self.destination, self.worker.now(), self.worker.dice());
         }
-        // Who waits for less than an endpoint takes says nothing of it.
         let is_callers = matches!(failure, Failure::CallerDeadline(_));
         self.outcome = if is_callers { Outcome::Cancelled } else { Outcome::Failure };
         let had = self.worker.now().saturating_sub(self.picked);
-        self.sign = outlier::of_attempt(&failure, self.was_given, had);
+        let sign = outlier::of_attempt(&failure, self.was_given, had);
+        self.sign = if sign == Sign::Late { self.of_deadline() } else { sign };
         failure
     }
 }

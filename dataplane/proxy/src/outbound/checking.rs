@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use weft_policy::bundle::ObjectName;
 
 use self::ask::{Ask, Found};
-use self::watched::{Due, Place, Watched};
+use self::watched::{Due, Place, Watched, in_turn};
 use crate::snapshot::Current;
 use crate::telemetry::counters::Limited;
 use crate::worker::Worker;
@@ -32,7 +32,7 @@ pub async fn run(worker: &Rc<Worker>) {
     let checker = Rc::new(Checker {
         worker: Rc::clone(worker),
         services: RefCell::default(),
-        under_way: Cell::new(0),
+        under_way: RefCell::default(),
         numbers: Cell::new(0),
         wakes_at: Cell::new(Duration::ZERO),
         is_sooner: Notify::new(),
@@ -53,7 +53,8 @@ pub async fn run(worker: &Rc<Worker>) {
 struct Checker {
     worker: Rc<Worker>,
     services: RefCell<BTreeMap<ObjectName, Watched>>,
-    under_way: Cell<usize>,
+    /// Checks, by the namespace of their service.
+    under_way: RefCell<BTreeMap<String, usize>>,
     /// Numbers of endpoints: one that left and came back is another.
     numbers: Cell<u64>,
     wakes_at: Cell<Duration>,
@@ -105,31 +106,42 @@ impl Checker {
         }
     }
 
-    /// Starts the checks that are due, the longest due first, as many as may be under way.
+    /// Starts the checks that are due, as many as may be under way, the namespaces by turns.
     fn start_due(self: &Rc<Self>, snapshot: &Current, now: Duration) {
         let most = self.worker.shared.config.limits.health_checks;
         let mut services = self.services.borrow_mut();
-        let mut due: Vec<Due> =
+        let due: Vec<Due> =
             services.iter().flat_map(|(name, watched)| watched.due(name, now).collect::<Vec<_>>()).collect();
-        due.sort_by_key(|due| due.since);
+        let due = in_turn(due, &self.under_way.borrow());
         for due in due {
-            if self.under_way.get() >= most {
+            if self.under_way.borrow().values().sum::<usize>() >= most {
                 Limited::HealthChecks.hit();
                 return;
             }
             let Some(watched) = services.get_mut(&due.place.service) else { continue };
             let Some((endpoint, port, check)) = watched.take(&due.place, now) else { continue };
             let ask = Ask::new(&self.worker, snapshot, (&due.place.service, endpoint, port), check);
-            self.under_way.set(self.under_way.get() + 1);
+            *self.under_way.borrow_mut().entry(due.place.service.namespace.clone()).or_default() += 1;
             let check = Check { checker: Rc::clone(self), place: due.place, found: Found::given_up() };
             // A drain does not wait for it: it ends within the time that it has.
             tokio::task::spawn_local(check.run(ask));
         }
     }
 
+    /// One of the checks of a namespace is over.
+    fn left(&self, namespace: &str) {
+        let mut under_way = self.under_way.borrow_mut();
+        if let Some(count) = under_way.get_mut(namespace) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(namespace);
+            }
+        }
+    }
+
     /// Takes in what came of a check.
     fn ended(&self, place: &Place, found: &Found) {
-        self.under_way.set(self.under_way.get() - 1);
+        self.left(&place.service.namespace);
         found.count();
         let (now, dice) = (self.worker.now(), self.worker.dice());
         let mut services = self.services.borrow_mut();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use weft_flow::Sign;
+use weft_flow::{Sign, Vitals};
 use weft_transport::http::StreamError;
 
 use crate::reply::Failure;
@@ -59,6 +59,13 @@ pub(super) fn of_failure(failure: &Failure) -> Sign {
     if let Failure::Timeout(_) = failure { Sign::LocalFailure } else { Sign::Nothing }
 }
 
+/// The same of a time that its caller chose. Who waits for less than an endpoint takes says nothing of it; one that has
+/// had the whole request for much longer than its answers take hangs, and is no better for callers that give up. `had`:
+/// the time since there was a connection.
+pub(super) fn of_deadline(vitals: &Vitals, was_given: bool, had: Duration) -> Sign {
+    if was_given && vitals.hangs_after(had) { Sign::LocalFailure } else { Sign::Late }
+}
+
 /// `taken`: the endpoint had the request.
 fn of_error(error: &StreamError, taken: bool) -> Sign {
     let is_its_own = match error {
@@ -80,6 +87,8 @@ pub(super) fn of_connection(sign: Sign) -> Sign {
 
 #[cfg(test)]
 mod tests {
+    use weft_flow::Outcome;
+
     use super::*;
     use crate::reply::Party;
 
@@ -94,6 +103,31 @@ mod tests {
             of_attempt(&Failure::PeerUnserved { told: String::new() }, false, Duration::ZERO),
             Sign::GatewayError
         );
+    }
+
+    #[test]
+    fn who_hangs_is_found_out_by_callers_that_give_up() {
+        let ms = Duration::from_millis;
+        let vitals = Vitals::default();
+        let sign = |had, given| of_deadline(&vitals, given, ms(had));
+        assert_eq!([sign(999, true), sign(1_000, true)], [Sign::Late, Sign::LocalFailure], "it never answered");
+        for at in 1..100 {
+            vitals.started();
+            vitals.finished(ms(at), ms(40), Outcome::Success);
+        }
+        assert_eq!([sign(199, true), sign(201, true)], [Sign::Late, Sign::LocalFailure]);
+        assert_eq!(sign(60_000, false), Sign::Late, "its client had not sent all");
+        // Those that were given up don't say how long its answers take.
+        for at in 100..200 {
+            vitals.started();
+            vitals.finished(ms(at * 100), ms(300), Outcome::Cancelled);
+        }
+        assert_eq!(sign(300, true), Sign::LocalFailure);
+        for at in 200..300 {
+            vitals.started();
+            vitals.finished(ms(at * 100), ms(1), Outcome::Success);
+        }
+        assert_eq!([sign(99, true), sign(100, true)], [Sign::Late, Sign::LocalFailure], "no caller is that impatient");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use weft_filter_host::Permit;
-use weft_transport::http::{Added, RecvBody, RequestHead, SendBody, SendError, StreamError};
+use weft_transport::http::{Added, RecvBody, RequestHead, ResponseHead, SendBody, SendError, StreamError};
 use weft_transport::mesh::{MeshClient, MeshStream};
 
 use crate::app_leg;
@@ -20,12 +20,46 @@ pub(super) struct PeerConn {
     permit: Permit,
 }
 
+/// A request without a body that was sent, and whose answer is awaited beside another's.
+pub(super) struct Opened {
+    stream: MeshStream,
+    permit: Permit,
+}
+
 /// A tunnel that the peer accepted.
 pub(super) struct PeerTunnel(MeshStream);
 
 impl PeerTunnel {
     pub(super) fn halves(&mut self) -> (RecvBody<'_>, SendBody<'_>) {
         self.0.halves()
+    }
+}
+
+impl Opened {
+    /// The final head of its answer. Cancel safe.
+    pub(super) async fn head(&mut self) -> Result<ResponseHead, SendError> {
+        loop {
+            let head = self.stream.response_head().await?;
+            if !head.status.is_informational() {
+                return Ok(head);
+            }
+        }
+    }
+
+    /// It was not answered.
+    pub(super) fn failed(self, error: SendError) -> Failed {
+        Failed::of(Unanswered::new(Party::Peer, error), self.permit)
+    }
+
+    /// Sends its answer back, whose head has come.
+    pub(super) async fn carry(
+        mut self,
+        idle: Idle<'_>,
+        filtered: &mut Filtered<'_>,
+        call: &mut Call<'_, '_>,
+    ) -> Result<(), Failed> {
+        let exchanged = app_leg::exchange(self.stream.exchange(), idle, filtered, call, Party::Peer).await;
+        exchanged.map_err(|unanswered| Failed::of(unanswered, self.permit))
     }
 }
 
@@ -53,6 +87,14 @@ impl PeerConn {
         };
         let exchanged = app_leg::exchange(stream.exchange(), idle, filtered, call, Party::Peer).await;
         exchanged.map_err(|unanswered| Failed::of(unanswered, self.permit))
+    }
+
+    /// Sends a request that has no body.
+    pub(super) async fn send(self, head: &RequestHead, added: &Added<'_>) -> Result<Opened, Failed> {
+        match self.client.send(head, added, true).await {
+            Ok(stream) => Ok(Opened { stream, permit: self.permit }),
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     /// Sends the head of a copy, whose answer nobody waits for.

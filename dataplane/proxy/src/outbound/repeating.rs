@@ -11,8 +11,8 @@ use weft_flow::{Asked, Deadline, Repeats};
 use weft_policy::bundle::Retry;
 use weft_transport::http::ResponseHead;
 
+use super::holds::Holds;
 use crate::destination::ServiceState;
-use crate::gate::Held;
 use crate::relay;
 use crate::reply::{Failure, WEFT_REPLY};
 use crate::trial::Again;
@@ -30,8 +30,8 @@ pub(super) struct Repeating {
     repeats: RefCell<Repeats>,
     /// The wait that the last grant came with.
     wait: Cell<Duration>,
-    /// The request's place among those that are sent again.
-    held: Rc<RefCell<Option<Held>>>,
+    /// What the request holds, its place among those that are sent again, too.
+    holds: Rc<Holds>,
 }
 
 /// The part that decides by the answer alone. Pure.
@@ -97,7 +97,7 @@ impl Repeating {
         rule: Rule,
         attempts: u32,
         deadline: Deadline,
-        held: &Rc<RefCell<Option<Held>>>,
+        holds: &Rc<Holds>,
     ) -> Self {
         let repeats = Repeats::new(retry.attempts.unwrap_or(attempts), retry.backoff_ms.map(Duration::from_millis));
         Self {
@@ -107,7 +107,7 @@ impl Repeating {
             deadline,
             repeats: RefCell::new(repeats),
             wait: Cell::default(),
-            held: Rc::clone(held),
+            holds: Rc::clone(holds),
         }
     }
 
@@ -127,11 +127,11 @@ impl Repeating {
         let (worker, now) = (&self.worker, self.worker.now());
         let mut repeats = self.repeats.borrow_mut();
         let Some(wait) = repeats.wait(asked, worker.dice(), self.deadline.remaining(now)) else { return false };
-        if !self.state.may_retry(&self.held) {
+        if !self.state.may_retry(self.holds.retrying()) {
             worker.ledger.counters.retries_over_limit.increment(1);
             return false;
         }
-        if !self.state.budget.borrow_mut().withdraw(now) {
+        if !self.state.budget.withdraw(now) {
             worker.ledger.counters.retries_refused.increment(1);
             return false;
         }

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use weft_policy::bundle::{Protocol, Retry, Route, RouteKind};
+use weft_policy::bundle::{Persistence, Protocol, Retry, Route, RouteKind, RouteRule};
 use weft_policy::path::NormalPath;
 use weft_policy::route::{
-    self, AnswerEdits, Authority, HeadView, Hello, Meant, Resolution, Resolved, Resolver, WayOut,
+    self, AnswerEdits, Authority, HeadView, Hello, KeptTarget, Meant, Resolution, Resolved, Resolver, WayOut,
 };
 use weft_transport::http::{RequestHead, Target as WireTarget};
 
 use super::attempts::Goal;
+use super::session::{self, Session};
 use super::{Origin, Target};
 use crate::hosts::Hosts;
 use crate::reply::Failure;
@@ -79,6 +80,8 @@ fn way(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result<Way
 pub(super) struct Plan<'s> {
     pub(super) goal: Goal<'s>,
     pub(super) route: Option<&'s Route>,
+    /// `None`: its rule keeps no sessions.
+    pub(super) session: Option<Session>,
     plan: route::Plan<'s>,
 }
 
@@ -123,20 +126,28 @@ impl Plan<'_> {
     }
 }
 
+/// `now`: in seconds since 1970.
 pub(super) fn route<'s>(
     snapshot: &'s Snapshot,
     from: &Served,
     resolved: &Resolved<'s>,
     (head, path): (&RequestHead, Option<&NormalPath>),
-    dice: u64,
+    (dice, now): (u64, u64),
 ) -> Result<Plan<'s>, Failure> {
     let path = path.ok_or(Failure::BadRequest("a request without a path".into()))?;
     let headers = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let host = head.authority.as_ref().map(|authority| authority.host());
     let view = HeadView { method: head.method.as_str(), path, host, headers: &headers };
     let from_namespace = &from.workload.name.namespace;
-    let plan = route::plan(&snapshot.routes, resolved, from_namespace, &view, dice, &snapshot.mesh).map_err(refused)?;
-    Ok(Plan { goal: goal_of(&plan), route: plan.route, plan })
+    let kept = |persistence: &Persistence, rule: &RouteRule| session::kept(persistence, rule, &head.headers, now);
+    let (table, mesh) = (&snapshot.routes, &snapshot.mesh);
+    let plan = route::plan_kept(table, resolved, from_namespace, &view, (dice, kept), mesh).map_err(refused)?;
+    let session = plan.persistence.map(|persistence| {
+        let (KeptTarget::Of(port) | KeptTarget::Number(port)) = plan.target.keep();
+        let backend = session::backend_mark(&plan.service.name, port);
+        Session::new(persistence, backend, &head.headers, now)
+    });
+    Ok(Plan { goal: goal_of(&plan), route: plan.route, session, plan })
 }
 
 /// True where a port without a declared protocol takes HTTP only: for what is attached to it, or for a filter of the caller

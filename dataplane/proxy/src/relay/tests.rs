@@ -50,6 +50,8 @@ fn terms<'a, 'f>(filtered: &'a mut Filtered<'f>, status: &'a Cell<Option<Answere
         upgrade: false,
         expects: false,
         again: None,
+        received: None,
+        begun: None,
         attempt: None,
         idle,
     }

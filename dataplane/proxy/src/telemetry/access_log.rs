@@ -49,6 +49,8 @@ pub struct Logged {
     pub message: Option<String>,
     /// A copy of a request, which a route mirrors.
     pub mirrored: bool,
+    /// Another attempt was made beside one that was slow.
+    pub hedged: bool,
 }
 
 impl Logged {
@@ -72,6 +74,7 @@ impl Logged {
             reason: None,
             message: None,
             mirrored: false,
+            hedged: false,
         }
     }
 
@@ -116,6 +119,7 @@ pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
     put("reason", json!(log.reason));
     put("message", json!(log.message));
     put("mirrored", json!(log.mirrored.then_some(true)));
+    put("hedged", json!(log.hedged.then_some(true)));
     Value::Object(line).to_string()
 }
 

@@ -74,6 +74,9 @@ metrics! {
     RetriesRefused = "weft_retries_refused_total", Counter, "Retries that the budget refused.";
     RetriesOverLimit = "weft_retries_over_limit_total", Counter, "Retries that were not made since as many requests were being sent again as their service's TrafficPolicy lets be.";
     WithoutHashKey = "weft_requests_without_hash_key_total", Counter, "Requests and connections that lacked what their service's TrafficPolicy keeps them together by, and went to any endpoint.";
+    SessionsMoved = "weft_sessions_moved_total", Counter, "Requests whose session was kept at an endpoint that takes none, and that went to another.";
+    Hedged = "weft_hedged_attempts_total", Counter, "Attempts made beside one whose answer was slow, as their service's TrafficPolicy asks for it.";
+    HedgesWon = "weft_hedged_attempts_won_total", Counter, "Attempts beside a slow one whose answer was passed on.";
     EndpointsUnreachable = "weft_endpoints_unreachable", Gauge, "Endpoints skipped because no connection could be made to them, as each worker finds.";
     EndpointsEjected = "weft_endpoints_ejected", Gauge, "Endpoints skipped because they failed too often in a row or succeeded less often than the others, as each worker finds.";
     Ejections = "weft_ejections_total", Counter, "Endpoints ejected because they failed too often in a row, or succeeded less often than the others.";

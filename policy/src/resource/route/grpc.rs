@@ -2,11 +2,11 @@
 //! service and the method of a call.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::filter::FilterType;
 use super::{
-    BackendRef, HeaderSpec, HeaderType, HttpRouteSpec, MatchSpec, ParentRef, RouteFilter, RuleSpec, default_rules,
+    BackendRef, HeaderSpec, HeaderType, HttpRouteSpec, MatchSpec, ParentRef, RouteFilter, RuleSpec, SessionSpec,
+    default_rules,
 };
 use crate::resource::value::{self, Filled};
 use crate::route::pattern;
@@ -43,7 +43,7 @@ struct Rule {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     backend_refs: Vec<BackendRef>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    session_persistence: Option<Value>,
+    session_persistence: Option<SessionSpec>,
 }
 
 #[derive(Default, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ impl TrafficPolicySpec {
             limits,
             timeouts,
             retry,
+            hedge,
             health_check,
         } = from;
         let told = &mut told;
@@ -28,6 +29,7 @@ impl TrafficPolicySpec {
             one("timeouts.backendRequest", &mut own.backend_request_ms, backend_request_ms.as_ref(), told);
         }
         one("retry", &mut self.retry, retry.as_ref(), told);
+        one("hedge", &mut self.hedge, hedge.as_ref(), told);
         one("healthCheck", &mut self.health_check, health_check.as_ref(), told);
     }
 

@@ -21,6 +21,7 @@ fn table_with(request_timeout_ms: Option<u64>, attempt_timeout_ms: Option<u64>, 
         request_timeout_ms,
         attempt_timeout_ms,
         retry,
+        hedge: None,
     };
     let mut web = service("shop/web", None, &[]);
     web.traffic = Some(Box::new(traffic));

@@ -139,6 +139,7 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
         request_timeout_ms: Some(9),
         attempt_timeout_ms: None,
         retry: Some(Retry { grpc_codes: vec![14], ..Retry::default() }),
+        hedge: None,
     };
     for (balancing, outliers) in by_key.chain(others).zip(both.into_iter().cycle()) {
         let traffic = Some(Box::new(traffic(balancing, outliers, limits.clone())));
@@ -177,6 +178,7 @@ fn limits_of_more_than_requests_are_sent_to_those_who_know_them() {
             request_timeout_ms: None,
             attempt_timeout_ms: None,
             retry: None,
+            hedge: None,
         };
         Object::Service(Service { traffic: Some(Box::new(traffic)), ..plain.clone() })
     };
@@ -273,6 +275,7 @@ fn checks_of_health_are_sent_to_those_who_know_them() {
             request_timeout_ms: Some(9),
             attempt_timeout_ms: None,
             retry: None,
+            hedge: None,
         };
         Object::Service(Service { traffic: Some(Box::new(traffic)), ..plain.clone() })
     };
@@ -311,8 +314,8 @@ fn checks_of_health_are_sent_to_those_who_know_them() {
 /// What a rule prefers comes with a capability: who lacks it gets the rule without.
 #[test]
 fn what_rules_send_again_is_sent_to_those_who_know_it() {
-    use super::super::ROUTE_RETRIES;
-    use crate::bundle::{Retry, Route, RouteAction, RouteRule};
+    use super::super::{ROUTE_RETRIES, SESSION_PERSISTENCE};
+    use crate::bundle::{Persistence, Retry, Route, RouteAction, RouteRule, SessionToken};
     let Object::Route(plain) = everything().remove(3) else { panic!("the routes are fourth") };
     let with_actions = |preferences: Vec<RouteAction>| {
         let rules = plain.rules.iter().map(|rule| RouteRule {
@@ -328,17 +331,36 @@ fn what_rules_send_again_is_sent_to_those_who_know_it() {
         backoff_ms: Some(1),
         any_method: true,
     };
-    for preference in
-        [RouteAction::AttemptTimeoutMs(5), RouteAction::Retry(retry), RouteAction::Retry(Retry::default())]
-    {
+    let cookie = |path: &str| SessionToken::Cookie { path: path.to_owned(), permanent: true };
+    let session = |name: &str, by: SessionToken, absolute_ms: Option<u64>| {
+        RouteAction::Persistence(Persistence { name: name.to_owned(), by, absolute_ms, idle_ms: Some(1) })
+    };
+    for (preference, capability) in [
+        (RouteAction::AttemptTimeoutMs(5), ROUTE_RETRIES),
+        (RouteAction::Retry(retry), ROUTE_RETRIES),
+        (RouteAction::Retry(Retry::default()), ROUTE_RETRIES),
+        (session("Sid", cookie("/v2"), Some(1)), SESSION_PERSISTENCE),
+        (session("x-sid", SessionToken::Header, None), SESSION_PERSISTENCE),
+    ] {
         let route = with_actions(vec![preference]);
         let envelope = encode(&route);
-        assert_eq!(envelope.requires, [ROUTE_RETRIES]);
+        assert_eq!(envelope.requires, [capability]);
         assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&route));
         assert_eq!(route.without_preferences(), Some(Object::Route(plain.clone())));
     }
     assert!(encode(&Object::Route(plain.clone())).requires.is_empty());
-    let odd = |retry: Retry| receive(vec![encode(&with_actions(vec![RouteAction::Retry(retry)]))]).unwrap_err().reason;
+    let refused = |action: RouteAction| receive(vec![encode(&with_actions(vec![action]))]).unwrap_err().reason;
+    for (action, why) in [
+        (session("a b", cookie("/"), Some(1)), "\"a b\" is no name of a cookie or a field"),
+        (session("Sid", SessionToken::Header, None), "\"Sid\" is no field name in lower case"),
+        (session("Sid", cookie("/"), None), "a cookie that is kept has a time"),
+        (session("Sid", cookie("/a;b"), Some(1)), "\"/a;b\" is no path of a cookie"),
+        (session("Sid", cookie("/"), Some(0)), "a session takes time"),
+    ] {
+        let refused = refused(action);
+        assert!(refused.ends_with(why), "{refused} instead of {why}");
+    }
+    let odd = |retry: Retry| refused(RouteAction::Retry(retry));
     let refused = odd(Retry { codes: vec![200], ..Retry::default() });
     assert!(refused.ends_with(": 200 is no status of an error"), "{refused}");
     let refused = odd(Retry { grpc_codes: vec![0], ..Retry::default() });
@@ -410,4 +432,35 @@ fn a_grpcroute_is_sent_to_those_who_know_it_and_closed_to_others() {
     assert!(!String::from_utf8_lossy(&encode(&everything()[3]).payload).contains("kind"));
     let refused = receive(with(encode(&calls(None, Some("("), true)))).unwrap_err();
     assert!(refused.reason.starts_with("rules[0].matches[0].path: \"(\" is no regular expression"), "{refused:?}");
+}
+
+/// A preference of a service, that comes off alone.
+#[test]
+fn hedging_is_asked_of_those_who_know_it() {
+    use super::super::HEDGING;
+    use crate::bundle::{Balancing, Hedge, Traffic};
+    let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
+    let service = |hedge: Option<Hedge>| {
+        let traffic = Traffic {
+            policy: name("shop/p"),
+            balancing: Balancing::RoundRobin,
+            outliers: None,
+            health_check: None,
+            limits: None,
+            request_timeout_ms: None,
+            attempt_timeout_ms: None,
+            retry: None,
+            hedge,
+        };
+        Object::Service(Service { traffic: Some(Box::new(traffic)), ..plain.clone() })
+    };
+    let hedge = |after_ms| Some(Hedge { after_ms, any_method: true });
+    let sent = service(hedge(95));
+    let envelope = encode(&sent);
+    assert_eq!(envelope.requires.last().map(String::as_str), Some(HEDGING));
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
+    assert_eq!(sent.without_preferences(), Some(service(None)));
+    assert!(!encode(&service(None)).requires.contains(&HEDGING.to_owned()));
+    let refused = receive(vec![encode(&service(hedge(0)))]).unwrap_err().reason;
+    assert!(refused.ends_with("traffic.hedge: the first attempt has some time for itself"), "{refused}");
 }

@@ -15,8 +15,8 @@ const STORM: u32 = 200;
 const AT_A_TIME: u32 = 20;
 /// Further attempts that the policy asks for, for each of them.
 const ATTEMPTS: u32 = 3;
-/// Further attempts that the budget grants: a fifth of the requests, and thirty in ten seconds, of which the storm may touch two.
-const GRANTED: u32 = STORM / 5 + 60;
+/// Further attempts that the budget grants: a fifth of the requests, or three a second of a storm that may last five.
+const GRANTED: u32 = STORM / 5 + 3 * 5;
 
 pub(in super::super) async fn ejected(stage: &Stage) -> Evidence {
     stage.apply(members::TRAFFIC).await.map_err(in_words)?;

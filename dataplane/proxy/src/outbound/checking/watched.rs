@@ -28,6 +28,22 @@ pub(super) struct Due {
     pub(super) place: Place,
 }
 
+/// Puts checks that are due in the order in which they begin: each turn is one of every namespace, those that have none
+/// under way first, so that no namespace keeps the others waiting however many endpoints it has; within a turn the
+/// longest due first.
+pub(super) fn in_turn(mut due: Vec<Due>, under_way: &BTreeMap<String, usize>) -> Vec<Due> {
+    due.sort_by_key(|due| due.since);
+    let mut turns = under_way.clone();
+    let mut placed: Vec<(usize, Due)> = Vec::with_capacity(due.len());
+    for due in due {
+        let turn = turns.entry(due.place.service.namespace.clone()).or_default();
+        placed.push((*turn, due));
+        *turn += 1;
+    }
+    placed.sort_by_key(|(turn, _)| *turn);
+    placed.into_iter().map(|(_, due)| due).collect()
+}
+
 /// What a result means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Told {

@@ -14,6 +14,8 @@ enum Time {
     Request,
     /// Until the head of the answer: `timeouts.backendRequest` as long as an answer may still be discarded.
     Head,
+    /// The same of a gRPC call, which it ends as long as it lasts.
+    Call,
     /// Every time in which nothing moves.
     Idle,
 }
@@ -52,7 +54,8 @@ async fn carried(app: &h2::ClientConn, mut call: h2::Exchange, time: Time) -> &'
     let (mut filtered, _permit) = filtering::request(&filters, &chain, &place, &mut call.head, None).await.unwrap();
     let (status, stalls) = (Cell::default(), stalls(u64::MAX));
     let idle = Idle::of(if time == Time::Idle { LIMIT } else { PATIENCE }, &stalls);
-    let terms = Terms { attempt: end.filter(|_| time == Time::Head), ..terms(&mut filtered, &status, idle) };
+    let attempt = end.filter(|_| matches!(time, Time::Head | Time::Call));
+    let terms = Terms { attempt, grpc: time == Time::Call, ..terms(&mut filtered, &status, idle) };
     let (sent, received) = (Progress::default(), Progress::default());
     let (mut body, mut responder) = (Source::once(RecvBody::H2(&mut call.body)), Some(Responder::H2(&mut call.answer)));
     let ways = (SendBody::H2(&mut up), ResponseRecv::H2(&mut answer));
@@ -65,7 +68,8 @@ async fn carried(app: &h2::ClientConn, mut call: h2::Exchange, time: Time) -> &'
     }
 }
 
-async fn ended(phase: Phase, time: Time) -> &'static str {
+/// How it ended, and the status of gRPC that its client was told behind the head.
+async fn ended(phase: Phase, time: Time) -> (&'static str, Option<u16>) {
     let (app, seen) = (app(phase).await, Rc::new(Cell::new("")));
     let told = Rc::clone(&seen);
     let proxy = h2_pair(h2::Limits::default(), move |call: h2::Exchange| {
@@ -81,22 +85,32 @@ async fn ended(phase: Phase, time: Time) -> &'static str {
         // It may have been reset meanwhile.
         let _ = up.finish(None).await;
     }
+    let mut status = None;
     if answer.response_head().await.is_ok() {
-        while let Ok(Some(_)) = answer.frame().await {}
+        while let Ok(Some(frame)) = answer.frame().await {
+            if let Frame::Trailers(trailers) = frame {
+                status = grpc_status(&trailers);
+            }
+        }
     }
     while seen.get().is_empty() {
         sleep(Duration::from_millis(1)).await;
     }
-    seen.get()
+    (seen.get(), status)
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_time_ends_a_request_in_some_of_its_phases() {
-    for (time, expect) in
-        [(Time::Request, ["504", "504", "cut"]), (Time::Head, ["504", "504", "stands"]), (Time::Idle, ["stands"; 3])]
-    {
+    for (time, expect) in [
+        (Time::Request, ["504", "504", "cut"]),
+        (Time::Head, ["504", "504", "stands"]),
+        (Time::Call, ["504", "504", "cut"]),
+        (Time::Idle, ["stands"; 3]),
+    ] {
         for (phase, expect) in [Phase::BeforeHead, Phase::RequestBody, Phase::ResponseBody].into_iter().zip(expect) {
-            assert_eq!(run(ended(phase, time)).await, expect, "{time:?} with a pause in {phase:?}");
+            // DEADLINE_EXCEEDED.
+            let status = (time == Time::Call && expect == "cut").then_some(4);
+            assert_eq!(run(ended(phase, time)).await, (expect, status), "{time:?} with a pause in {phase:?}");
         }
     }
 }

@@ -174,3 +174,21 @@ fn a_refusal_says_nothing_of_the_endpoint_and_is_told_once() {
     assert_eq!([told(&refused), told(&Found::given_up())], [(None, true), (None, false)]);
     assert_eq!([told(&refused), told(&Found::passed())], [(None, true), (Some(false), false)]);
 }
+
+#[test]
+fn no_namespace_keeps_the_checks_of_others_waiting() {
+    let due = |namespace: &str, workload: &str, since: u64| {
+        let (service, workload) = (ObjectName::new(namespace, "web"), ObjectName::new(namespace, workload));
+        Due { since: Duration::from_secs(since), place: Place { service, workload, number: 0 } }
+    };
+    let order = |due: Vec<Due>, under_way: &[(&str, usize)]| -> Vec<String> {
+        let under_way = under_way.iter().map(|(namespace, count)| ((*namespace).to_owned(), *count)).collect();
+        in_turn(due, &under_way).into_iter().map(|due| due.place.workload.name).collect()
+    };
+    // A namespace of many endpoints, all due for longer than the one of another.
+    let all = || vec![due("shop", "c", 3), due("shop", "a", 1), due("shop", "b", 2), due("till", "z", 9)];
+    assert_eq!(order(all(), &[]), ["a", "z", "b", "c"]);
+    assert_eq!(order(all(), &[("shop", 1)]), ["z", "a", "b", "c"]);
+    assert_eq!(order(all(), &[("till", 2), ("bank", 9)]), ["a", "b", "c", "z"]);
+    assert_eq!(order(vec![due("shop", "b", 2), due("shop", "a", 1)], &[("shop", 7)]), ["a", "b"]);
+}
