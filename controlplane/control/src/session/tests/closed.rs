@@ -89,6 +89,7 @@ fn filter(direction: Direction, on_failure: OnFailure, mode: FilterMode) -> Filt
         digest: String::new(),
         signature: String::new(),
         public_key_pem: String::new(),
+        statement: None,
         direction,
         order: 0,
         mode,
