@@ -113,7 +113,7 @@ async fn publish(
     let channel = channel.or_else(|| make_current.then(|| STABLE.to_owned()));
     let publication = Publication { name, version, artifact, statement, accept_new_key, channel, dry_run };
     let published = hub.publish_filter(caller.actor(), publication).await?;
-    Ok(Json(describe(&hub, &caller, &published)))
+    Ok(Json(describe(&hub, Some(&caller), &published)))
 }
 
 /// What the publisher has signed, where the request carries it.
@@ -160,7 +160,7 @@ async fn yank(
     Query(YankQuery { version, undo }): Query<YankQuery>,
 ) -> Result<Json<weft_api::FilterVersion>, ApiError> {
     let yanked = hub.yank_filter(caller.actor(), &name, &version, undo).await?;
-    Ok(Json(describe(&hub, &caller, &yanked)))
+    Ok(Json(describe(&hub, Some(&caller), &yanked)))
 }
 
 async fn delete(
@@ -170,7 +170,7 @@ async fn delete(
     Query(VersionQuery { version }): Query<VersionQuery>,
 ) -> Result<Json<weft_api::FilterVersion>, ApiError> {
     let deleted = hub.delete_filter_version(caller.actor(), &name, &version).await?;
-    Ok(Json(describe(&hub, &caller, &deleted)))
+    Ok(Json(describe(&hub, Some(&caller), &deleted)))
 }
 
 async fn binary(request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
@@ -192,9 +192,9 @@ fn header(headers: &HeaderMap, name: &str) -> Result<String, ApiError> {
     value.to_str().map(str::to_owned).map_err(|_| ApiError::invalid(format!("header {name} is not text")))
 }
 
-async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Json<Filters>, ApiError> {
+async fn list(State(hub): State<Arc<Hub>>) -> Result<Json<Filters>, ApiError> {
     let versions = hub.filter_versions().await.map_err(ApiError::unread)?;
-    Ok(Json(Filters { filters: versions.iter().map(|version| describe(&hub, &caller, version)).collect() }))
+    Ok(Json(Filters { filters: versions.iter().map(|version| describe(&hub, None, version)).collect() }))
 }
 
 async fn show(
@@ -207,16 +207,20 @@ async fn show(
     if versions.is_empty() {
         return Err(ApiError::not_found(format!("no filter {name:?} is published")));
     }
-    let versions = versions.iter().map(|version| describe(&hub, &caller, version)).collect();
+    let versions = versions.iter().map(|version| describe(&hub, Some(&caller), version)).collect();
     Ok(Json(FilterVersions { name, versions }))
 }
 
-fn describe(hub: &Hub, caller: &Caller, record: &FilterVersion) -> weft_api::FilterVersion {
+/// A version with what it is to the mesh, and for a reader who runs it.
+fn describe(hub: &Hub, reader: Option<&Caller>, record: &FilterVersion) -> weft_api::FilterVersion {
     let world = hub.published().world.clone();
     let filter = ObjectName::new(ROOT_NAMESPACE, &record.name);
-    let users = world.users(&filter, Some(record.version.as_str())).map(Object::name);
-    let used_by = users.filter(|policy| caller.sees(Thing::Object(Kind::FilterPolicy), &policy.namespace));
-    let used_by: Vec<_> = used_by.map(|policy| policy.to_string()).collect();
+    let used_by = reader.map(|reader| {
+        let users = world.users(&filter, Some(record.version.as_str())).map(Object::name);
+        let seen = users.filter(|policy| reader.sees(Thing::Object(Kind::FilterPolicy), &policy.namespace));
+        seen.map(|policy| policy.to_string()).collect()
+    });
+    let used_by = used_by.unwrap_or_default();
     let channels = world.channels_of(&filter, &record.version);
     let FilterVersion {
         name,
