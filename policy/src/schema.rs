@@ -1,5 +1,5 @@
-//! Checks a filter's configuration against the JSON Schema that its component carries: a small part of the language, which
-//! says where a value is wrong. What is beyond that part is passed over and named, never guessed.
+//! Checks a filter's configuration against the JSON Schema that its component carries: a small part of the language,
+//! which says where a value is wrong. What is beyond that part is passed over and named, never guessed.
 
 #[cfg(test)]
 mod tests;

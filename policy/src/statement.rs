@@ -1,5 +1,5 @@
-//! What a publisher signs of a filter: which name, version, world, binary and configuration schema it is, and by whose key.
-//! Invariant: there is one text for each statement, so that nobody reads two things into one signature.
+//! What a publisher signs of a filter: which name, version, world, binary and configuration schema it is, and by whose
+//! key. Invariant: there is one text for each statement, so that nobody reads two things into one signature.
 
 use std::fmt;
 use std::str::FromStr;

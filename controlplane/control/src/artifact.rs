@@ -1,5 +1,5 @@
-//! A filter binary on its way in: digest, signature, shape. Invariant: an `Artifact` exists only verified: its digest is
-//! computed here, its signature holds, and it is a filter by the check that proxies make as well.
+//! A filter binary on its way in: digest, signature, shape. Invariant: an `Artifact` exists only verified: its digest
+//! is computed here, its signature holds, and it is a filter by the check that proxies make as well.
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -92,8 +92,8 @@ impl Artifact {
         })
     }
 
-    /// Refuses a signed statement that is not its publisher's, or about anything else than this binary under this name and
-    /// version.
+    /// Refuses a signed statement that is not its publisher's, or about anything else than this binary under this name
+    /// and version.
     pub fn is_stated(&self, name: &str, version: &str, signed: &SignedStatement) -> Result<(), ArtifactError> {
         let key = parse_key(&self.public_key_pem).ok_or(ArtifactError::KeyEncoding)?;
         let (signature, _) = parse_signature(&signed.signature)?;

@@ -17,7 +17,7 @@ use weft_policy::resource::filter::STABLE;
 
 use crate::artifact::Artifact;
 use crate::ca::write_private;
-use crate::hub::{AUTHZ, FilterVersion, Hub, Publication, SYSTEM};
+use crate::hub::{AUTHZ, ApplyError, FilterVersion, Hub, Publication, PublishError, SYSTEM};
 
 const NAMES: [&str; 3] = ["authz", "fault", "ratelimit"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -57,10 +57,21 @@ fn takes_over(hub: &Hub, name: &str, known: &[&FilterVersion]) -> bool {
 }
 
 async fn publish_one(hub: &Arc<Hub>, name: &str, path: &Path, into_stable: bool) -> anyhow::Result<()> {
-    let artifact = load(hub, path)?;
-    let publication = shipped_publication(name, VERSION, artifact, into_stable);
-    hub.publish_filter(SYSTEM, publication).await.with_context(|| format!("shipped filter {}", path.display()))?;
-    Ok(())
+    let publication =
+        |into_stable| Ok::<_, anyhow::Error>(shipped_publication(name, VERSION, load(hub, path)?, into_stable));
+    let mut published = hub.publish_filter(SYSTEM, publication(into_stable)?).await;
+    // An upgrade does not fail for what a policy says; the version that takes it goes on.
+    if let Err(PublishError::Unsound(ApplyError::Unsound(_))) = &published {
+        let reason = published.as_ref().err().map(ToString::to_string);
+        tracing::error!(
+            filter = name,
+            version = VERSION,
+            reason,
+            "policies can't run the shipped version: it is not in stable"
+        );
+        published = hub.publish_filter(SYSTEM, publication(false)?).await;
+    }
+    published.map(drop).with_context(|| format!("shipped filter {}", path.display()))
 }
 
 fn shipped_publication(name: &str, version: &str, artifact: Artifact, into_stable: bool) -> Publication {

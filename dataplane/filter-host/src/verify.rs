@@ -1,5 +1,5 @@
-//! Is this binary the one that was published? Digest first, then what the publisher has signed: the statement about it, or, of
-//! what was published before there were statements and of what ships with the control plane, the digest.
+//! Is this binary the one that was published? Digest first, then what the publisher has signed: the statement about it,
+//! or, of what was published before there were statements and of what ships with the control plane, the digest.
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
-//! Facts of a component, read by the format's own parser. What is nested counts for instances and memories; names are those of
-//! the outermost level.
+//! Facts of a component, read by the format's own parser. What is nested counts for instances and memories; names are
+//! those of the outermost level.
 
 use wasmparser::{
     ComponentExternalKind, ComponentTypeRef, Encoding, Instance, Parser, Payload, Validator, WasmFeatures,

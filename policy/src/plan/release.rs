@@ -1,5 +1,5 @@
-//! Versions of filters side by side: which one a policy runs. A channel stands for one version and knows those that it stood
-//! for before, so that publishing alone changes nothing and going back needs no second publication.
+//! Versions of filters side by side: which one a policy runs. A channel stands for one version and knows those that it
+//! stood for before, so that publishing alone changes nothing and going back needs no second publication.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ pub struct Release {
     pub shipped: bool,
     /// Only policies that name this very version run it.
     pub yanked: bool,
-    /// The channels that it is or was in, each with the revision that brought it there. `None`: it is from before there were
-    /// channels, when each version that was published was for everybody.
+    /// The channels that it is or was in, each with the revision that brought it there. `None`: it is from before there
+    /// were channels, when each version that was published was for everybody.
     pub channels: Option<BTreeMap<String, u64>>,
 }
 

@@ -334,6 +334,13 @@ impl Draft {
         channel: Option<&str>,
     ) -> Result<FilterVersion, PublishError> {
         let before = self.world.clone();
+        let root = ObjectName::new(ROOT_NAMESPACE, record.name.clone());
+        // Another control plane may have been asked to publish the same number.
+        if let Some(spec) = before.published_version(&root, &record.version).filter(|spec| spec.digest != record.digest)
+        {
+            let (name, version, digest) = (record.name, record.version, spec.digest.clone());
+            return Err(PublishError::Exists { name, version, digest });
+        }
         self.writes.push(Write::PutArtifact { digest: record.digest.clone(), bytes });
         let record = self.put_version(self.as_it_is(record), channel)?;
         self.sound(&Actor::default(), &before, &Near::Everything).map_err(PublishError::Unsound)?;

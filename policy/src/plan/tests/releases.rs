@@ -24,8 +24,8 @@ fn spec(version: &str) -> FilterSpec {
     }
 }
 
-/// The shop with these versions of the filter `mine`, each with the channels that it is or was in; `stable` stands for the
-/// newest of it.
+/// The shop with these versions of the filter `mine`, each with the channels that it is or was in; `stable` stands for
+/// the newest of it.
 fn mesh(releases: &[(&str, &[(&str, u64)])], policy: &str, mesh: &str) -> World {
     let text = format!(
         "{SHOP}---\napiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {{name: p, namespace: shop}}\n\

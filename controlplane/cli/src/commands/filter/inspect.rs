@@ -1,5 +1,5 @@
-//! Description of a filter binary, read from it without running it, and the judgement that control plane and proxies make as
-//! well.
+//! Description of a filter binary, read from it without running it, and the judgement that control plane and proxies
+//! make as well.
 
 use anyhow::Context;
 use serde::Serialize;

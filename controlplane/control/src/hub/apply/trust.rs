@@ -1,5 +1,5 @@
-//! Nobody attaches a filter whose publisher the mesh does not trust. What was attached before stays written down and does not
-//! run, so that a key can be taken out at any moment.
+//! Nobody attaches a filter whose publisher the mesh does not trust. What was attached before stays written down and
+//! does not run, so that a key can be taken out at any moment.
 
 use weft_policy::lint::{Code, Finding, Severity};
 use weft_policy::plan::{Action, Change, World};

@@ -1,5 +1,6 @@
-//! What becomes of versions that are published: channels come to stand for them, go back, and old versions go. Invariant: a
-//! channel goes up, or back to a version that its filter had before; it never stands for one that was yanked or deleted.
+//! What becomes of versions that are published: channels come to stand for them, go back, and old versions go.
+//! Invariant: a channel goes up, or back to a version that its filter had before; it never stands for one that was
+//! yanked or deleted.
 
 use std::sync::Arc;
 
@@ -109,8 +110,8 @@ impl Hub {
         .await
     }
 
-    /// Deletes a version that no policy runs and no channel stands for; with the last one goes the filter. Its number is never
-    /// given to another binary.
+    /// Deletes a version that no policy runs and no channel stands for; with the last one goes the filter. Its number
+    /// is never given to another binary.
     pub async fn delete_filter_version(
         self: &Arc<Self>,
         actor: impl Into<Actor>,
