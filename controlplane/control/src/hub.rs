@@ -48,8 +48,8 @@ pub use self::bans::{Ban, BanError, EvictError};
 pub use self::everywhere::Silent;
 pub(crate) use self::everywhere::gathered;
 pub(crate) use self::evicted::KeptOut;
+use self::filters::Artifacts;
 pub(crate) use self::filters::{AUTHZ, SYSTEM};
-use self::filters::{Artifacts, Orphans};
 pub use self::filters::{FilterVersion, Moved, Publication, PublishError};
 pub use self::grants::{WithdrawError, Withdrawn};
 pub use self::identity::{Holder, JoinError, NotValid, RenewError, SignedIdentity};
@@ -147,7 +147,6 @@ pub struct Hub {
     /// Counts what was written to the audit log.
     told: watch::Sender<u64>,
     artifacts: Artifacts,
-    orphans: Orphans,
     trials: Trials,
     transitions: transitions::Transitions,
     /// What proxies were told last of the roots to trust; `None` until it is read.
@@ -258,7 +257,6 @@ impl Hub {
             attempts: Arc::default(),
             told: watch::Sender::new(0),
             artifacts: Artifacts::default(),
-            orphans: Orphans::default(),
             trials,
             transitions,
             trust_told: std::sync::Mutex::default(),

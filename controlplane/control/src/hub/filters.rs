@@ -19,7 +19,7 @@ use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE};
 use weft_policy::statement::SignedStatement;
 
 pub use self::channels::Moved;
-pub(super) use self::garbage::Orphans;
+use self::garbage::Orphans;
 use super::apply::PutError;
 use super::trying::{Asked, unless_refused};
 use super::{Actor, ApplyError, Draft, Hub, apply};
@@ -60,9 +60,9 @@ fn is_off(switch: &bool) -> bool {
     !switch
 }
 
-/// Binaries that are being sent.
+/// Binaries that are being sent, and those that nothing names.
 #[derive(Default)]
-pub(super) struct Artifacts(tokio::sync::Mutex<BTreeMap<String, Weak<Vec<u8>>>>);
+pub(super) struct Artifacts(tokio::sync::Mutex<BTreeMap<String, Weak<Vec<u8>>>>, Orphans);
 
 impl Artifacts {
     /// Gives those who ask for a binary this copy of it, as long as its lender keeps it.

@@ -12,7 +12,7 @@ const GRACE: i64 = 3_600;
 
 /// Binaries that nothing names, and since when that is known.
 #[derive(Debug, Default)]
-pub(in crate::hub) struct Orphans(Mutex<BTreeMap<String, i64>>);
+pub(super) struct Orphans(Mutex<BTreeMap<String, i64>>);
 
 impl Orphans {
     /// Takes what nothing names `now`; gives those of it of which that is known for long enough.
@@ -41,7 +41,7 @@ impl Hub {
         }
         let world = self.published().world.clone();
         let found = digests.into_iter().filter(|digest| !world.names_binary(digest)).collect();
-        let over = self.orphans.note(found, now);
+        let over = self.artifacts.1.note(found, now);
         if over.is_empty() {
             return Ok(());
         }
