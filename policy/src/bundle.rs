@@ -24,6 +24,7 @@ use crate::authz;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
+use crate::statement::SignedStatement;
 pub use action::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction, Scheme};
 pub use cors::Cors;
 pub use external::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
@@ -597,6 +598,9 @@ pub struct FilterAttachment {
     /// Raw ed25519 signature over the 32 digest bytes, base64; and the PEM public key it verifies with.
     pub signature: String,
     pub public_key_pem: String,
+    /// What its publisher has signed of it. `None`: the signature over the digest is all that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<SignedStatement>,
     pub direction: Direction,
     pub order: i32,
     pub mode: FilterMode,

@@ -143,6 +143,23 @@ impl Object {
         Some(Self::Service(Service { traffic, ..service.clone() }))
     }
 
+    /// The form of a filter without what its publisher has signed of it, for a proxy that does not read that. `None`: nothing
+    /// of it is.
+    #[must_use]
+    pub fn without_statement(&self) -> Option<Self> {
+        match self {
+            Self::Filter(filter) if filter.statement.is_some() => {
+                Some(Self::Filter(FilterAttachment { statement: None, ..filter.clone() }))
+            }
+            Self::Mesh(_)
+            | Self::Workload(_)
+            | Self::Service(_)
+            | Self::Route(_)
+            | Self::External(_)
+            | Self::Filter(_) => None,
+        }
+    }
+
     /// The form of a service that checks nobody's health and compares no success rates; all else that it prefers stays.
     /// `None`: it asks for neither.
     fn without_health_checks(&self) -> Option<Self> {

@@ -3,6 +3,7 @@
 
 pub mod authz;
 pub mod bundle;
+pub mod component;
 pub mod delta;
 #[cfg(feature = "http")]
 mod host;
@@ -14,6 +15,7 @@ pub mod path;
 #[cfg(feature = "http")]
 pub mod route;
 pub mod scope;
+pub mod statement;
 pub mod text;
 
 #[cfg(feature = "manifest")]
@@ -30,6 +32,8 @@ pub mod plan;
 pub mod registration;
 #[cfg(feature = "manifest")]
 pub mod resource;
+#[cfg(feature = "manifest")]
+pub mod schema;
 
 #[cfg(feature = "wire")]
 pub mod wire;

@@ -88,8 +88,12 @@ pub const REQUEST_MIRROR: &str = "request-mirror";
 /// the service comes without.
 pub const HEALTH_CHECKS: &str = "health-checks";
 
+/// The capability to verify what a publisher has signed of a filter (`FilterAttachment::statement`). Where it lacks, the filter
+/// comes without: its digest and the signature over that are verified as ever.
+pub const FILTER_STATEMENT: &str = "filter-statement";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 20] = [
+pub const CAPABILITIES: [&str; 21] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -110,6 +114,7 @@ pub const CAPABILITIES: [&str; 20] = [
     HEALTH_CHECKS,
     SESSION_PERSISTENCE,
     HEDGING,
+    FILTER_STATEMENT,
 ];
 
 /// A message that can't be meant.

@@ -22,7 +22,10 @@ pub use changes::{
 };
 pub use error::{Detail, ErrorBody, ErrorInner, ObjectRef};
 pub use events::{Event, EventQuery, Events};
-pub use filters::{FilterVersion, FilterVersions, Filters, PublishQuery};
+pub use filters::{
+    FilterMoved, FilterVersion, FilterVersions, Filters, PromoteQuery, PublishQuery, RollbackQuery, VersionQuery,
+    YankQuery,
+};
 pub use objects::{
     Condition, ListQuery, Metadata, ParentStatus, Resource, ResourceList, Status, Unreadable, UnreadableList,
 };

@@ -59,6 +59,9 @@ pub struct Status {
     pub identity: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected: Option<bool>,
+    /// Of a FilterPolicy: the version of its filter that it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_version: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -160,6 +160,15 @@ impl Client {
         self.send(self.request(Method::POST, path), ANSWER_TIMEOUT).await
     }
 
+    /// The same with a query.
+    pub(crate) async fn command_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+    ) -> Result<T, Error> {
+        self.send(self.request(Method::POST, path).query(query), LONG_TIMEOUT).await
+    }
+
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, Error> {
         self.send(self.request(Method::DELETE, path).query(query), ANSWER_TIMEOUT).await
     }

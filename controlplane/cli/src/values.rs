@@ -39,6 +39,13 @@ pub(crate) fn version(text: &str) -> Result<String, String> {
     if numbers.len() != 3 || !all_numbers || text.len() > 64 { Err(wrong()) } else { Ok(text.to_owned()) }
 }
 
+/// `NAME@VERSION` of a filter.
+pub(crate) fn versioned(text: &str) -> Result<(String, String), String> {
+    let (filter, number) =
+        text.split_once('@').ok_or_else(|| format!("{text:?}: NAME@VERSION is expected, such as mine@1.0.0"))?;
+    Ok((name(filter)?, version(number)?))
+}
+
 /// `NS/NAME`.
 pub(crate) fn namespaced(text: &str) -> Result<(String, String), String> {
     let (namespace, account) = text
@@ -140,6 +147,8 @@ mod tests {
         for wrong in ["1.0", "v1.0.0", "01.0.0", "1.0.x", ""] {
             assert!(version(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(versioned("mine@1.0.0").unwrap(), ("mine".to_owned(), "1.0.0".to_owned()));
+        assert!(versioned("mine").unwrap_err().contains("NAME@VERSION") && versioned("mine@1").is_err());
     }
 
     #[test]

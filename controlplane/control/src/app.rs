@@ -400,6 +400,7 @@ async fn tidy(hub: &Arc<Hub>) {
         ("expired tokens", hub.sweep_tokens().await),
         ("certificates that are over", hub.sweep_issued().await),
         ("claims to names that are over", hub.sweep_names().await),
+        ("the binaries of filters", hub.sweep_binaries(crate::now_unix()).await),
         ("the store's age", hub.keep_age().await),
         ("the store's history", hub.tidy_store().await),
     ];

@@ -1,6 +1,6 @@
-//! The filters that ship with Weft, published at the first start from files beside the executable. Later versions are
-//! published like everybody else's: a restart never changes what a filter is. Only `authz` is the control plane's own:
-//! nobody else publishes it, it comes with each release, and what of it is lost or damaged is put right again.
+//! The filters that ship with Weft, published from files beside the executable: each release brings its own versions, which
+//! `stable` stands for from then on, unless an operator has put another version there. A restart changes nothing. Only `authz` is
+//! the control plane's own: nobody else publishes it, and what of it is lost or damaged is put right again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,20 +13,23 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use sha2::{Digest as _, Sha256};
 use weft_policy::bundle::ObjectName;
 use weft_policy::resource::ROOT_NAMESPACE;
+use weft_policy::resource::filter::STABLE;
 
 use crate::artifact::Artifact;
 use crate::ca::write_private;
-use crate::hub::{AUTHZ, FilterVersion, Hub, Publication, SYSTEM};
+use crate::hub::{AUTHZ, ApplyError, FilterVersion, Hub, Publication, PublishError, SYSTEM};
 
 const NAMES: [&str; 3] = ["authz", "fault", "ratelimit"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Publishes those of the shipped filters that were never published here, and the `authz` of this release.
+/// Publishes the shipped filters in the versions of this release, as far as they are not published here yet.
 pub async fn publish(hub: &Arc<Hub>) -> anyhow::Result<()> {
-    let known = hub.filter_versions().await?;
-    let is_known =
-        |version: &FilterVersion, name: &str| version.name == name && (name != AUTHZ || version.version == VERSION);
-    for name in NAMES.into_iter().filter(|name| !known.iter().any(|version| is_known(version, name))) {
+    let known = hub.filter_records().await?;
+    for name in NAMES {
+        let of_name: Vec<_> = known.iter().filter(|record| record.name == name).collect();
+        if of_name.iter().any(|record| record.version == VERSION) {
+            continue;
+        }
         let Some(path) = shipped(hub, name) else {
             let configured = &hub.config().builtin_filters;
             anyhow::ensure!(configured.is_none(), "builtin_filters: {name}.wasm is not in {configured:?}");
@@ -36,17 +39,46 @@ pub async fn publish(hub: &Arc<Hub>) -> anyhow::Result<()> {
             );
             continue;
         };
-        publish_one(hub, name, &path, false).await?;
+        publish_one(hub, name, &path, takes_over(hub, name, &of_name)).await?;
     }
     keep_authz(hub).await
 }
 
-async fn publish_one(hub: &Arc<Hub>, name: &str, path: &Path, make_current: bool) -> anyhow::Result<()> {
-    let (name, version, artifact) = (name.to_owned(), VERSION.to_owned(), load(hub, path)?);
-    let accept_new_key = name == AUTHZ;
-    let publication = Publication { name, version, artifact, accept_new_key, make_current };
-    hub.publish_filter(SYSTEM, publication).await.with_context(|| format!("shipped filter {}", path.display()))?;
-    Ok(())
+/// Whether `stable` is to stand for the version of this release: it stands for an older one that shipped as well. What an
+/// operator has published there stays, and so does what a newer control plane has brought.
+fn takes_over(hub: &Hub, name: &str, known: &[&FilterVersion]) -> bool {
+    let filter = ObjectName::new(ROOT_NAMESPACE, name);
+    let Some(current) = hub.published().world.filter(&filter).map(|filter| filter.spec.version.clone()) else {
+        return true;
+    };
+    let number = |text: &str| semver::Version::parse(text).ok();
+    let is_shipped = known.iter().any(|record| record.version == current && record.published_by == SYSTEM);
+    is_shipped && number(&current) < number(VERSION)
+}
+
+async fn publish_one(hub: &Arc<Hub>, name: &str, path: &Path, into_stable: bool) -> anyhow::Result<()> {
+    let publication =
+        |into_stable| Ok::<_, anyhow::Error>(shipped_publication(name, VERSION, load(hub, path)?, into_stable));
+    let mut published = hub.publish_filter(SYSTEM, publication(into_stable)?).await;
+    // An upgrade does not fail for what a policy says; the version that takes it goes on.
+    if let Err(PublishError::Unsound(ApplyError::Unsound(_))) = &published {
+        let reason = published.as_ref().err().map(ToString::to_string);
+        tracing::error!(
+            filter = name,
+            version = VERSION,
+            reason,
+            "policies can't run the shipped version: it is not in stable"
+        );
+        published = hub.publish_filter(SYSTEM, publication(false)?).await;
+    }
+    published.map(drop).with_context(|| format!("shipped filter {}", path.display()))
+}
+
+fn shipped_publication(name: &str, version: &str, artifact: Artifact, into_stable: bool) -> Publication {
+    let (name, version) = (name.to_owned(), version.to_owned());
+    let channel = into_stable.then(|| STABLE.to_owned());
+    // Each control plane signs what comes without a signature with a key of its own, and so may the next release.
+    Publication { name, version, artifact, statement: None, accept_new_key: true, channel, dry_run: false }
 }
 
 /// Puts `authz` right where its object, a record or its binary is lost or damaged: from the newest version that is
@@ -66,8 +98,7 @@ pub async fn keep_authz(hub: &Arc<Hub>) -> anyhow::Result<()> {
             return Ok(());
         }
         tracing::error!(version = version.version, "the filter authz was lost or damaged: it is put right");
-        let (name, version) = (AUTHZ.to_owned(), version.version.clone());
-        let publication = Publication { name, version, artifact, accept_new_key: true, make_current: true };
+        let publication = shipped_publication(AUTHZ, &version.version, artifact, true);
         hub.publish_filter(SYSTEM, publication).await.context("authz")?;
         return Ok(());
     }

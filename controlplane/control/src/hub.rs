@@ -50,7 +50,7 @@ pub(crate) use self::everywhere::gathered;
 pub(crate) use self::evicted::KeptOut;
 use self::filters::Artifacts;
 pub(crate) use self::filters::{AUTHZ, SYSTEM};
-pub use self::filters::{FilterVersion, Publication, PublishError};
+pub use self::filters::{FilterVersion, Moved, Publication, PublishError};
 pub use self::grants::{WithdrawError, Withdrawn};
 pub use self::identity::{Holder, JoinError, NotValid, RenewError, SignedIdentity};
 pub use self::lead::{AcceptError, Doubt, Lead};

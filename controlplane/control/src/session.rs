@@ -585,6 +585,7 @@ fn note_unanswered(hub: &Hub, seat: &Seat, left: usize) {
 /// depends on one of the latter is closed: a service's routes where one of them is withheld or can't be read (where that is one of
 /// bytes, the service), and the workloads of a filter that the proxy has no version of, on the side that the filter judges.
 fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldSet>, Withheld) {
+    let target = &if has.contains(wire::FILTER_STATEMENT) { target.clone() } else { target.without_statements() };
     let (mut withheld, mut plain) = (Withheld::new(), BTreeMap::new());
     for told in target.iter() {
         let lacking = lacks(&told.envelope, has);

@@ -279,6 +279,9 @@ pub enum Write {
         digest: String,
         bytes: Vec<u8>,
     },
+    DeleteArtifact {
+        digest: String,
+    },
     PutFilterVersion {
         key: String,
         json: String,
@@ -487,6 +490,12 @@ impl Store {
         self.all(TOKENS)
     }
 
+    /// The digests of all binaries.
+    pub fn artifacts(&self) -> Result<Vec<String>, StoreError> {
+        let rows = self.rows_in(Range { keys_only: true, ..Range::all(ARTIFACTS) })?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
+    }
+
     pub fn artifact(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let digest = digest.to_owned();
         let found = self.rows.wait(move |rows| Box::pin(async move { rows.blob(ARTIFACTS, &digest).await }))?;
@@ -622,6 +631,7 @@ impl Encoded {
             Write::PutArtifact { digest, bytes } => {
                 Self::Row(weft_store::Write::PutBlob { table: ARTIFACTS, key: digest, value: bytes.into() })
             }
+            Write::DeleteArtifact { digest } => delete(ARTIFACTS, digest),
             Write::PutFilterVersion { key, json } => put(FILTER_VERSIONS, key, json),
             Write::Claim { key, record: Some(record) } => put(CLAIMS, key, write_record(&record)?),
             Write::Claim { key, record: None } => delete(CLAIMS, key),

@@ -64,6 +64,17 @@ impl ToldSet {
     pub fn remove(&mut self, key: &Key) {
         self.0.remove(key);
     }
+
+    /// The set without the statements of filters, for a proxy that reads none: it misses nothing of what filters do.
+    pub fn without_statements(self: &Arc<Self>) -> Arc<Self> {
+        let plain: Vec<_> = self.iter().filter_map(|told| told.object.without_statement()).collect();
+        if plain.is_empty() {
+            return self.clone();
+        }
+        let mut set = Self::clone(self);
+        plain.into_iter().for_each(|form| set.put(Arc::new(Told::of(form))));
+        Arc::new(set)
+    }
 }
 
 impl FromIterator<Arc<Told>> for ToldSet {

@@ -128,11 +128,14 @@ impl Inner {
 fn question(attachment: &FilterAttachment) -> Question {
     let FilterAttachment { digest, config, capabilities, limits, authorization, signature, public_key_pem, .. } =
         attachment;
+    let FilterAttachment { filter, version, statement, .. } = attachment;
     let mut hash = Sha256::new();
     let memory = limits.memory_bytes.to_string();
     let authorization = authorization.to_string();
-    let parts = [digest, &config.0, &memory, &authorization, signature, public_key_pem];
-    for part in parts.into_iter().chain(capabilities) {
+    let (text, signed) = statement.as_ref().map_or(("", ""), |it| (it.text.as_str(), it.signature.as_str()));
+    let parts = [digest, &config.0, &memory, &authorization, signature, public_key_pem, filter, version];
+    let parts = parts.into_iter().map(String::as_str).chain([text, signed]);
+    for part in parts.chain(capabilities.iter().map(String::as_str)) {
         hash.update(part.len().to_be_bytes());
         hash.update(part);
     }

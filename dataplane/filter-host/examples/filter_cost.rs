@@ -64,6 +64,7 @@ fn measure(host: &Host, chain: &Chain) -> u128 {
         principal: Some("spiffe://cluster.local/ns/web/sa/front"),
         source: None,
         destination_port: 80,
+        statement: None,
         direction: Direction::Inbound,
     };
     for _ in 0..ROUNDS {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use weft_policy::component;
 
 use crate::bucket::{BucketLimits, BucketRegistry};
 use crate::cache::Cache;
@@ -20,7 +21,7 @@ use crate::stats::{FilterStats, HostStats};
 pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
 const STACK_BYTES: usize = 512 << 10;
 /// Most core instances that one component may consist of: its own module and the shims around it.
-const CORE_INSTANCES: u32 = 8;
+const CORE_INSTANCES: u32 = component::MAX_CORE_INSTANCES;
 const TABLES: u32 = 4;
 
 /// Bounds and places of a host.
@@ -212,7 +213,7 @@ fn engine(config: &HostConfig) -> wasmtime::Result<Engine> {
         .total_memories(config.max_instances)
         .total_tables(config.max_instances.saturating_mul(TABLES))
         .max_core_instances_per_component(CORE_INSTANCES)
-        .max_memories_per_component(1)
+        .max_memories_per_component(component::MAX_MEMORIES)
         .max_tables_per_component(TABLES)
         .max_memory_size(config.max_memory_bytes)
         .table_elements(10_000)

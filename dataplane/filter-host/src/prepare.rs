@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use wasmtime::component::{Component, Linker};
+use weft_policy::component;
 
 use crate::bindings::FilterPre;
 use crate::bindings::weft::filter::types::{self, Wants};
@@ -94,6 +95,9 @@ impl Prepared {
     pub(crate) fn new(host: &Arc<Inner>, spec: &FilterSpec, wasm: &[u8]) -> Result<Self, PrepareError> {
         let name = || spec.name.clone();
         verify(spec, wasm).map_err(|source| PrepareError::Verify { name: name(), source })?;
+        // The judgement that the publisher and the control plane have heard, before anything is compiled.
+        component::inspect(wasm)
+            .map_err(|fault| PrepareError::WrongWorld { name: name(), reason: fault.to_string() })?;
         for capability in &spec.capabilities {
             let always = ["log", "metrics"].contains(&capability.as_str());
             if !always && !guest::IMPORTS.iter().any(|(_, known)| *known == Some(capability)) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use weft_policy::bundle::{Direction, FilterAttachment, FilterMode, OnFailure};
+use weft_policy::statement::SignedStatement;
 
 /// sha256 of a filter binary, written `sha256:` and 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +74,8 @@ pub struct FilterSpec {
     /// Raw ed25519 signature over the digest's 32 bytes.
     pub signature: Vec<u8>,
     pub public_key_pem: String,
+    /// What the publisher has signed of it; where there is none, the signature over the digest counts.
+    pub statement: Option<SignedStatement>,
     pub direction: Direction,
     /// JSON handed to the filter.
     pub config_json: String,
@@ -109,6 +112,7 @@ impl TryFrom<&FilterAttachment> for FilterSpec {
             digest: attachment.digest.parse()?,
             signature,
             public_key_pem: attachment.public_key_pem.clone(),
+            statement: attachment.statement.clone(),
             direction: attachment.direction,
             config_json: attachment.config.0.clone(),
             on_failure: attachment.on_failure,

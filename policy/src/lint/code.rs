@@ -416,9 +416,9 @@ codes! {
         cure: "Correct the name, or `weft filter publish` it first.",
         example: "{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop},
  spec: {filter: {name: ratelimt}}}";
-    FilterVersion = 402, Error, world, "another version is published",
-        means: "The policy names a version of the Filter that is not the published one.",
-        cure: "Publish it, or leave `version` out.",
+    FilterVersion = 402, Error, world, "no such version is published",
+        means: "The policy names a version of the Filter that was never published, or a range or a channel in which there is none.",
+        cure: "Publish it, promote one to the channel, or leave `version` out.",
         example: "{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop},
  spec: {filter: {name: ratelimit, version: 9.0.0}, capabilities: [token-bucket]}}";
     NotGranted = 403, Error, world, "capability is not granted",
@@ -464,6 +464,25 @@ codes! {
         means: "The control plane could not try the filter with its configuration, which says nothing of it.",
         cure: "Nothing, or look at what the message says of the control plane's machine.",
         example: "";
+    FilterYanked = 411, Warning, world, "version that was yanked",
+        means: "The policy names this very version of a Filter, which was yanked since: it still runs, and nobody else takes it up.",
+        cure: "Name another version, a range or a channel.",
+        example: "";
+    PublisherDistrusted = 412, Warning, world, "publisher is not trusted",
+        means: "The Filter is signed with a key that is none of the Mesh's `filterPublishers`: it does not run. With `onFailure: Deny` \
+                everything that it would judge is refused, with `onFailure: Allow` nothing is judged. A FilterPolicy that is \
+                applied is refused with this.",
+        cure: "Take a version of a trusted publisher, or put the key into `filterPublishers`.",
+        example: "";
+    ConfigUnfit = 413, Error, world, "configuration does not fit the filter's schema",
+        means: "The Filter carries a JSON Schema of its configuration, and the policy's `config` does not fit it.",
+        cure: "The message says what is expected at this key.",
+        example: "{apiVersion: weft.dev/v1alpha1, kind: Filter, metadata: {name: teapot, namespace: weft-system},
+ spec: {version: 1.0.0, digest: 'sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc',
+  signature: c2ln, publicKey: PEM, size: 10, abi: 'weft:filter@0.1.0', configSchema: {properties: {status: {type: integer}}}}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop},
+ spec: {filter: {name: teapot}, config: {status: hot}}}";
 
     TemplateMissing = 501, Error, world, "template does not exist",
         means: "The TrafficPolicy has settings from a PolicyTemplate that does not exist. Whoever deletes one that is used is \

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lens::{Lens, key_of};
 use super::{Code, Report};
-use crate::bundle::ObjectName;
+use crate::bundle::{FILTER_CONTRACT, ObjectName, OnFailure, contract_of};
 use crate::resource::filter::PolicyMode;
-use crate::resource::{AccessPolicySpec, FilterPolicySpec, Kind, Object, ROOT_NAMESPACE};
+use crate::resource::{AccessPolicySpec, FilterPolicySpec, FilterSpec, Kind, Object, ROOT_NAMESPACE};
+use crate::schema;
 
 /// Filters that every mesh has, used or not.
 const SHIPPED: [&str; 3] = ["authz", "fault", "ratelimit"];
@@ -49,15 +50,50 @@ fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Rep
     let Some(filter) = lens.world.filter(&name) else {
         return report.tell(Code::FilterMissing, &object, "spec.filter.name", lens.no_filter(&name));
     };
-    let wanted_version = policy.spec.filter.version.as_deref();
-    let pinned = lens.world.filter_version(&name, wanted_version);
-    if let (None, Some(version)) = (pinned, wanted_version) {
-        let message = format!("Filter {name} is published as {}, not as {version}", filter.spec.version);
-        report.tell(Code::FilterVersion, &object, "spec.filter.version", message);
+    let reference = &policy.spec.filter;
+    let found = lens.world.resolve(reference);
+    if let (None, Ok(wanted)) = (found, reference.wanted()) {
+        let known = lens.world.releases(&name).map(|release| release.spec.version.as_str());
+        let mut known: Vec<&str> = known.chain([filter.spec.version.as_str()]).collect();
+        known.sort_by_key(|version| semver::Version::parse(version).ok());
+        known.dedup();
+        let message = format!("Filter {name} is published as {}, not as {wanted}", known.join(", "));
+        let key = if reference.version.is_some() { "spec.filter.version" } else { "spec.filter.channel" };
+        report.tell(Code::FilterVersion, &object, key, message);
     }
+    let spec = found.unwrap_or(&filter.spec);
+    granted(policy, spec, report);
+    if lens.world.is_yanked(&name, &spec.version) {
+        let message =
+            format!("{name} {} was yanked: it runs where it is named, and nobody else takes it up", spec.version);
+        report.tell(Code::FilterYanked, &object, "spec.filter.version", message);
+    }
+    if let Some(why) = lens.world.distrusts(&name, spec).filter(|_| policy.spec.mode != PolicyMode::Off) {
+        let outcome = match (policy.spec.mode, policy.spec.on_failure) {
+            (PolicyMode::Enforce, OnFailure::Deny) => "what it would judge is refused (onFailure: Deny)",
+            (PolicyMode::Enforce | PolicyMode::Audit | PolicyMode::Off, _) => "it does not run",
+        };
+        report.tell(Code::PublisherDistrusted, &object, "spec.filter", format!("{why}: {outcome}"));
+    }
+    for fault in spec.config_schema.iter().flat_map(|known| schema::check(known, &policy.spec.config)) {
+        let key = match fault.at.as_str() {
+            "" => "spec.config".to_owned(),
+            at if at.starts_with('[') => format!("spec.config{at}"),
+            at => format!("spec.config.{at}"),
+        };
+        report.tell(Code::ConfigUnfit, &object, key, fault.message);
+    }
+}
+
+/// What a policy grants beside what its filter asks for.
+fn granted(policy: &Object<FilterPolicySpec>, spec: &FilterSpec, report: &mut Report) {
+    let (object, name) = (key_of(Kind::FilterPolicy, &policy.metadata), filter_of(policy));
     let is_given = |name: &str| matches!(name, "log" | "metrics");
-    let (granted, wanted) = (&policy.spec.capabilities, &pinned.unwrap_or(&filter.spec).capabilities);
-    for missing in wanted.iter().filter(|wanted| !granted.contains(wanted) && !is_given(wanted)) {
+    let (granted, wanted) = (&policy.spec.capabilities, &spec.capabilities);
+    // Of the first contract each import needs its grant; later ones answer a call that has none.
+    let needs_all = contract_of(&spec.abi) == FILTER_CONTRACT;
+    let missing = wanted.iter().filter(|wanted| needs_all && !granted.contains(wanted) && !is_given(wanted));
+    for missing in missing {
         let message = format!("Filter {name} needs the capability {missing}, which is not granted");
         report.tell(Code::NotGranted, &object, "spec.capabilities", message);
     }

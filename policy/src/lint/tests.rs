@@ -97,6 +97,8 @@ fn every_example_shows_its_code_and_nothing_is_found_beside_them() {
         Code::NeverPublished,
         Code::PolicyRefused,
         Code::PolicyUntried,
+        Code::FilterYanked,
+        Code::PublisherDistrusted,
     ];
     assert!(CODES.len() >= 25);
     for about in CODES {

@@ -76,6 +76,8 @@ impl Affected {
         match key.kind {
             Kind::Mesh => {
                 self.mesh = true;
+                // It says whose filters run.
+                self.filters = true;
                 self.note_mesh_wide();
             }
             Kind::Namespace => _ = self.namespaces.insert(key.name.clone()),

@@ -379,6 +379,10 @@ fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<F
     };
     let filter_name = ObjectName::new(spec.filter.namespace.clone(), spec.filter.name.clone());
     let name = policy.name().to_string();
+    let found = world.resolve(&spec.filter);
+    if found.is_some_and(|found| world.distrusts(&filter_name, found).is_some()) {
+        return in_place_of_distrusted(world, policy, name);
+    }
     Some(FilterAttachment {
         direction: spec.direction,
         order: spec.order,
@@ -387,14 +391,38 @@ fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<F
         config: Json(spec.config.to_string()),
         capabilities: spec.capabilities.clone(),
         limits: FilterLimits { memory_bytes: spec.limits.memory_bytes, call_timeout_ms: spec.limits.call_timeout_ms },
-        ..published(world, &name, &filter_name, spec.filter.version.as_deref())
+        ..published(world, &name, &filter_name, found)
+    })
+}
+
+/// The end of a policy's name in the reason of its refusals.
+const DISTRUSTED: &str = ".publisher-not-trusted";
+
+/// What runs instead of a filter whose publisher the mesh does not trust (any more): nothing where requests may do without it,
+/// else a filter that every proxy has and that refuses them all. It takes the place of the other at once, also in proxies that
+/// know of no publishers.
+fn in_place_of_distrusted(world: &World, policy: &Object<FilterPolicySpec>, name: String) -> Option<FilterAttachment> {
+    let spec = &policy.spec;
+    if spec.mode != PolicyMode::Enforce || spec.on_failure == OnFailure::Allow {
+        return None;
+    }
+    let closed = authz::Policy { name: name.clone() + DISTRUSTED, action: authz::Action::Deny, rules: Vec::new() };
+    let config = authz::Config { trust_domain: world.trust_domain.to_string(), policies: vec![closed] };
+    let authz = authz_name();
+    Some(FilterAttachment {
+        direction: spec.direction,
+        order: spec.order,
+        config: Json(serde_json::to_string(&config).expect("a config has string keys only")),
+        ..published(world, &name, &authz, world.filter(&authz).map(|filter| &filter.spec))
     })
 }
 
 /// The part of an attachment that follows from the published filter.
-fn published(world: &World, name: &str, filter_name: &ObjectName, version: Option<&str>) -> FilterAttachment {
-    let spec = world.filter_version(filter_name, version);
+fn published(world: &World, name: &str, filter_name: &ObjectName, spec: Option<&FilterSpec>) -> FilterAttachment {
     let text = |field: fn(&FilterSpec) -> &String| spec.map(field).cloned().unwrap_or_default();
+    // Signed is what was published; another Filter of the same number is not.
+    let release =
+        spec.and_then(|spec| world.release(filter_name, &spec.version).filter(|it| it.spec.digest == spec.digest));
     FilterAttachment {
         name: name.to_owned(),
         filter: filter_name.name.clone(),
@@ -402,6 +430,7 @@ fn published(world: &World, name: &str, filter_name: &ObjectName, version: Optio
         digest: spec.map_or_else(|| NO_DIGEST.to_owned(), |spec| spec.digest.clone()),
         signature: text(|spec| &spec.signature),
         public_key_pem: text(|spec| &spec.public_key),
+        statement: release.and_then(|release| release.statement.clone()),
         direction: Direction::Inbound,
         order: i32::MAX,
         mode: FilterMode::Enforce,
@@ -413,6 +442,10 @@ fn published(world: &World, name: &str, filter_name: &ObjectName, version: Optio
         workloads: Vec::new(),
         contract: spec.map_or_else(|| FILTER_CONTRACT.to_owned(), |spec| contract_of(&spec.abi)),
     }
+}
+
+fn authz_name() -> ObjectName {
+    ObjectName::new(ROOT_NAMESPACE, "authz")
 }
 
 /// The access policies that hold for a workload, as its authz filter reads them. Without any there is no filter:
@@ -434,14 +467,15 @@ fn attach_access(world: &World, workloads: &[&Object<WorkloadSpec>]) -> Vec<(Str
             None => sets.push((config, vec![workload.name()])),
         }
     }
-    let filter_name = ObjectName::new(ROOT_NAMESPACE, "authz");
+    let filter_name = authz_name();
+    let spec = world.filter(&filter_name).map(|filter| &filter.spec);
     let attach = |(index, (config, held)): (usize, (authz::Config, Vec<ObjectName>))| {
         let name = if index == 0 { AUTHZ_ATTACHMENT.to_owned() } else { format!("{AUTHZ_ATTACHMENT}#{index}") };
         let attachment = FilterAttachment {
             authorization: true,
             config: Json(serde_json::to_string(&config).expect("a config has string keys only")),
             workloads: narrowed(held, workloads.len()).unwrap_or_default(),
-            ..published(world, &name, &filter_name, None)
+            ..published(world, &name, &filter_name, spec)
         };
         (name, attachment)
     };

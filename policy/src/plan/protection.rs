@@ -7,13 +7,15 @@ use serde::Serialize;
 
 use super::World;
 use super::assemble::protocol_of;
+use super::release::resolved;
 use super::route_status::Condition;
 use super::select::{holds_for, is_missing};
 use crate::authz::{Action, Conditions};
 use crate::bundle::{Direction, ObjectName, Protocol};
 use crate::resource::filter::PolicyMode;
 use crate::resource::{
-    Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, TargetKind, TargetRef, WorkloadSpec,
+    FilterPolicySpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, Spec, TargetKind, TargetRef,
+    WorkloadSpec,
 };
 
 /// A workload that a policy would hold for no longer, though nobody changed the policy so.
@@ -213,7 +215,7 @@ pub(super) fn named(policy: &Metadata, target: &TargetRef) -> String {
     }
 }
 
-/// Tells whether a policy holds for its targets.
+/// Tells whether a policy holds for its targets, and of a FilterPolicy which version of its filter that is.
 pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Condition> {
     let key = ObjectKey::new(kind, &metadata.namespace, &metadata.name);
     let targets = match world.get(&key).map(|entry| &entry.resource) {
@@ -232,5 +234,7 @@ pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Cond
             key: format!("spec.targetRefs[{index}]"),
         },
     };
-    vec![condition]
+    let filter = world.get(&key).and_then(|entry| FilterPolicySpec::of(&entry.resource));
+    let resolved = filter.map(|policy| resolved(world, policy));
+    std::iter::once(condition).chain(resolved).collect()
 }

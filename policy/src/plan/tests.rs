@@ -5,6 +5,7 @@ mod external;
 mod grants;
 mod grpc;
 mod protection;
+mod releases;
 mod scope;
 pub(crate) mod shared;
 mod spread;

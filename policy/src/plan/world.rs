@@ -9,7 +9,7 @@ use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use super::index::Index;
-use super::{Action, Owned, Owner, ProxyKey};
+use super::{Action, Owned, Owner, ProxyKey, Release};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
@@ -70,8 +70,8 @@ pub struct World {
     objects: Objects,
     /// Objects that exist and can't be read: what restricts by them fails closed.
     unreadable: Arc<BTreeSet<ObjectKey>>,
-    /// Every version of each filter of the root namespace that was ever published, for policies that name one.
-    versions: Arc<BTreeMap<(String, String), FilterSpec>>,
+    /// The published versions of each filter of the root namespace.
+    versions: Arc<BTreeMap<(String, String), Release>>,
     /// Follows each change of an object.
     index: Index,
 }
@@ -264,27 +264,40 @@ impl World {
         self.named(name)
     }
 
-    /// A version of a filter: the one that is asked for, or the one that the `Filter` stands for now.
-    pub fn filter_version(&self, name: &ObjectName, version: Option<&str>) -> Option<&FilterSpec> {
-        let current = self.filter(name).map(|filter| &filter.spec);
-        match version {
-            Some(version) if current.is_none_or(|current| current.version != version) => {
-                self.published_version(name, version)
-            }
-            Some(_) | None => current,
-        }
-    }
-
     /// A filter's version as it was published.
     pub fn published_version(&self, name: &ObjectName, version: &str) -> Option<&FilterSpec> {
+        self.release(name, version).map(|release| &release.spec)
+    }
+
+    /// The same with all that is known of it.
+    pub fn release(&self, name: &ObjectName, version: &str) -> Option<&Release> {
         let published = || self.versions.get(&(name.name.clone(), version.to_owned()));
         (name.namespace == ROOT_NAMESPACE).then(published).flatten()
     }
 
-    /// Notes a version of a filter of the root namespace that was published.
-    pub fn note_version(&mut self, name: &str, spec: FilterSpec) {
-        let key = (name.to_owned(), spec.version.clone());
-        Arc::make_mut(&mut self.versions).insert(key, spec);
+    /// The published versions of a filter.
+    pub fn releases<'w>(&'w self, name: &ObjectName) -> impl Iterator<Item = &'w Release> + use<'w> {
+        let (is_root, name) = (name.namespace == ROOT_NAMESPACE, name.name.clone());
+        let from = self.versions.range((name.clone(), String::new())..);
+        from.take_while(move |((of, _), _)| is_root && *of == name).map(|(_, release)| release)
+    }
+
+    /// Notes a version of a filter of the root namespace that was published, or what has changed of it.
+    pub fn note_release(&mut self, name: &str, release: Release) {
+        let key = (name.to_owned(), release.spec.version.clone());
+        Arc::make_mut(&mut self.versions).insert(key, release);
+    }
+
+    /// A version of a filter of the root namespace is there no longer.
+    pub fn forget_release(&mut self, name: &str, version: &str) {
+        Arc::make_mut(&mut self.versions).remove(&(name.to_owned(), version.to_owned()));
+    }
+
+    /// True where a version or a Filter names this binary.
+    pub fn names_binary(&self, digest: &str) -> bool {
+        let mut filters = self.all::<FilterSpec>();
+        self.versions.values().any(|release| release.spec.digest == digest)
+            || filters.any(|filter| filter.spec.digest == digest)
     }
 
     /// The mesh's settings: the only one, or the first by name.

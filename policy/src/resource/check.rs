@@ -13,6 +13,7 @@ use super::{
 use crate::bundle::Protocol;
 use crate::identity::{is_label, is_subdomain};
 use crate::manifest::ResourceError;
+use crate::statement::KeyId;
 
 /// Bytes of the name and of the value of a label.
 //= kubernetes-labels#syntax-and-character-set
@@ -136,16 +137,7 @@ fn publishers(keys: &[String]) -> impl Iterator<Item = (String, String)> {
         let message = "is no public key: PEM as `weft filter keygen` writes it into the .pub file is expected";
         (format!("filterPublishers[{index}]"), message.to_owned())
     };
-    keys.iter().enumerate().filter(|(_, key)| !is_public_key(key)).map(told)
-}
-
-/// The PEM of an ed25519 public key: 44 octets of DER (RFC 8410 section 4), which base64 writes with 60 characters.
-fn is_public_key(text: &str) -> bool {
-    let inside = text.trim().strip_prefix("-----BEGIN PUBLIC KEY-----");
-    let Some(inside) = inside.and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----")) else { return false };
-    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
-    let written: Vec<u8> = inside.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    written.len() == 60 && written.into_iter().all(is_base64)
+    keys.iter().enumerate().filter(|(_, key)| KeyId::of_pem(key).is_none()).map(told)
 }
 
 /// A policy for workloads has a form for all of them.

@@ -5,7 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::value::{self, NotYet};
 use super::{ROOT_NAMESPACE, TargetRef};
-use crate::bundle::{Direction, FilterLimits, OnFailure};
+use crate::bundle::{Direction, FilterLimits, ObjectName, OnFailure};
+use crate::identity::is_label;
 
 /// Capabilities that a filter may ask for and a policy may grant; `log` and `metrics` are always there.
 pub const CAPABILITIES: [&str; 3] = ["log", "metrics", "token-bucket"];
@@ -117,9 +118,67 @@ pub struct FilterRef {
     pub name: String,
     #[serde(default = "root", deserialize_with = "value::label")]
     pub namespace: String,
-    /// The version that must be the published one; any where absent.
+    /// `1.2.3` is that version and no other, `^1.2` and `~1.2` the newest of a range that its channel has or had; absent:
+    /// the version that its channel stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// `stable` where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+}
+
+/// The channel of policies that name none.
+pub const STABLE: &str = "stable";
+
+/// Which version of a filter a policy wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    Exact(&'a str),
+    Range(semver::VersionReq, &'a str),
+    Channel(&'a str),
+}
+
+impl FilterRef {
+    /// What it says, read once.
+    ///
+    /// # Errors
+    /// The field that is wrong, and why.
+    pub fn wanted(&self) -> Result<Wanted<'_>, (&'static str, String)> {
+        let channel = self.channel.as_deref().unwrap_or(STABLE);
+        if !is_label(channel) {
+            let message = format!("{channel:?} is not the name of a channel: lower-case letters, digits and '-'");
+            return Err(("channel", message));
+        }
+        let Some(version) = self.version.as_deref() else { return Ok(Wanted::Channel(channel)) };
+        let exact = version.strip_prefix('=').unwrap_or(version).trim();
+        if semver::Version::parse(exact).is_ok() {
+            return match &self.channel {
+                None => Ok(Wanted::Exact(exact)),
+                Some(_) => {
+                    Err(("channel", format!("{exact} is one version, in whatever channel: leave one of them out")))
+                }
+            };
+        }
+        match semver::VersionReq::parse(version) {
+            Ok(range) => Ok(Wanted::Range(range, channel)),
+            Err(_) => Err(("version", format!("{version:?} is neither a version, 1.2.3, nor a range, ^1.2 or ~1.2.3"))),
+        }
+    }
+
+    /// Whether it names a filter, whatever the version.
+    pub fn is_of(&self, filter: &ObjectName) -> bool {
+        (&self.namespace, &self.name) == (&filter.namespace, &filter.name)
+    }
+}
+
+impl std::fmt::Display for Wanted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(version) => f.write_str(version),
+            Self::Range(range, channel) => write!(f, "{range} of channel {channel}"),
+            Self::Channel(channel) => write!(f, "channel {channel}"),
+        }
+    }
 }
 
 fn root() -> String {
@@ -152,6 +211,9 @@ impl FilterPolicySpec {
             if !(least..=most).contains(&value) {
                 wrong.push((format!("limits.{key}"), format!("{value} is out of range: {least} to {most}")));
             }
+        }
+        if let Err((key, message)) = self.filter.wanted() {
+            wrong.push((format!("filter.{key}"), message));
         }
         if self.filter.name == "authz" && self.filter.namespace == ROOT_NAMESPACE {
             let message = "the authz filter is attached by AccessPolicy, not by FilterPolicy".to_owned();

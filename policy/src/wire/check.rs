@@ -366,10 +366,16 @@ fn is_lower(name: &str) -> bool {
     http::HeaderName::from_lowercase(name.as_bytes()).is_ok()
 }
 
+/// Bytes of what a publisher has signed of a filter, with the signature: more than any statement has.
+const MAX_STATEMENT: usize = 2 << 10;
+
 fn filter_is_fit(filter: &FilterAttachment) -> Checked {
     let hex = filter.digest.strip_prefix("sha256:").unwrap_or_default();
     if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return fault("digest", "is not sha256: and 64 hex digits");
+    }
+    if filter.statement.as_ref().is_some_and(|signed| signed.text.len() + signed.signature.len() > MAX_STATEMENT) {
+        return fault("statement", format_args!("has more than {MAX_STATEMENT} bytes"));
     }
     if filter.contract != FILTER_CONTRACT {
         return fault("contract", format_args!("{:?} is none that this version runs", filter.contract));

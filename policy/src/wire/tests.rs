@@ -19,6 +19,7 @@ use crate::bundle::{
 use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;
 use crate::scope::{Ask, Ranges};
+use crate::statement::SignedStatement;
 
 fn name(text: &str) -> ObjectName {
     text.parse().unwrap()
@@ -57,6 +58,7 @@ fn filter() -> FilterAttachment {
         digest: format!("sha256:{}", "ab".repeat(32)),
         signature: "c2ln".to_owned(),
         public_key_pem: "PEM".to_owned(),
+        statement: None,
         direction: Direction::Outbound,
         order: -5,
         mode: FilterMode::Audit,
@@ -274,6 +276,19 @@ fn a_filter_requires_the_contract_of_its_own_component() {
     assert!(refused.reason.contains("it requires wit-0.2"), "{}", refused.reason);
     let lying = v1::Object { requires: Vec::new(), ..newer };
     assert!(receive(vec![lying]).unwrap_err().reason.starts_with("contract: "));
+}
+
+#[test]
+fn a_statement_is_told_to_those_who_verify_it() {
+    let text = "weft filter statement v1".to_owned();
+    let signed =
+        FilterAttachment { statement: Some(SignedStatement { text, signature: "c2ln".to_owned() }), ..filter() };
+    let told = encode(&Object::Filter(signed.clone()));
+    assert_eq!(told.requires, ["wit-0.1", FILTER_STATEMENT]);
+    assert_eq!(receive(vec![told]).unwrap().delta.upserts, [Object::Filter(signed.clone())]);
+    // An older proxy gets what it knows, which is whole in itself.
+    assert_eq!(Object::Filter(signed).without_statement(), Some(Object::Filter(filter())));
+    assert_eq!(Object::Filter(filter()).without_statement(), None);
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! `weft filter`: keys, signing and publishing of filter binaries, and what the control plane holds of them.
+//! `weft filter`: keys, signing and publishing of filter binaries, what the control plane holds of them, and which version of
+//! one a channel stands for.
 
 mod inspect;
 mod keys;
+mod versions;
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,7 @@ use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use weft_api::{FilterVersion, FilterVersions, Filters, PublishQuery};
+use weft_policy::statement::{Statement, signed_bytes};
 
 use super::ListArgs;
 use crate::access::AccessArgs;
@@ -19,7 +22,9 @@ use crate::values;
 
 const EXAMPLE: &str = "Examples:
   weft filter keygen --out publisher.key
-  weft filter publish target/wasm32-unknown-unknown/wasm/mine.wasm --name mine --version 1.0.0 --key publisher.key
+  weft filter publish mine.wasm --name mine --version 1.1.0 --key publisher.key
+  weft filter promote mine@1.1.0 --channel stable
+  weft filter rollback mine
   weft filter list";
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +39,7 @@ enum FilterCommand {
     /// Make an ed25519 key pair: the private key to sign with, the public key beside it (.pub).
     #[command(after_help = "Example:\n  weft filter keygen --out publisher.key")]
     Keygen(KeygenArgs),
-    /// Sign a filter's binary and give it to the control plane, which verifies it again.
+    /// Sign a filter's binary and give it to the control plane as a version beside the others; no policy runs it by that.
     #[command(after_help = "Example:\n  weft filter publish mine.wasm --name mine --version 1.0.0 --key publisher.key")]
     Publish(PublishArgs),
     /// The filters that the control plane holds.
@@ -43,7 +48,19 @@ enum FilterCommand {
     /// One filter with its versions, digests and signers.
     #[command(after_help = "Example:\n  weft filter show authz")]
     Show(ShowArgs),
-    /// Kind, imports and exports of a binary; needs no server.
+    /// Have a channel stand for a version: policies of the channel run it from now on.
+    #[command(after_help = "Example:\n  weft filter promote mine@1.1.0 --channel stable")]
+    Promote(versions::PromoteArgs),
+    /// Have a channel stand for the version before, or an older one that is named.
+    #[command(after_help = "Example:\n  weft filter rollback mine --channel stable")]
+    Rollback(versions::RollbackArgs),
+    /// Have nobody take a version up any more; policies that name this very version keep it.
+    #[command(after_help = "Example:\n  weft filter yank mine@1.1.0")]
+    Yank(versions::YankArgs),
+    /// Delete a version that no policy runs and no channel stands for.
+    #[command(after_help = "Example:\n  weft filter delete mine@1.0.0")]
+    Delete(versions::DeleteArgs),
+    /// Kind, imports and exports of a binary, and whether proxies would run it; needs no server.
     #[command(after_help = "Example:\n  weft filter inspect mine.wasm")]
     Inspect(InspectArgs),
 }
@@ -71,9 +88,15 @@ struct PublishArgs {
     /// Accept another key than the filter's first one (role admin).
     #[arg(long)]
     accept_new_key: bool,
-    /// Let policies that name no version run it, also where a newer version was published: the way back.
-    #[arg(long)]
+    /// Have this channel stand for it at once, where that stands for nothing newer.
+    #[arg(long, value_parser = values::name)]
+    channel: Option<String>,
+    /// As `--channel stable`.
+    #[arg(long, conflicts_with = "channel")]
     make_current: bool,
+    /// Sign it and have the control plane check everything, and publish nothing.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -103,6 +126,10 @@ pub(crate) async fn run(args: FilterArgs) -> Outcome {
         FilterCommand::Publish(args) => publish(args).await,
         FilterCommand::List(args) => list(args).await,
         FilterCommand::Show(args) => show(args).await,
+        FilterCommand::Promote(args) => versions::promote(args).await,
+        FilterCommand::Rollback(args) => versions::roll_back(args).await,
+        FilterCommand::Yank(args) => versions::yank(args).await,
+        FilterCommand::Delete(args) => versions::delete(args).await,
         FilterCommand::Inspect(args) => inspect(&args),
     }
 }
@@ -116,27 +143,41 @@ fn keygen(args: &KeygenArgs) -> Outcome {
 async fn publish(args: PublishArgs) -> Outcome {
     let wasm = binary(&args.file)?;
     let key = keys::read(&args.key)?;
-    inspect::require_component(&wasm).with_context(|| format!("{} can't be published", args.file.display()))?;
+    let unfit = || format!("{} can't be published", args.file.display());
+    let (shape, schema) = inspect::publishable(&wasm).with_context(unfit)?;
     let digest = keys::digest(&wasm);
+    let statement = Statement {
+        name: args.name.clone(),
+        version: args.version.clone(),
+        abi: shape.abi,
+        digest: keys::digest_text(&digest),
+        schema: schema.map(|text| keys::digest_text(&keys::digest(text.as_bytes()))),
+        publisher: keys::id(&key),
+    };
+    let statement = statement.to_string();
     let headers = [
         ("content-type", "application/wasm".to_owned()),
         ("weft-signature", STANDARD.encode(keys::sign(&key, &digest))),
         ("weft-public-key", STANDARD.encode(keys::public_pem(&key)?)),
+        ("weft-statement-signature", STANDARD.encode(keys::sign(&key, &signed_bytes(&statement)))),
+        ("weft-statement", STANDARD.encode(statement)),
     ];
     let query = PublishQuery {
         name: args.name.clone(),
         version: args.version.clone(),
         accept_new_key: args.accept_new_key,
         make_current: args.make_current,
+        channel: args.channel.clone(),
+        dry_run: args.dry_run,
     };
     let answer: Told<FilterVersion> = args.access.client()?.upload("/filters", &query, &headers, wasm).await?;
     let text = output::structured(args.output.format, &answer)?;
     let name = format!("{}@{}", args.name, args.version);
-    output::print(&text.unwrap_or_else(|| format!("{name} published as {}\n", answer.digest)));
-    if !answer.current {
+    let done = if args.dry_run { "could be published" } else { "published" };
+    output::print(&text.unwrap_or_else(|| format!("{name} {done} as {}\n", answer.digest)));
+    if !args.dry_run && !answer.current && answer.channels.is_empty() {
         output::complain(&format!(
-            "a newer version of {} is current: policies run {name} where they name it, or after --make-current",
-            args.name
+            "no channel stands for {name}: policies run it where they name it, or after weft filter promote {name}"
         ));
     }
     Ok(Answer::Yes)
@@ -172,15 +213,24 @@ fn binary(path: &Path) -> anyhow::Result<Vec<u8>> {
 const SHORT_DIGEST: usize = 19;
 
 fn table(answer: &Filters, wide: bool) -> String {
-    let mut table = Table::new(["NAME", "VERSION", "CURRENT", "SIZE", "DIGEST"]);
+    let mut table = Table::new(["NAME", "VERSION", "CHANNELS", "SIZE", "DIGEST"]);
     for filter in &answer.filters {
-        let current = if filter.current { "yes" } else { "no" };
         let size = filter.size_bytes.to_string();
         let digest = cell(&filter.digest);
         let digest = if wide { digest } else { digest.chars().take(SHORT_DIGEST).collect() };
-        table.row([cell(&filter.name), cell(&filter.version), current.to_owned(), size, digest]);
+        table.row([cell(&filter.name), cell(&filter.version), channels(filter), size, digest]);
     }
     if table.is_empty() { "no filter is published\n".to_owned() } else { table.render() }
+}
+
+/// The channels that stand for a version. An older control plane tells of one alone.
+fn channels(filter: &FilterVersion) -> String {
+    match (filter.yanked, filter.channels.is_empty(), filter.current) {
+        (true, ..) => "yanked".to_owned(),
+        (false, false, _) => cell(&filter.channels.join(",")),
+        (false, true, true) => "stable".to_owned(),
+        (false, true, false) => "-".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -188,19 +238,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_current_version_is_marked() {
-        let version = |version: &str, current| FilterVersion {
+    fn what_channels_stand_for_is_shown() {
+        let version = |version: &str, channels: &[&str]| FilterVersion {
             name: "authz".to_owned(),
             version: version.to_owned(),
-            current,
+            channels: channels.iter().map(|channel| (*channel).to_owned()).collect(),
             digest: format!("sha256:{}", "a".repeat(64)),
             ..FilterVersion::default()
         };
-        let answer = Filters { filters: vec![version("0.1.0", false), version("0.2.0", true)] };
+        let yanked = FilterVersion { yanked: true, ..version("0.3.0", &[]) };
+        let of_older = FilterVersion { current: true, ..version("0.4.0", &[]) };
+        let filters = vec![version("0.1.0", &[]), version("0.2.0", &["beta", "stable"]), yanked, of_older];
+        let answer = Filters { filters };
         let text = table(&answer, false);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert!(table(&answer, true).contains(&answer.filters[0].digest));
-        assert!(text.contains("authz  0.1.0    no") && text.contains("authz  0.2.0    yes"), "{text}");
+        for (version, expect) in [("0.1.0", "-"), ("0.2.0", "beta,stable"), ("0.3.0", "yanked"), ("0.4.0", "stable")] {
+            assert!(text.contains(&format!("authz  {version}    {expect}")), "{text}");
+        }
         assert_eq!(table(&Filters::default(), false), "no filter is published\n");
     }
 }

@@ -164,7 +164,7 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("SIZE", |item| text_at(&item.spec, &["size"])),
         ],
         Kind::FilterPolicy => vec![
-            ("FILTER", |item| text_at(&item.spec, &["filter", "name"])),
+            ("FILTER", filter_of),
             ("DIRECTION", |item| text_at(&item.spec, &["direction"])),
             ("MODE", |item| text_at(&item.spec, &["mode"])),
             ("ON-FAILURE", |item| text_at(&item.spec, &["onFailure"])),
@@ -191,6 +191,15 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("TARGETS", targets),
             ("ACCEPTED", |item| condition(item, "Accepted")),
         ],
+    }
+}
+
+/// The filter of a FilterPolicy with the version that it runs, as far as the control plane tells of that.
+fn filter_of(item: &Resource) -> String {
+    let name = text_at(&item.spec, &["filter", "name"]);
+    match item.status.as_ref().and_then(|status| status.filter_version.as_deref()) {
+        Some(version) => format!("{name}@{}", cell(version)),
+        None => name,
     }
 }
 

@@ -290,7 +290,7 @@ fn a_filter_is_signed_and_uploaded() {
     let key = control.folder.path().join("publisher.key");
     assert_eq!(control.run(&["filter", "keygen", "--out", key.to_str().unwrap()]).status, 0);
     let wasm = control.folder.path().join("mine.wasm");
-    std::fs::write(&wasm, b"\0asm\x0d\0\x01\0").unwrap();
+    std::fs::write(&wasm, FILTER).unwrap();
     let arguments = [
         "filter",
         "publish",
@@ -305,12 +305,63 @@ fn a_filter_is_signed_and_uploaded() {
     let ran = control.run(&arguments);
     assert_eq!((ran.status, ran.out.as_str()), (0, "mine@1.0.0 published as sha256:00\n"), "{}", ran.err);
     let seen = &control.seen()[0];
-    assert_eq!((seen.line.as_str(), seen.body.len()), ("POST /api/v1/filters?name=mine&version=1.0.0 HTTP/1.1", 8));
+    assert_eq!(
+        (seen.line.as_str(), seen.body.len()),
+        ("POST /api/v1/filters?name=mine&version=1.0.0 HTTP/1.1", FILTER.len())
+    );
     assert!(seen.header("weft-signature").is_some() && seen.header("weft-public-key").is_some());
+    assert!(seen.header("weft-statement").is_some() && seen.header("weft-statement-signature").is_some());
     std::fs::write(&wasm, b"\0asm\x01\0\0\0").unwrap();
     let ran = control.run(&arguments);
     assert_eq!((ran.status, control.seen().len()), (2, 1));
-    assert!(ran.err.contains("core module"), "{}", ran.err);
+    assert!(ran.err.contains("core WebAssembly module"), "{}", ran.err);
+}
+
+/// The smallest component that is a filter: it exports an empty interface.
+const FILTER: &[u8] =
+    b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\x00\x0b\x25\x01\x00\x1fweft:filter/configuration@0.2.0\x05\x00\x00";
+
+#[test]
+fn a_filter_that_is_published_is_promoted_rolled_back_yanked_and_deleted() {
+    let moved = json!({"name": "mine", "channel": "beta", "from": "1.0.0", "to": "1.1.0"});
+    let version = json!({"name": "mine", "version": "1.0.0", "digest": "sha256:00", "signature": "s", "abi": "0.1.0",
+        "public_key_pem": "k", "capabilities": [], "size_bytes": 8, "published_unix": 0, "published_by": "p",
+        "current": false, "used_by": ["shop/f"]});
+    let control = Control::start(&[
+        ("POST /api/v1/filters/mine/promote", 200, moved.clone()),
+        ("POST /api/v1/filters/mine/rollback", 200, moved),
+        ("POST /api/v1/filters/mine/yank", 200, version.clone()),
+        ("DELETE /api/v1/filters/mine", 200, version),
+    ]);
+    for (arguments, line, out) in [
+        (
+            &["filter", "promote", "mine@1.1.0", "--channel", "beta"][..],
+            "POST /api/v1/filters/mine/promote?version=1.1.0&channel=beta HTTP/1.1",
+            "channel beta of mine stands for 1.1.0, before 1.0.0\n",
+        ),
+        (
+            &["filter", "rollback", "mine", "--to", "1.0.0"][..],
+            "POST /api/v1/filters/mine/rollback?channel=stable&to=1.0.0 HTTP/1.1",
+            "channel beta of mine stands for 1.1.0, before 1.0.0\n",
+        ),
+        (
+            &["filter", "yank", "mine@1.0.0"][..],
+            "POST /api/v1/filters/mine/yank?version=1.0.0 HTTP/1.1",
+            "mine@1.0.0 was yanked\n",
+        ),
+        (
+            &["filter", "delete", "mine@1.0.0"][..],
+            "DELETE /api/v1/filters/mine?version=1.0.0 HTTP/1.1",
+            "mine@1.0.0 deleted\n",
+        ),
+    ] {
+        let ran = control.run(arguments);
+        assert_eq!((ran.status, ran.out.as_str()), (0, out), "{}", ran.err);
+        assert_eq!(control.seen().last().unwrap().line, line);
+        assert_eq!(ran.err.contains("keep it: shop/f"), arguments[1] == "yank", "{}", ran.err);
+    }
+    let ran = control.run(&["filter", "promote", "mine"]);
+    assert!(ran.status != 0 && ran.err.contains("NAME@VERSION"), "{}", ran.err);
 }
 
 /// A deny that never denies, and a route to what is not in the file.

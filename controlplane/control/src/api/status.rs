@@ -9,7 +9,7 @@ use weft_policy::plan::{
     self, Entry, external_status, policy_status, route_status, service_status, template_status, traffic_status,
 };
 use weft_policy::resource::route::ParentRef;
-use weft_policy::resource::{AnyRoute, Kind, ObjectKey, Resource};
+use weft_policy::resource::{AnyRoute, FilterPolicySpec, Kind, ObjectKey, Resource, Spec as _};
 
 use super::Caller;
 use super::objects::timestamp;
@@ -255,7 +255,10 @@ pub(super) fn of(
         }
         Resource::FilterPolicy(_) | Resource::AccessPolicy(_) => {
             let conditions = policy_status(&published.world, key.kind, stored.resource.metadata());
-            Some(Status { conditions: subject.about("", told(&conditions)), ..Status::default() })
+            let runs = FilterPolicySpec::of(&stored.resource);
+            let runs = runs.and_then(|policy| published.world.resolve(&policy.spec.filter));
+            let filter_version = runs.map(|spec| spec.version.clone());
+            Some(Status { conditions: subject.about("", told(&conditions)), filter_version, ..Status::default() })
         }
         Resource::PolicyTemplate(template) => {
             let conditions = template_status(&published.world, template);

@@ -3,11 +3,13 @@
 mod described;
 mod reach;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use weft_policy::wire::v1;
 
 use crate::app::tests::{Control, documents};
-use crate::artifact::tests::{component, sign};
+use crate::artifact::tests::{component, sign, state_of};
 use crate::token::TokenHash;
 
 mod golden;
@@ -30,8 +32,12 @@ async fn token(control: &Control, role: &str) -> String {
 
 async fn publish(control: &Control, token: &str, query: &str, bytes: &[u8], seed: u8) -> (u16, Value) {
     let (signature, key) = sign(bytes, seed);
+    let told = |field: &str| query.split('&').find_map(|pair| pair.strip_prefix(field)?.strip_prefix('='));
+    let stated = state_of(bytes, told("name").unwrap(), told("version").unwrap(), seed);
     let request = control.request("post", &format!("/api/v1/filters?{query}")).bearer_auth(token);
     let request = request.header("content-type", "application/wasm").header("weft-signature", signature);
+    let request = request.header("weft-statement", STANDARD.encode(stated.text));
+    let request = request.header("weft-statement-signature", stated.signature);
     let response = request.header("weft-public-key", key).body(bytes.to_vec()).send().await.unwrap();
     (response.status().as_u16(), response.json().await.unwrap())
 }
@@ -219,9 +225,7 @@ async fn filters_are_published_verified_and_fetched_from_where_one_stopped() {
     let (status, body) = publish(&control, &admin, "name=evil&version=1.0.0", &foreign, 1).await;
     assert!(status == 422 && body["error"]["message"].as_str().unwrap().contains("wasi:sockets"), "{body}");
 
-    let (_, list) = control.call("get", "/api/v1/filters/noop", Value::Null).await;
-    let current: Vec<_> = list["versions"].as_array().unwrap().iter().map(|v| v["current"] == true).collect();
-    assert_eq!(current, [false, true]);
+    assert_eq!(control.call("post", "/api/v1/filters/noop/promote?version=1.1.0", Value::Null).await.0, 200);
     let (_, shown) = control.call("get", "/api/v1/resources/filters/weft-system/noop", Value::Null).await;
     assert_eq!(shown["spec"]["version"], "1.1.0");
 
@@ -257,6 +261,48 @@ async fn filters_are_published_verified_and_fetched_from_where_one_stopped() {
         let request = v1::FetchFilterRequest { digest: digest.to_owned(), offset };
         assert_eq!(client.fetch_filter(request).await.err().unwrap().code(), code);
     }
+}
+
+#[tokio::test]
+async fn versions_are_published_apart_from_what_channels_stand_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let admin = control.admin_token();
+    for (version, import) in [("1.0.0", "weft:filter/log@0.1.0"), ("1.1.0", "weft:filter/metrics@0.1.0")] {
+        let query = format!("name=noop&version={version}");
+        assert_eq!(publish(&control, &admin, &query, &filter(&[import]), 1).await.0, 200);
+    }
+    let (_, list) = control.call("get", "/api/v1/filters/noop", Value::Null).await;
+    let current =
+        |list: &Value| list["versions"].as_array().unwrap().iter().map(|v| v["current"] == true).collect::<Vec<_>>();
+    assert_eq!(current(&list), [true, false], "published alone it changes nothing");
+    let path = "/api/v1/filters/noop/promote?version=1.1.0";
+    let (status, moved) = control.call("post", path, Value::Null).await;
+    assert_eq!((status, moved), (200, json!({"name": "noop", "channel": "stable", "from": "1.0.0", "to": "1.1.0"})));
+    for (path, expect) in [
+        ("promote?version=1.0.0", 409),
+        ("promote?version=9.0.0", 404),
+        ("promote?version=1.1.0&channel=No", 400),
+        ("yank?version=1.1.0", 409),
+        ("rollback?channel=beta", 404),
+    ] {
+        let (status, body) = control.call("post", &format!("/api/v1/filters/noop/{path}"), Value::Null).await;
+        assert_eq!(status, expect, "{path}: {body}");
+    }
+    assert_eq!(control.call("delete", "/api/v1/filters/noop?version=1.1.0", Value::Null).await.0, 409);
+    let (_, list) = control.call("get", "/api/v1/filters/noop", Value::Null).await;
+    assert_eq!(current(&list), [false, true]);
+    assert_eq!(list["versions"][1]["channels"], json!(["stable"]));
+    let bytes = filter(&["weft:filter/log@0.1.0"]);
+    // What was signed as one thing is not posted as another.
+    let request = control.request("post", "/api/v1/filters?name=stamp&version=1.0.0").bearer_auth(&admin);
+    let (signature, key) = sign(&bytes, 1);
+    let stated = state_of(&bytes, "noop", "1.0.0", 1);
+    let request = request.header("weft-signature", signature).header("weft-public-key", key);
+    let request = request.header("weft-statement", STANDARD.encode(stated.text));
+    let request = request.header("weft-statement-signature", stated.signature).body(bytes.clone());
+    let refused: Value = request.send().await.unwrap().json().await.unwrap();
+    assert!(refused["error"]["message"].as_str().unwrap().contains("is about name noop"), "{refused}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod places;
 mod refusal;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,7 +22,9 @@ use weft_policy::manifest::to_yaml;
 use weft_policy::plan::{Action, Change, Entry, Loss, Owned, Owner, ProxyKey, World, losses, selects, text_diff};
 use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
-pub(super) use self::made::{note_grants, put_filter, put_registered, remove_registered, stand_in_aside};
+pub(super) use self::made::{
+    note_grants, note_version, put_filter, put_registered, release, remove_registered, stand_in_aside,
+};
 use self::opens::Opens;
 pub use self::places::Misplaced;
 pub use self::refusal::ApplyError;
@@ -325,6 +328,7 @@ impl Draft {
             changes.push(change);
         }
         bounds::check(self, &before, &changes)?;
+        trust::check(&self.world, &changes)?;
         let near = Near::between(&before, &self.world, changes.iter().map(|change| &change.object));
         let losses = losses(&before, &self.world);
         self.sound(actor, &before, &near).map_err(|error| error.beside(&losses, how))?;
@@ -537,7 +541,7 @@ pub(super) fn load(
     let revision = frozen.revision();
     let mut world = World::new(trust_domain.clone());
     for (_, version) in frozen.filter_versions::<FilterVersion>().read {
-        world.note_version(&version.name, made::filter_spec(&version));
+        note_version(&mut world, &version);
     }
     let rows = frozen.objects::<Record>();
     for (_, record) in rows.read {
@@ -594,7 +598,7 @@ fn object_key(stored: &str) -> Option<ObjectKey> {
 /// Notes a filter version as another control plane stored it.
 pub(super) fn take_version(world: &mut World, record: Option<&str>) -> Option<()> {
     let version = read_record::<FilterVersion>(record?).ok()?;
-    world.note_version(&version.name, made::filter_spec(&version));
+    note_version(world, &version);
     Some(())
 }
 

@@ -389,12 +389,7 @@ async fn what_an_older_release_registered_keeps_its_name_and_place() {
 
 /// The shop with a policy that protects its workload, on a hub that has the filter for it.
 pub(crate) async fn guarded(hub: &Arc<Hub>) -> String {
-    let exports = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
-    let bytes = crate::artifact::tests::component(&["weft:filter/log@0.1.0"], &exports);
-    let (signature, key) = crate::artifact::tests::sign(&bytes, 1);
-    let artifact = crate::artifact::Artifact::verify(bytes, &signature, &key).unwrap();
-    let (name, version) = ("authz".to_owned(), "1.0.0".to_owned());
-    let publication = Publication { name, version, artifact, accept_new_key: false, make_current: false };
+    let publication = crate::artifact::tests::publication("authz", "1.0.0", "weft:filter/log@0.1.0");
     hub.publish_filter(SYSTEM, publication).await.unwrap();
     format!(
         "{SHOP}---\napiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: guard, namespace: shop}}\n\

@@ -450,6 +450,7 @@ fn size(write: &Write) -> usize {
             | Write::DeleteToken(_)
             | Write::DeleteObject { .. }
             | Write::DeleteRow(..)
+            | Write::DeleteArtifact { .. }
             | Write::Claim { .. } => 0,
         }
 }

@@ -16,8 +16,7 @@ mod scope;
 
 use super::*;
 use crate::app::tests::{Control, Proxy, greeting, workload};
-use crate::artifact::tests::artifact;
-use crate::hub::Publication;
+use crate::artifact::tests::publication;
 
 const WEB: &str = "
 apiVersion: v1
@@ -40,9 +39,7 @@ spec: {filter: {name: guard}}
 
 /// A filter, published; in its binary there is nothing to run.
 async fn publish(control: &Control, name: &str) {
-    let artifact = artifact("weft:filter/log@0.1.0");
-    let (name, version) = (name.to_owned(), "1.0.0".to_owned());
-    let publication = Publication { name, version, artifact, accept_new_key: false, make_current: false };
+    let publication = publication(name, "1.0.0", "weft:filter/log@0.1.0");
     control.app.hub.publish_filter("me", publication).await.unwrap();
 }
 

@@ -48,6 +48,7 @@ pub(crate) fn spec(name: &str, wasm: &[u8], config: &str) -> FilterSpec {
         digest,
         signature: key.sign(digest.as_bytes()).to_bytes().to_vec(),
         public_key_pem: key.verifying_key().to_public_key_pem(LineEnding::LF).expect("a key"),
+        statement: None,
         direction: Direction::Inbound,
         config_json: config.to_owned(),
         on_failure: OnFailure::Deny,

@@ -56,6 +56,7 @@ fn attachment(wasm: &[u8], filter: Filter) -> FilterAttachment {
         digest: digest.to_string(),
         signature: base64::engine::general_purpose::STANDARD.encode(key.sign(digest.as_bytes()).to_bytes()),
         public_key_pem: key.verifying_key().to_public_key_pem(LineEnding::LF).expect("a key"),
+        statement: None,
         direction: filter.direction,
         order: 0,
         mode: FilterMode::Enforce,

@@ -1,8 +1,10 @@
-//! Description of a filter binary, read from it without running it.
+//! Description of a filter binary, read from it without running it, and the judgement that control plane and proxies
+//! make as well.
 
-use anyhow::{bail, ensure};
+use anyhow::Context;
 use serde::Serialize;
-use wasmparser::{Encoding, Parser, Payload};
+use weft_policy::component::{self, Shape};
+use weft_policy::schema;
 
 use super::keys;
 
@@ -14,51 +16,57 @@ pub(super) struct Report {
     pub(super) digest: String,
     pub(super) imports: Vec<String>,
     pub(super) exports: Vec<String>,
+    pub(super) core_instances: u32,
+    pub(super) memories: u32,
+    /// It carries a schema of its configuration.
+    pub(super) config_schema: bool,
+    /// Keywords of that schema that nobody checks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) schema_ignores: Vec<String>,
+    /// The contract that it is made for; absent where it is no filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) abi: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) capabilities: Vec<String>,
+    /// Why no proxy would run it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refused: Option<String>,
 }
 
-/// A filter is a component; a core module is what the linker gives before it is made one.
-pub(super) fn require_component(wasm: &[u8]) -> anyhow::Result<()> {
-    ensure!(
-        report(wasm)?.kind == "component",
-        "it is a core module, not a component (`cargo xtask filters` makes components)"
-    );
-    Ok(())
+/// A binary that may be published, with the text of its configuration schema.
+pub(super) fn publishable(wasm: &[u8]) -> anyhow::Result<(Shape, Option<String>)> {
+    let (facts, shape) = component::inspect(wasm)?;
+    if let Some(text) = &facts.schema {
+        schema::parse(text)?;
+    }
+    Ok((shape, facts.schema))
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "sections that say nothing of imports and exports, today's and later ones"
-)]
 pub(super) fn report(wasm: &[u8]) -> anyhow::Result<Report> {
-    if !Parser::is_component(wasm) && !Parser::is_core_wasm(wasm) {
-        bail!("not a WebAssembly binary");
-    }
+    let facts = component::read(wasm).context("it can't be read")?;
     let digest = keys::digest_text(&keys::digest(wasm));
-    let mut report = Report { kind: "module", bytes: wasm.len(), digest, imports: Vec::new(), exports: Vec::new() };
-    let mut depth = 0_u32;
-    for payload in Parser::new(0).parse_all(wasm) {
-        match payload? {
-            Payload::Version { encoding, .. } => {
-                if depth == 0 && encoding == Encoding::Component {
-                    report.kind = "component";
-                }
-                depth += 1;
-            }
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentImportSection(section) if depth == 1 => {
-                for import in section {
-                    report.imports.push(import?.name.name.to_owned());
-                }
-            }
-            Payload::ComponentExportSection(section) if depth == 1 => {
-                for export in section {
-                    report.exports.push(export?.name.name.to_owned());
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(report)
+    let parsed = facts.schema.as_deref().map(schema::parse).transpose();
+    let (refused, shape) = match (component::inspect(wasm), &parsed) {
+        (Err(fault), _) => (Some(fault.to_string()), None),
+        (Ok(_), Err(error)) => (Some(error.to_string()), None),
+        (Ok((_, shape)), Ok(_)) => (None, Some(shape)),
+    };
+    let ignored = parsed.ok().flatten().map(|(_, ignored)| ignored.into_iter().collect());
+    let (abi, capabilities) = shape.map(|shape| (shape.abi, shape.capabilities)).unzip();
+    Ok(Report {
+        kind: if facts.is_component { "component" } else { "module" },
+        bytes: wasm.len(),
+        digest,
+        imports: facts.imports,
+        exports: [facts.functions, facts.interfaces].concat(),
+        core_instances: facts.core_instances,
+        memories: facts.memories,
+        config_schema: facts.schema.is_some(),
+        schema_ignores: ignored.unwrap_or_default(),
+        abi,
+        capabilities: capabilities.unwrap_or_default(),
+        refused,
+    })
 }
 
 #[cfg(test)]
@@ -66,14 +74,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_component_is_told_apart() {
+    fn what_is_no_filter_is_told_apart() {
         let module = b"\0asm\x01\0\0\0";
         assert_eq!(report(module).unwrap().kind, "module");
-        assert!(require_component(module).unwrap_err().to_string().contains("core module"));
+        assert!(publishable(module).unwrap_err().to_string().contains("core WebAssembly module"));
         let component = b"\0asm\x0d\0\x01\0";
-        assert_eq!(report(component).unwrap().kind, "component");
-        require_component(component).unwrap();
-        assert!(report(b"ELF").unwrap_err().to_string().contains("not a WebAssembly binary"));
+        let told = report(component).unwrap();
+        assert_eq!((told.kind, told.abi), ("component", None));
+        assert!(told.refused.unwrap().contains("it is not a filter"));
+        assert!(format!("{:#}", report(b"ELF").unwrap_err()).contains("not a WebAssembly binary"));
         assert!(report(b"\0asm\x01\0\0\0\xff\xff").is_err());
     }
 }

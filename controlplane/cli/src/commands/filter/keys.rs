@@ -1,5 +1,5 @@
-//! Publisher keys and signatures: ed25519 over the sha256 of the binary. The private key is written once, for its owner
-//! alone, and never printed.
+//! Publisher keys and signatures: ed25519 over the sha256 of the binary, and over the statement about it. The private key is
+//! written once, for its owner alone, and never printed.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,6 +10,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, EncodePublicKey};
 use ed25519_dalek::{Signer, SigningKey};
 use sha2::{Digest, Sha256};
+use weft_policy::statement::KeyId;
 
 /// Makes a key pair: PKCS #8 PEM at `path`, the public half beside it.
 pub(super) fn generate(path: &Path) -> anyhow::Result<PathBuf> {
@@ -41,8 +42,12 @@ pub(super) fn digest(wasm: &[u8]) -> [u8; 32] {
     Sha256::digest(wasm).into()
 }
 
-pub(super) fn sign(key: &SigningKey, digest: &[u8; 32]) -> [u8; 64] {
-    key.sign(digest).to_bytes()
+pub(super) fn sign(key: &SigningKey, bytes: &[u8]) -> [u8; 64] {
+    key.sign(bytes).to_bytes()
+}
+
+pub(super) fn id(key: &SigningKey) -> KeyId {
+    KeyId::of(key.verifying_key().as_bytes())
 }
 
 /// `sha256:` and 64 hex digits, as manifests write it.

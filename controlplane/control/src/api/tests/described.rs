@@ -98,7 +98,7 @@ async fn queries_and_bodies_are_taken_as_they_are_described() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 17);
+    assert_eq!(checked, 21);
 }
 
 const WORLD: &str = "

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use weft_policy::bundle::{ObjectName, Protocol, Revision};
-use weft_policy::plan::{Action, Entry, Owner, ProxyKey};
+use weft_policy::plan::{Action, Entry, Owner, ProxyKey, Release, World};
 use weft_policy::registration::{Field, Registration};
 use weft_policy::resource::core::{
     ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PortSpec, REGISTERED_BY, TargetPort, Transport,
@@ -12,12 +12,12 @@ use weft_policy::resource::core::{
 use weft_policy::resource::mesh::WorkloadPortSpec;
 use weft_policy::resource::route::{ParentRef, RuleSpec};
 use weft_policy::resource::{
-    AccessPolicySpec, FilterSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec,
-    TrafficPolicySpec, WorkloadSpec,
+    AccessPolicySpec, FilterSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource,
+    ServiceSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
 use super::super::registration::RegisterError;
-use super::super::{Draft, FilterVersion, PublishError};
+use super::super::{Draft, FilterVersion, SYSTEM};
 use super::PutError;
 use crate::store::{StoreError, Unreadable, Write};
 
@@ -256,31 +256,33 @@ pub(in crate::hub) fn stand_in_aside(unreadable: &Unreadable) -> Option<ObjectKe
     Some(ObjectKey::new(Kind::AccessPolicy, &key.namespace, &name))
 }
 
-/// Points the `Filter` at a published version; where it stands for a newer one only if that is wanted.
-pub(in crate::hub) fn put_filter(
-    draft: &mut Draft,
-    name: &ObjectName,
-    published: &FilterVersion,
-    make_current: bool,
-) -> Result<(), PublishError> {
-    let resource = Resource::Filter(Object { metadata: named(name), spec: filter_spec(published) });
-    let spec = filter_spec(published);
-    if draft.world.published_version(name, &spec.version) != Some(&spec) {
-        // Policies may name it from now on.
-        draft.world.note_version(&published.name, spec);
-        draft.changed = true;
-    }
-    let number = |text: &str| semver::Version::parse(text).ok();
-    let current = draft.world.filter(name).and_then(|filter| number(&filter.spec.version));
-    if !make_current && current > number(&published.version) {
-        return Ok(());
-    }
-    draft.store(&Owner::Applied, resource)?;
-    Ok(())
+/// Has the `Filter` stand for a published version.
+pub(in crate::hub) fn put_filter(draft: &mut Draft, published: &FilterVersion) -> Result<(), PutError> {
+    let name = ObjectName::new(ROOT_NAMESPACE, published.name.clone());
+    let resource = Resource::Filter(Object { metadata: named(&name), spec: release(published).spec });
+    draft.store(&Owner::Applied, resource).map(drop)
 }
 
-pub(super) fn filter_spec(published: &FilterVersion) -> FilterSpec {
-    FilterSpec {
+/// Has the world say what the record of a version says. True where that is news.
+pub(in crate::hub) fn note_version(world: &mut World, record: &FilterVersion) -> bool {
+    let name = ObjectName::new(ROOT_NAMESPACE, record.name.clone());
+    let known = world.release(&name, &record.version);
+    if record.deleted {
+        let was_there = known.is_some();
+        world.forget_release(&record.name, &record.version);
+        return was_there;
+    }
+    let release = release(record);
+    if known == Some(&release) {
+        return false;
+    }
+    world.note_release(&record.name, release);
+    true
+}
+
+/// A version as planners know it.
+pub(in crate::hub) fn release(published: &FilterVersion) -> Release {
+    let spec = FilterSpec {
         version: published.version.clone(),
         digest: published.digest.clone(),
         signature: published.signature.clone(),
@@ -288,7 +290,14 @@ pub(super) fn filter_spec(published: &FilterVersion) -> FilterSpec {
         size: published.size_bytes,
         abi: published.abi.clone(),
         capabilities: published.capabilities.clone(),
-        config_schema: None,
+        config_schema: published.config_schema.clone(),
+    };
+    Release {
+        statement: published.statement.clone(),
+        shipped: published.published_by == SYSTEM,
+        yanked: published.yanked,
+        channels: published.channels.clone(),
+        spec,
     }
 }
 

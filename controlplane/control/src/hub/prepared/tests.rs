@@ -8,9 +8,9 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::resource::{Kind, ObjectKey};
 
 use super::super::tests::{HERE, SHOP, hub_in, proxy_of, registration_of, resources};
-use super::super::{ApplyError, How, Publication};
+use super::super::{ApplyError, How};
 use super::*;
-use crate::artifact::tests::artifact;
+use crate::artifact::tests::publication;
 use crate::token::{Grant, Role};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -123,9 +123,7 @@ async fn an_apply_that_is_refused_waits_for_no_writer() {
 async fn a_large_apply_with_filters_is_computed_beside_the_writer_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
-    let (name, version) = ("guard".to_owned(), "1.0.0".to_owned());
-    let artifact = artifact("weft:filter/log@0.1.0");
-    let publication = Publication { name, version, artifact, accept_new_key: false, make_current: false };
+    let publication = publication("guard", "1.0.0", "weft:filter/log@0.1.0");
     hub.publish_filter("me", publication).await.unwrap();
     let service = |number: usize| {
         format!(

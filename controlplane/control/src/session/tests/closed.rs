@@ -4,7 +4,8 @@ use weft_policy::bundle::{
     Egress, Endpoint, FILTER_CONTRACT, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol, Route,
     RouteKind, ServedWorkload, Service, WorkloadPort,
 };
-use weft_policy::wire::{OUTBOUND_CLOSED, TRAFFIC_POLICY};
+use weft_policy::statement::SignedStatement;
+use weft_policy::wire::{FILTER_STATEMENT, OUTBOUND_CLOSED, TRAFFIC_POLICY};
 
 use super::*;
 use crate::view::Versions;
@@ -89,6 +90,7 @@ fn filter(direction: Direction, on_failure: OnFailure, mode: FilterMode) -> Filt
         digest: String::new(),
         signature: String::new(),
         public_key_pem: String::new(),
+        statement: None,
         direction,
         order: 0,
         mode,
@@ -174,6 +176,24 @@ fn an_outbound_filter_that_is_withheld_closes_what_its_apps_send() {
     assert!(changed(&guarded, &[ENVELOPES, OUTBOUND_CLOSED], &running).0.is_empty(), "an earlier version runs");
     for (on_failure, mode) in [(OnFailure::Allow, FilterMode::Enforce), (OnFailure::Deny, FilterMode::Audit)] {
         assert!(changed(&guarded_by(on_failure, mode), &[ENVELOPES, OUTBOUND_CLOSED], &nothing).0.is_empty());
+    }
+}
+
+/// An older proxy verifies the digest as ever: nobody is told that something is kept from it.
+#[test]
+fn a_statement_is_kept_from_a_proxy_that_reads_none() {
+    let signed = SignedStatement { text: "t".to_owned(), signature: "s".to_owned() };
+    let unsigned = filter(Direction::Inbound, OnFailure::Deny, FilterMode::Enforce);
+    let stated = FilterAttachment { statement: Some(signed.clone()), ..unsigned };
+    let target: ToldSet = [Arc::new(Told::of(Object::Filter(stated)))].into_iter().collect();
+    let (target, key) = (Arc::new(target), Key::Filter("shop/guard".to_owned()));
+    let older = [ENVELOPES, FILTER_CONTRACT, OUTBOUND_CLOSED];
+    for (capabilities, expect) in [(older.to_vec(), None), ([&older[..], &[FILTER_STATEMENT]].concat(), Some(signed))] {
+        let has = capabilities.into_iter().map(str::to_owned).collect();
+        let (fitted, withheld) = fitting(&target, &has, &View::new(Versions::new()));
+        assert!(withheld.is_empty(), "{withheld:?}");
+        let Object::Filter(sent) = &fitted.get(&key).unwrap().object else { panic!("a filter") };
+        assert_eq!(sent.statement, expect);
     }
 }
 

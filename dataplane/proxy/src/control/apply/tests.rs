@@ -26,6 +26,7 @@ fn with(digests: &[&str]) -> Bundle {
         digest: (*digest).to_owned(),
         signature: String::new(),
         public_key_pem: String::new(),
+        statement: None,
         direction: Direction::Inbound,
         order: 0,
         mode: FilterMode::Enforce,
