@@ -338,7 +338,7 @@ async fn an_answer_is_to_a_view_of_a_revision() {
     proxy.say(asks(&[service("web")], &[])).await;
     let second = proxy.delta().await;
     assert!(proxy.view > first && second.revision.0 == revision);
-    proxy.say(Message::Ack(v1::Ack { revision, skipped: vec![], view: first })).await;
+    proxy.say(Message::Ack(v1::Ack { revision, view: first, ..Default::default() })).await;
     proxy.say(asks(&[service("late")], &[])).await;
     until_heard(&control, &mut proxy).await;
     assert!(control.metrics().await.contains("weft_control_pushes_total 2"), "the second is not answered yet");

@@ -242,7 +242,7 @@ async fn an_answer_comes_into_force_with_what_it_answers() {
     assert!(asking.asking.ask(&web, 0, Instant::now()));
     let delta = v1::Delta { revision: 1, upserts: world(), view: 3, ..v1::Delta::default() };
     let with = |delta| v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) };
-    let ack = |view| Message::Ack(v1::Ack { revision: 1, skipped: vec![], view });
+    let ack = |view| Message::Ack(v1::Ack { revision: 1, skipped: vec![], view, pending: vec![] });
     assert_eq!(answer(&mut applier, with(delta)).await, ack(3));
     assert_eq!(asking.asking.say_all(), std::slice::from_ref(&web), "it is open");
     let delta = v1::Delta { revision: 1, answered: vec![(&web).into()], view: 4, ..v1::Delta::default() };
@@ -301,7 +301,7 @@ async fn an_answer_comes_into_force_while_a_delta_is_prepared() {
     // One that it can't take is no refusal of what is being prepared.
     let odd = v1::Delta { upserts: vec![world().remove(0)], ..delta };
     assert!(matches!(applier.told(ahead(odd)), Step::Nothing));
-    let ack = Message::Ack(v1::Ack { revision: 2, skipped: vec![], view: 0 });
+    let ack = Message::Ack(v1::Ack { revision: 2, skipped: vec![], view: 0, pending: vec![] });
     assert!(matches!(applier.prepared().await, Step::Acked(message) if message == ack));
     assert_eq!(held(&applier), (Revision(2), 1, answered));
     assert_ne!(path_in_force(&applier), before);
@@ -342,7 +342,7 @@ async fn what_has_not_been_used_for_a_day_is_asked_for_no_longer() {
     let answered = [&web, &none].map(Into::into).to_vec();
     let delta = v1::Delta { revision: 1, upserts, answered, view: 1, ..v1::Delta::default() };
     let message = v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) };
-    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![], view: 1 });
+    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![], view: 1, pending: vec![] });
     assert_eq!(answer(&mut applier, message).await, ack);
     let (shared, start) = (Arc::clone(&applier.control.shared), Instant::now());
     let after = |hours: u64| start + Duration::from_secs(hours * 3_600);
