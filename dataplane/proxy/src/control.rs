@@ -193,8 +193,9 @@ impl Control {
                 Step::Nothing => {}
                 Step::Say(message) => send(&say, message).await,
                 Step::Acked(message) => {
-                    send(&say, message).await;
+                    // Whoever waits for the answer is told at once which filters are left out of it.
                     send(&say, self.report(applier)).await;
+                    send(&say, message).await;
                 }
                 Step::NotFollowed(message) => {
                     send(&say, message).await;

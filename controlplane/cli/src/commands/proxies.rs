@@ -119,7 +119,7 @@ fn table(proxies: &[Proxy], wide: bool, paint: &Paint, now: i64) -> String {
         let painted = match proxy.state {
             SyncState::Synced => paint.good(&state),
             SyncState::Refused | SyncState::Disconnected => paint.bad(&state),
-            SyncState::Behind | SyncState::Other(_) => paint.warn(&state),
+            SyncState::Degraded | SyncState::Behind | SyncState::Other(_) => paint.warn(&state),
             SyncState::Elsewhere => state,
         };
         let mut row = vec![
@@ -151,6 +151,7 @@ fn table(proxies: &[Proxy], wide: bool, paint: &Paint, now: i64) -> String {
     let mut text = table.render();
     if !wide {
         text.extend(refusals(proxies));
+        text.extend(absences(proxies));
     }
     text
 }
@@ -179,6 +180,30 @@ fn refusals(proxies: &[Proxy]) -> Vec<String> {
     lines
 }
 
+/// Filters that proxies run without or wait for, each with its state once and the proxies in which it is so.
+fn absences(proxies: &[Proxy]) -> Option<String> {
+    let mut absences: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for proxy in proxies.iter().filter(|proxy| proxy.state != SyncState::Disconnected) {
+        for filter in proxy.filters.iter().filter(|filter| !is_loaded(&filter.state)) {
+            absences.entry((&filter.name, &filter.state)).or_default().push(&proxy.name);
+        }
+    }
+    let more = absences.len().saturating_sub(REASONS_SHOWN);
+    let line = |((filter, state), names): (&(&str, &str), &Vec<&str>)| {
+        let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| cell(name)).collect();
+        format!("\nfilter {} at {}: {}\n", cell(filter), output::first_of(&shown, names.len()), cell(state))
+    };
+    let mut lines: Vec<_> = absences.iter().take(REASONS_SHOWN).map(line).collect();
+    if more > 0 {
+        lines.push(format!("\n{more} more filters: weft proxies -o wide\n"));
+    }
+    (!lines.is_empty()).then(|| lines.concat())
+}
+
+fn is_loaded(state: &str) -> bool {
+    matches!(state, "" | "ready" | "loaded")
+}
+
 /// `12`, or `11/12` where the proxy is behind; `-` where another control plane knows and does not tell.
 fn revision(proxy: &Proxy) -> String {
     let (has, newest) = (proxy.revision, proxy.current_revision);
@@ -205,7 +230,7 @@ fn span(ms: u64) -> String {
 fn filters(proxy: &Proxy) -> Vec<String> {
     let describe = |filter: &LoadedFilter| {
         let LoadedFilter { name, version, state, .. } = filter;
-        let tail = if matches!(state.as_str(), "" | "ready" | "loaded") { String::new() } else { format!("({state})") };
+        let tail = if is_loaded(state) { String::new() } else { format!("({state})") };
         cell(&format!("{name}@{version}{tail}"))
     };
     proxy.filters.iter().map(describe).collect()
@@ -285,6 +310,7 @@ mod tests {
             name: name.to_owned(),
             state: SyncState::Refused,
             reason: reason.to_owned(),
+            filters: Vec::new(),
             ..proxy()
         };
         let mut proxies = vec![proxy(), refused("z", "no such filter")];
@@ -294,6 +320,19 @@ mod tests {
         assert!(text.ends_with(told), "{text}");
         assert!(!table(&[proxy()], false, &Paint::plain(), 0).contains("refused by"));
         assert_eq!(table(&proxies, true, &Paint::plain(), 0).matches("refused by").count(), 0, "each row has its own");
+    }
+
+    #[test]
+    fn filters_that_are_not_in_force_are_told_below_the_table() {
+        let with = |name: &str, state: &str| {
+            let filter = LoadedFilter { name: "shop/guard".to_owned(), state: state.to_owned(), ..Default::default() };
+            Proxy { name: name.to_owned(), state: SyncState::Degraded, filters: vec![filter], ..proxy() }
+        };
+        let proxies = [with("a", "skipped: too large"), with("b", "skipped: too large"), with("c", "loaded")];
+        let text = table(&proxies, false, &Paint::plain(), 0);
+        assert!(text.ends_with("\n\nfilter shop/guard at a, b: skipped: too large\n"), "{text}");
+        assert!(text.contains("degraded"), "{text}");
+        assert_eq!(absences(&[with("c", "loaded")]), None);
     }
 
     #[test]
