@@ -99,12 +99,16 @@ impl Stage<'_> {
             }
         }
         let Some((chain, guard)) = lacking else { return Ok((Chain::new(filters), None)) };
-        let candidates = guard.map_or_else(|| chain.filters(), Vec::as_slice);
+        // Of the authorization that which ran when the wait began, whatever was told in its place meanwhile.
+        let stays = |filter: &&Arc<Prepared>| match guard {
+            Some(guard) if filter.spec().authorization => guard.iter().any(|guard| Arc::ptr_eq(guard, filter)),
+            Some(_) | None => true,
+        };
         let is_told = |filter: &Arc<Prepared>| match filter.spec().authorization {
             true => filters.iter().any(|told| Arc::ptr_eq(told, filter)),
             false => attachments.iter().any(|attachment| attachment.name == filter.spec().name),
         };
-        let guard: Guard = candidates.iter().filter(|filter| !is_told(filter)).cloned().collect();
+        let guard: Guard = chain.filters().iter().filter(stays).filter(|filter| !is_told(filter)).cloned().collect();
         let all = guard.iter().cloned().chain(filters).collect();
         Ok((Chain::new(all), Some(guard)))
     }
