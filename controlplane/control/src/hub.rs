@@ -55,7 +55,7 @@ pub use self::grants::{WithdrawError, Withdrawn};
 pub use self::identity::{Holder, JoinError, NotValid, RenewError, SignedIdentity};
 pub use self::lead::{AcceptError, Doubt, Lead};
 pub use self::planning::{Busy, TooManyCalls};
-pub(crate) use self::registration::Origin;
+pub(crate) use self::registration::{Origin, Presence};
 pub use self::registration::RegisterError;
 pub use self::roots::ReplicaRoot;
 pub(crate) use self::roots::{SigningError, follow as follow_roots};

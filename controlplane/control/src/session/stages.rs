@@ -22,6 +22,10 @@ impl Session {
         if self.left_alone.is_none() {
             self.follows = Some((self.hub.lead().lineage.clone(), revision));
         }
+        // The first that it has in force, or a later one: from here on it can serve.
+        if answer == Answer::Taken {
+            self.hub.enter_discovery(&self.seat);
+        }
         self.answered(answer, true).await
     }
 
