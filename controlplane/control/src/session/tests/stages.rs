@@ -44,6 +44,30 @@ async fn what_comes_after_a_filter_does_not_wait_for_it() {
     let told = tokio::time::timeout(crate::app::tests::PATIENCE, told).await.expect("it is answered in time");
     let expected = "in force, but for what it is still making ready: Filter shop/guard";
     assert_eq!(told, (false, "behind".to_owned(), expected.to_owned()));
+    // Whoever asks is told that it does not run yet.
+    let report = |state: &str| {
+        let filter = v1::FilterState { name: "shop/guard".to_owned(), state: state.to_owned(), ..Default::default() };
+        Message::Report(v1::Report { filters: vec![filter], ..Default::default() })
+    };
+    let note = "filter shop/guard is not known to be in force at web-2: compiling";
+    let is_noted = async |wanted: bool| {
+        let looked = async {
+            loop {
+                let query = json!({ "from": "shop/client", "to": "web" });
+                let (status, body) = control.call("post", "/api/v1/explain", query).await;
+                assert_eq!(status, 200, "{body}");
+                let notes = body["notes"].as_array().cloned().unwrap_or_default();
+                if notes.iter().any(|told| *told == note) == wanted {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(crate::app::tests::PATIENCE, looked).await.expect("it is explained so in time");
+    };
+    proxy.say(report("compiling")).await;
+    is_noted(true).await;
+    proxy.say(report("loaded")).await;
+    is_noted(false).await;
     let loaded = vec![v1::ObjectVersion { key: Some(key("shop/guard")), version }];
     proxy.say(Message::Settled(v1::Settled { loaded, refused: Vec::new() })).await;
     let (complete, proxies) = state(&control, revision, 10_000).await;
