@@ -139,9 +139,7 @@ impl View {
             None => self.holds.get(key) == Some(&Some(version)),
         };
         let is_new = |(key, version): &(&Key, Version)| {
-            !has(key, *version)
-                && !self.held.contains_key(*key)
-                && self.unread(key, *version).is_none()
+            !has(key, *version) && !self.held.contains_key(*key) && self.unread(key, *version).is_none()
         };
         let upserts: Vec<_> = target.each().filter(is_new).map(|(key, _)| key.clone()).collect();
         let is_gone = |key: &&Key| {

@@ -39,30 +39,30 @@ impl Gauge {
     }
 }
 
+/// Upper bounds of a [`Timing`]'s buckets, seconds.
+const BOUNDS: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0];
+
 /// Durations of seconds and minutes, counted by how long they were.
 #[derive(Debug, Default)]
 pub struct Timing {
     /// By upper bound; the last has none.
-    buckets: [Counter; Self::BOUNDS.len() + 1],
+    buckets: [Counter; BOUNDS.len() + 1],
     millis: Counter,
 }
 
 impl Timing {
-    /// Upper bounds, seconds.
-    pub const BOUNDS: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0];
-
     pub(crate) fn note(&self, took: Duration) {
-        let bucket = Self::BOUNDS.iter().take_while(|bound| took.as_secs_f64() > **bound).count();
+        let bucket = BOUNDS.iter().take_while(|bound| took.as_secs_f64() > **bound).count();
         self.buckets[bucket].add(1);
         self.millis.add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     }
 
-    /// How many there were that lasted no longer than each bound.
-    pub fn cumulative(&self) -> [(f64, u64); Self::BOUNDS.len()] {
+    /// How many there were that lasted no longer than each bound, in seconds.
+    pub fn cumulative(&self) -> [(f64, u64); BOUNDS.len()] {
         let mut count = 0;
         std::array::from_fn(|at| {
             count += self.buckets[at].value();
-            (Self::BOUNDS[at], count)
+            (BOUNDS[at], count)
         })
     }
 

@@ -21,7 +21,9 @@ use weft_policy::manifest::to_yaml;
 use weft_policy::plan::{Action, Change, Entry, Loss, Owned, Owner, ProxyKey, World, losses, selects, text_diff};
 use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
-pub(super) use self::made::{note_grants, put_filter, put_in_discovery, put_registered, remove_registered, stand_in_aside};
+pub(super) use self::made::{
+    note_grants, put_filter, put_in_discovery, put_registered, remove_registered, stand_in_aside,
+};
 use self::opens::Opens;
 pub use self::places::Misplaced;
 pub use self::refusal::ApplyError;
