@@ -200,6 +200,22 @@ fn absences(proxies: &[Proxy]) -> Option<String> {
     (!lines.is_empty()).then(|| lines.concat())
 }
 
+/// How a filter is at these proxies, a line for each state.
+pub(super) fn running(proxies: &[Proxy], attachment: &str) -> Vec<String> {
+    let mut states: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for proxy in proxies.iter().filter(|proxy| proxy.state != SyncState::Disconnected) {
+        for filter in proxy.filters.iter().filter(|filter| filter.name == attachment) {
+            let state = if is_loaded(&filter.state) { "loaded" } else { filter.state.as_str() };
+            states.entry(state).or_default().push(cell(&proxy.name));
+        }
+    }
+    let line = |(state, names): (&str, Vec<String>)| {
+        let shown: Vec<_> = names.iter().take(NAMES_SHOWN).cloned().collect();
+        format!("{} at {}", cell(state), output::first_of(&shown, names.len()))
+    };
+    states.into_iter().map(line).collect()
+}
+
 fn is_loaded(state: &str) -> bool {
     matches!(state, "" | "ready" | "loaded")
 }

@@ -63,6 +63,9 @@ fn filters_that_are_not_in_force_are_told_below_the_table() {
     assert!(text.ends_with("\n\nfilter shop/guard at a, b: skipped: too large\n"), "{text}");
     assert!(text.contains("degraded"), "{text}");
     assert_eq!(absences(&[with("c", "loaded")]), None);
+    let expected = ["loaded at c", "skipped: too large at a, b"];
+    assert_eq!(running(&proxies, "shop/guard"), expected, "`weft describe` tells the same of one filter");
+    assert_eq!(running(&proxies, "shop/other"), [""; 0]);
 }
 
 #[test]
