@@ -20,7 +20,7 @@ use weft_policy::wire::v1::proxy_message::Message;
 use weft_policy::wire::{Received, Refused, v1};
 use weft_transport::tls::Trust;
 
-use self::loading::{Loading, ended};
+use self::loading::{Lanes, ended};
 use super::Control;
 use super::absent::Absent;
 use super::prepare::{NotReady, Preparer, Ready, Staging};
@@ -56,8 +56,8 @@ pub(super) struct Applier {
     waits_for_denials: bool,
     ready: Ready,
     pending: Option<Pending>,
-    /// The filter of `current` that is being made ready behind it.
-    loading: Option<Loading>,
+    /// Filters of `current` that are being made ready behind it.
+    loading: Lanes,
     absent: Absent,
     last_uses: LastUses,
     /// The disk has `current`.
@@ -102,7 +102,7 @@ impl Applier {
             waits_for_denials: false,
             ready,
             pending,
-            loading: None,
+            loading: Lanes::default(),
             absent,
             last_uses: LastUses::default(),
             is_written: is_kept,
@@ -328,7 +328,7 @@ impl Applier {
     pub(super) async fn prepared(&mut self) -> Step {
         let mut result = tokio::select! {
             result = ended(self.pending.as_mut().map(|pending| &mut pending.task)) => result,
-            result = ended(self.loading.as_mut().map(Loading::task)) => return self.loaded(result),
+            (attachment, result) = self.loading.ended() => return self.loaded(&attachment, result),
         };
         let Some(mut pending) = self.pending.take() else { return Step::Nothing };
         let (target, skipped) = (std::mem::take(&mut pending.target), std::mem::take(&mut pending.skipped));

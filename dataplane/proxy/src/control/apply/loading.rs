@@ -13,7 +13,7 @@ use weft_policy::wire::v1::proxy_message::Message;
 use weft_policy::wire::{Received, v1};
 
 use super::{Applier, Step};
-use crate::control::prepare::{Ready, Staging, Wait, may_be_skipped};
+use crate::control::prepare::{Preparer, Ready, Staging, Wait, may_be_skipped};
 use crate::state::KeptBundle;
 use crate::telemetry::names::Metric;
 
@@ -23,15 +23,41 @@ const NO_VERSION: u64 = 0;
 /// What became of a filter.
 type Loaded = Result<Arc<Prepared>, String>;
 
+/// Filters on their way: one of authorization and one of the others, so that a policy waits for no other filter.
+#[derive(Default)]
+pub(super) struct Lanes {
+    authorization: Option<Loading>,
+    others: Option<Loading>,
+}
+
+impl Lanes {
+    /// The next filter that is ready, or can't be made so; never, where none is on its way. Cancel safe.
+    pub(super) async fn ended(&mut self) -> (FilterAttachment, Result<Loaded, JoinError>) {
+        let (is_authorization, result) = tokio::select! {
+            result = ended(self.authorization.as_mut().map(|loading| &mut loading.task)) => (true, result),
+            result = ended(self.others.as_mut().map(|loading| &mut loading.task)) => (false, result),
+        };
+        let loading = self.lane(is_authorization).take().expect("what has ended was on its way");
+        (loading.attachment.clone(), result)
+    }
+
+    fn lane(&mut self, is_authorization: bool) -> &mut Option<Loading> {
+        if is_authorization { &mut self.authorization } else { &mut self.others }
+    }
+}
+
 /// A filter on its way.
-pub(super) struct Loading {
+struct Loading {
     attachment: FilterAttachment,
     task: JoinHandle<Loaded>,
 }
 
 impl Loading {
-    pub(super) fn task(&mut self) -> &mut JoinHandle<Loaded> {
-        &mut self.task
+    fn begin(attachment: FilterAttachment, preparer: &Preparer) -> Self {
+        let (name, digest) = (&attachment.name, &attachment.digest);
+        info!(filter = name, digest, "a filter is made ready behind what is in force");
+        let (preparer, own) = (preparer.clone(), attachment.clone());
+        Self { attachment, task: tokio::spawn(async move { preparer.load(&own).await }) }
     }
 }
 
@@ -124,31 +150,26 @@ impl Applier {
         self.awaited().map(|attachment| (&Key::Filter(attachment.name.clone())).into()).collect()
     }
 
-    /// Makes the next awaited filter ready, that of authorization before the others, unless one is on its way.
+    /// Makes the next awaited filters ready, where none is on its way.
     pub(super) fn load_next(&mut self) {
-        let on_its_way = self.loading.as_ref().map(|loading| &loading.attachment);
-        if on_its_way.is_some_and(|on_its_way| self.awaited().any(|awaited| awaited == on_its_way)) {
-            return;
+        for is_authorization in [true, false] {
+            let on_its_way = self.loading.lane(is_authorization).as_ref().map(|loading| loading.attachment.clone());
+            // One that nobody awaits any more makes room.
+            if on_its_way.is_some_and(|on_its_way| self.awaited().any(|awaited| *awaited == on_its_way)) {
+                continue;
+            }
+            let next = self.awaited().find(|attachment| attachment.authorization == is_authorization).cloned();
+            let next = next.map(|attachment| Loading::begin(attachment, &self.preparer));
+            *self.loading.lane(is_authorization) = next;
         }
-        let next = self.awaited().max_by_key(|attachment| attachment.authorization).cloned();
-        self.loading = next.map(|attachment| {
-            info!(
-                filter = attachment.name,
-                digest = attachment.digest,
-                "a filter is made ready behind what is in force"
-            );
-            let (preparer, own) = (self.preparer.clone(), attachment.clone());
-            Loading { attachment, task: tokio::spawn(async move { preparer.load(&own).await }) }
-        });
     }
 
     /// A filter was made ready, or could not be.
-    pub(super) fn loaded(&mut self, result: Result<Loaded, JoinError>) -> Step {
-        let Some(loading) = self.loading.take() else { return Step::Nothing };
+    pub(super) fn loaded(&mut self, attachment: &FilterAttachment, result: Result<Loaded, JoinError>) -> Step {
         let result = result.unwrap_or_else(|error| Err(format!("preparing stopped: {error}")));
         // It may have been told otherwise meanwhile.
-        let step = match self.awaited().any(|awaited| *awaited == loading.attachment) {
-            true => self.settle(&loading.attachment, result),
+        let step = match self.awaited().any(|awaited| awaited == attachment) {
+            true => self.settle(attachment, result),
             false => Step::Nothing,
         };
         self.load_next();
