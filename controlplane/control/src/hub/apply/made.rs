@@ -81,7 +81,10 @@ fn annotations(draft: &Draft, proxy: &ProxyKey) -> BTreeMap<String, String> {
 pub(in crate::hub) fn note_grants(draft: &mut Draft, name: &ObjectName) -> Result<(), PutError> {
     let Some(proxy) = draft.world.registered_by(name).cloned() else { return Ok(()) };
     let Some(mut workload) = draft.world.workload(name).cloned() else { return Ok(()) };
+    // A grant does not make it serve.
+    let starting = workload.metadata.annotations.remove_entry(STARTING);
     workload.metadata.annotations = annotations(draft, &proxy);
+    workload.metadata.annotations.extend(starting);
     draft.store(&Owner::Proxy(proxy), Resource::Workload(workload)).map(drop)
 }
 
