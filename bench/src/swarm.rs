@@ -314,7 +314,7 @@ async fn live(
                 let view = delta.view;
                 let told = simulated.take(delta);
                 if let Some(revision) = told.revision {
-                    let ack = v1::Ack { revision, view, skipped: Vec::new() };
+                    let ack = v1::Ack { revision, view, ..v1::Ack::default() };
                     outgoing.send(say(proxy_message::Message::Ack(ack))).await?;
                 }
                 drop(tell.send(told));

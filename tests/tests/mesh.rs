@@ -12,6 +12,7 @@ mod mesh {
     mod addresses;
     mod app_limits;
     mod authorization;
+    mod awaited;
     mod balancing;
     mod behaviour;
     mod conformance;

@@ -54,8 +54,10 @@ pub struct Proxy {
 }
 
 words! {
+    /// `degraded`: in step, but for filters that it runs without.
     SyncState {
-        Synced = "synced", Behind = "behind", Refused = "refused", Disconnected = "disconnected", Elsewhere = "elsewhere"
+        Synced = "synced", Degraded = "degraded", Behind = "behind", Refused = "refused", Disconnected = "disconnected",
+        Elsewhere = "elsewhere"
     }
 }
 
@@ -65,7 +67,16 @@ pub struct LoadedFilter {
     pub name: String,
     pub version: String,
     pub digest: String,
+    /// `loaded`, `compiling` (what ran before goes on), `skipped: why` (requests pass it by) or `failed: why`.
     pub state: String,
+}
+
+impl LoadedFilter {
+    /// True where the proxy runs without it, or without what it was told of it.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        matches!(self.state.split([':', ' ']).next(), Some("skipped" | "failed"))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
@@ -107,6 +118,9 @@ pub struct ProxyRevision {
     pub heard_ms: u64,
     /// Refusals, of whatever revision, because of which it does without an object.
     pub held: Vec<String>,
+    /// Filters that it runs without, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]

@@ -98,6 +98,8 @@ pub struct Progress {
     /// Refusals of the proxy, in words, each with the revision that it refused; empty when nothing is held back.
     pub refused: Vec<(Revision, String)>,
     pub in_flight: bool,
+    /// Filters that it took and is still making ready, in words.
+    pub pending: Vec<String>,
     /// It is told nothing: it would be led backwards.
     pub is_left_alone: bool,
 }
@@ -656,7 +658,11 @@ impl Entry {
         if self.progress.synced >= wanted {
             return (SyncState::Synced, String::new());
         }
-        let reason = if self.progress.in_flight { "sent, not answered yet" } else { "not sent yet" };
-        (SyncState::Behind, reason.to_owned())
+        let reason = match (self.progress.pending.as_slice(), self.progress.in_flight) {
+            (_, true) => "sent, not answered yet".to_owned(),
+            ([], false) => "not sent yet".to_owned(),
+            (pending, false) => format!("in force, but for what it is still making ready: {}", pending.join(", ")),
+        };
+        (SyncState::Behind, reason)
     }
 }

@@ -7,6 +7,7 @@ mod exposed;
 mod hello;
 mod report;
 mod scope;
+mod stages;
 #[cfg(test)]
 mod tests;
 
@@ -446,15 +447,8 @@ impl Session {
             Some(Message::Ack(ack)) if !self.is_of_this_view(ack.view) => None,
             Some(Message::Nack(nack)) if !self.is_of_this_view(nack.view) => None,
             Some(Message::Asks(asks)) => self.handle_asks(asks).await,
-            Some(Message::Ack(ack)) => {
-                let skipped = ack.skipped.into_iter().take(MAX_SKIPPED).filter_map(|key| Key::try_from(key).ok());
-                let skipped: Vec<_> = skipped.collect();
-                let answer = self.view.handle_ack(Revision(ack.revision), &skipped);
-                if self.left_alone.is_none() {
-                    self.follows = Some((self.hub.lead().lineage.clone(), Revision(ack.revision)));
-                }
-                self.answered(answer, true).await
-            }
+            Some(Message::Ack(ack)) => self.handle_ack(ack).await,
+            Some(Message::Settled(settled)) => self.handle_settled(settled).await,
             Some(Message::Nack(nack)) => {
                 let key = nack.key.and_then(|key| Key::try_from(key).ok());
                 let reason = printable(&nack.reason);
@@ -539,6 +533,7 @@ impl Session {
             synced: self.view.synced(),
             refused,
             in_flight: self.view.is_in_flight(),
+            pending: self.pending(),
             is_left_alone: self.left_alone.is_some(),
         };
         self.hub.registry().record_progress(&self.seat, progress, self.hub.published().revision);
@@ -555,7 +550,7 @@ impl Session {
         let view = self.scope.as_ref().map_or(0, Scope::number);
         let lineage = Some(v1::Lineage::from(&self.hub.lead().lineage));
         let svid_ttl_seconds = self.hub.config().svid_ttl_seconds;
-        v1::Delta { lineage, view, svid_ttl_seconds, ..v1::Delta::default() }
+        v1::Delta { lineage, view, svid_ttl_seconds, stages: true, ..v1::Delta::default() }
     }
 
     async fn send_one(&self, delta: v1::Delta) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
-use weft_filter_host::{FilterSpec, Host, HostConfig, HostError, PrepareError};
+use weft_filter_host::{CompileError, Compiler, FilterSpec, Host, HostConfig, HostError, PrepareError};
 use weft_policy::bundle::FilterAttachment;
 
 /// So many findings are remembered: most applies bring what was tried before.
@@ -116,7 +116,11 @@ impl Inner {
         if let Some(host) = self.host.get() {
             return Ok(host);
         }
-        let config = |cache_dir| HostConfig { cache_dir, max_instances: 8, ..HostConfig::default() };
+        let config = |cache_dir| {
+            // In tests the running program is another one.
+            let compiler = if cfg!(test) { Compiler::InProcess } else { Compiler::own_child() };
+            HostConfig { cache_dir, compiler, max_instances: 8, ..HostConfig::default() }
+        };
         let host = Host::new(config(Some(self.cache_dir.clone()))).or_else(|error| {
             tracing::warn!(%error, "compiled filters can't be kept");
             Host::new(config(None))
@@ -146,13 +150,16 @@ fn question(attachment: &FilterAttachment) -> Question {
 /// try it.
 fn outcome_of(error: &PrepareError) -> Outcome {
     let key = match error {
-        PrepareError::Instantiate { .. } => return Outcome::Untried(error.to_string()),
+        PrepareError::Instantiate { .. } | PrepareError::Compile { source: CompileError::Compiler(_), .. } => {
+            return Outcome::Untried(error.to_string());
+        }
         PrepareError::Configure { .. } | PrepareError::Refused { .. } | PrepareError::Interest { .. } => "spec.config",
         PrepareError::UnknownCapability { .. } | PrepareError::NotGranted { .. } => "spec.capabilities",
         PrepareError::Memory { .. } => "spec.limits",
-        PrepareError::Verify { .. } | PrepareError::UnknownImport { .. } | PrepareError::WrongWorld { .. } => {
-            "spec.filter"
-        }
+        PrepareError::Compile { source: CompileError::Refused(_) | CompileError::Limit(_), .. }
+        | PrepareError::Verify { .. }
+        | PrepareError::UnknownImport { .. }
+        | PrepareError::WrongWorld { .. } => "spec.filter",
     };
     Outcome::Refused { key, reason: error.to_string() }
 }

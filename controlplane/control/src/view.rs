@@ -74,8 +74,13 @@ pub struct View {
     /// The first world, as it was refused by a proxy that has none.
     refused_start: Option<Versions>,
     in_flight: Option<InFlight>,
+    /// Filters that the proxy took and is still making ready, with their versions and the revisions that brought them: what it
+    /// had in their place goes on.
+    pending: BTreeMap<Key, (Version, Revision)>,
     /// The newest revision whose every object, but for held ones, the proxy holds.
     synced: Revision,
+    /// The same where pending ones are left out.
+    reached: Revision,
     greeted: bool,
 }
 
@@ -129,19 +134,21 @@ impl View {
         }
         self.held.retain(|key, held| target.version(key) == held.version);
         self.unread.retain(|key, _| target.version(key).is_some() || self.withheld.contains_key(key));
+        let has = |key: &Key, version: Version| match self.pending.get(key) {
+            Some((pending, _)) => *pending == version,
+            None => self.holds.get(key) == Some(&Some(version)),
+        };
         let is_new = |(key, version): &(&Key, Version)| {
-            self.holds.get(*key) != Some(&Some(*version))
-                && !self.held.contains_key(*key)
-                && self.unread(key, *version).is_none()
+            !has(key, *version) && !self.held.contains_key(*key) && self.unread(key, *version).is_none()
         };
         let upserts: Vec<_> = target.each().filter(is_new).map(|(key, _)| key.clone()).collect();
         let is_gone = |key: &&Key| {
             target.version(key).is_none() && !self.held.contains_key(*key) && !self.withheld.contains_key(*key)
         };
-        let all: BTreeSet<_> = self.holds.keys().chain(&self.ahead).collect();
+        let all: BTreeSet<_> = self.holds.keys().chain(&self.ahead).chain(self.pending.keys()).collect();
         let removals: Vec<_> = all.into_iter().filter(is_gone).cloned().collect();
         if upserts.is_empty() && removals.is_empty() && self.greeted {
-            self.synced = self.synced.max(revision);
+            self.reach(revision);
             return None;
         }
         self.greeted = true;
@@ -197,8 +204,21 @@ impl View {
         !self.held.is_empty() || !self.unread.is_empty()
     }
 
+    /// The proxy has everything of this revision, but for what is pending.
+    fn reach(&mut self, revision: Revision) {
+        self.reached = self.reached.max(revision);
+        if self.pending.is_empty() {
+            self.synced = self.synced.max(self.reached);
+        }
+    }
+
     /// The proxy applied the delta, but for the objects that it `skipped` because it does not know their kind.
     pub fn handle_ack(&mut self, revision: Revision, skipped: &[Key]) -> Answer {
+        self.handle_stage(revision, skipped, &BTreeSet::new())
+    }
+
+    /// The same where it is still making some filters ready, which [`View::handle_settled`] ends.
+    pub fn handle_stage(&mut self, revision: Revision, skipped: &[Key], pending: &BTreeSet<Key>) -> Answer {
         let Some(mut sent) = self.in_flight.take_if(|sent| sent.revision == revision) else { return Answer::Stray };
         for key in skipped {
             if let Some(Change { version, .. }) = sent.changes.remove(key) {
@@ -213,13 +233,43 @@ impl View {
             if !change.ahead {
                 self.ahead.remove(&key);
             }
+            self.pending.remove(&key);
             match change.version {
-                Some(version) => self.holds.insert(key, (!change.cut).then_some(version)),
-                None => self.holds.remove(&key),
-            };
+                Some(version) if matches!(key, Key::Filter(_)) && pending.contains(&key) => {
+                    self.pending.insert(key, (version, revision));
+                }
+                Some(version) => {
+                    self.holds.insert(key, (!change.cut).then_some(version));
+                }
+                None => {
+                    self.holds.remove(&key);
+                }
+            }
         }
-        self.synced = self.synced.max(revision);
+        self.reach(revision);
         Answer::Taken
+    }
+
+    /// A pending filter came into force, or the proxy can't use it and says why. Of another version than is pending nothing
+    /// is believed.
+    pub fn handle_settled(&mut self, key: &Key, version: Version, refused: Option<&str>) -> Answer {
+        let Some(&(_, revision)) = self.pending.get(key).filter(|(pending, _)| *pending == version) else {
+            return Answer::Stray;
+        };
+        self.pending.remove(key);
+        // What it has of one that it can't use is no version known here: what is told next of it is sent, whatever it is.
+        self.holds.insert(key.clone(), refused.is_none().then_some(version));
+        if let Some(reason) = refused {
+            let held = Held { version: Some(version), revision, reason: reason.to_owned() };
+            self.held.insert(key.clone(), held);
+        }
+        self.reach(self.reached);
+        Answer::Taken
+    }
+
+    /// Filters that the proxy is still making ready.
+    pub fn pending(&self) -> impl Iterator<Item = &Key> {
+        self.pending.keys()
     }
 
     /// The proxy keeps what it had. The object at fault is held back; where it names none of the delta's, all of the
@@ -312,18 +362,18 @@ impl View {
     pub fn is_at_rest(&self) -> bool {
         let refused =
             self.refused_start.is_some() || self.waits() || !self.held.is_empty() || !self.withheld.is_empty();
-        self.greeted && self.in_flight.is_none() && !refused
+        self.greeted && self.in_flight.is_none() && self.pending.is_empty() && !refused
     }
 
     /// There is a newer world in which nothing of it is different.
     pub fn pass_by(&mut self, revision: Revision) {
-        self.synced = self.synced.max(revision);
+        self.reach(revision);
     }
 
     /// Revisions count anew from here on, as those of a store that was set back do: what the proxy was in step with before says
     /// nothing of them.
     pub fn begin_anew(&mut self) {
-        self.synced = Revision::default();
+        (self.synced, self.reached) = (Revision::default(), Revision::default());
     }
 
     pub fn is_in_flight(&self) -> bool {

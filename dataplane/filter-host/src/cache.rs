@@ -1,11 +1,14 @@
 //! Compiled filters on disk, by digest of the binary and hash of the engine. Invariant: machine code is loaded only from
-//! a file that this process' user alone could write and whose own checksum holds; anything else is compiled again.
+//! a file that this process' user alone could write and whose own checksum holds; anything else is removed and compiled
+//! again. Of all that is kept, what was used least lately goes first.
 
 use std::fs;
 use std::hash::{Hash as _, Hasher};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
@@ -16,17 +19,69 @@ use crate::spec::Digest;
 const MAGIC: &[u8; 8] = b"WEFTCWA1";
 const HEADER: usize = MAGIC.len() + 32;
 
+/// Leftovers are removed once nobody has used them for so long: an upgrade may be taken back.
+const LEFTOVER: Duration = Duration::from_secs(24 * 3_600);
+/// A file that was begun is given up after this.
+const UNFINISHED: Duration = Duration::from_secs(3_600);
+
+/// Bounds of what is kept on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// Bytes of all files together. Default 512 MiB.
+    pub bytes: u64,
+    /// Files. Default 256.
+    pub entries: usize,
+}
+
+impl Default for CacheLimits {
+    fn default() -> Self {
+        Self { bytes: 512 << 20, entries: 256 }
+    }
+}
+
+/// What is kept, and what became of the questions for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    pub bytes: u64,
+    pub entries: u64,
+    pub hits: u64,
+    pub misses: u64,
+    /// Found, and not fit to be loaded.
+    pub damaged: u64,
+    /// Removed to make room, or as leftovers.
+    pub evicted: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    bytes: AtomicU64,
+    entries: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    damaged: AtomicU64,
+    evicted: AtomicU64,
+}
+
 /// One directory of compiled filters.
 #[derive(Debug)]
 pub(crate) struct Cache {
     directory: PathBuf,
     engine: String,
     owner: u32,
+    limits: CacheLimits,
+    counts: Counts,
+}
+
+/// A file of the directory.
+struct Entry {
+    path: PathBuf,
+    bytes: u64,
+    used: SystemTime,
 }
 
 impl Cache {
     /// Creates the directory (0700) where it is missing; refuses one that others may write to.
-    pub(crate) fn open(directory: &Path, engine: &Engine) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path, engine: &Engine, limits: CacheLimits) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let metadata = fs::metadata(directory)?;
         let refused = |message| Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
@@ -42,44 +97,136 @@ impl Cache {
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let engine = format!("{:016x}", hasher.finish());
-        Ok(Self { directory: directory.to_owned(), engine, owner: metadata.uid() })
+        let (directory, owner) = (directory.to_owned(), metadata.uid());
+        let cache = Self { directory, engine, owner, limits, counts: Counts::default() };
+        cache.tidy(None, SystemTime::now());
+        Ok(cache)
+    }
+
+    pub(crate) fn stats(&self) -> CacheStats {
+        let Counts { bytes, entries, hits, misses, damaged, evicted } = &self.counts;
+        let value = |count: &AtomicU64| count.load(Relaxed);
+        CacheStats {
+            bytes: value(bytes),
+            entries: value(entries),
+            hits: value(hits),
+            misses: value(misses),
+            damaged: value(damaged),
+            evicted: value(evicted),
+        }
     }
 
     pub(crate) fn contains(&self, digest: &Digest) -> bool {
         self.path(digest).is_file()
     }
 
-    /// The compiled filter, if a sound copy is there.
+    /// The compiled filter, if a sound copy is there. What is not sound is removed.
     pub(crate) fn load(&self, digest: &Digest, engine: &Engine) -> Option<Component> {
         let path = self.path(digest);
-        let metadata = fs::symlink_metadata(&path).ok()?;
-        if !metadata.is_file() || metadata.mode() & 0o022 != 0 || metadata.uid() != self.owner {
-            tracing::warn!(path = %path.display(), "compiled filter ignored: others may have written it");
-            return None;
-        }
-        let bytes = fs::read(&path).ok()?;
-        let Some(code) = sound(&bytes) else {
-            tracing::warn!(path = %path.display(), "compiled filter ignored: it is damaged");
-            return None;
-        };
-        match deserialize(engine, code) {
-            Ok(component) => Some(component),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "compiled filter ignored: it does not load");
+        match self.read(&path, engine) {
+            Ok(Some(component)) => {
+                self.counts.hits.fetch_add(1, Relaxed);
+                Some(component)
+            }
+            Ok(None) => {
+                self.counts.misses.fetch_add(1, Relaxed);
+                None
+            }
+            Err(reason) => {
+                self.counts.damaged.fetch_add(1, Relaxed);
+                tracing::warn!(path = %path.display(), reason, "compiled filter removed; it is compiled again");
+                if let Err(error) = fs::remove_file(&path) {
+                    tracing::warn!(path = %path.display(), %error, "it can't be removed");
+                }
                 None
             }
         }
     }
 
-    /// Keeps a compiled filter; a failure is logged only, the next start compiles again.
-    pub(crate) fn store(&self, digest: &Digest, component: &Component) {
+    fn read(&self, path: &Path, engine: &Engine) -> Result<Option<Component>, String> {
+        let metadata = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            metadata => metadata.map_err(|error| error.to_string())?,
+        };
+        if !metadata.is_file() || metadata.mode() & 0o022 != 0 || metadata.uid() != self.owner {
+            return Err("others may have written it".to_owned());
+        }
+        let mut file = fs::File::open(path).map_err(|error| error.to_string())?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        let code = sound(&bytes).ok_or("it is damaged")?;
+        let component = deserialize(engine, code).map_err(|error| format!("it does not load: {error:#}"))?;
+        // It was used now, which keeps it longer than others.
+        let _ = file.set_modified(SystemTime::now());
+        Ok(Some(component))
+    }
+
+    /// Keeps machine code; a failure is logged only, the next start compiles again.
+    pub(crate) fn store(&self, digest: &Digest, code: &[u8]) {
         let path = self.path(digest);
-        let stored = component
-            .serialize()
-            .map_err(|error| io::Error::other(format!("{error:#}")))
-            .and_then(|code| self.write(&path, &code));
-        if let Err(error) = stored {
+        if let Err(error) = self.write(&path, code) {
             tracing::warn!(path = %path.display(), %error, "compiled filter not kept on disk");
+        }
+        self.tidy(Some(&path), SystemTime::now());
+    }
+
+    /// Removes what nobody will load any more, and then what was used least lately until the rest is within its bounds.
+    /// `newest` stays, whatever its size.
+    fn tidy(&self, newest: Option<&Path>, now: SystemTime) {
+        let mut entries = Vec::new();
+        for entry in self.entries() {
+            let unused = now.duration_since(entry.used).unwrap_or_default();
+            let is_over = match self.is_own(&entry.path) {
+                Some(true) => false,
+                Some(false) => unused >= LEFTOVER,
+                None => unused >= UNFINISHED,
+            };
+            match is_over {
+                true => self.evict(&entry),
+                false => entries.push(entry),
+            }
+        }
+        entries.sort_by_key(|entry| (newest == Some(&*entry.path), entry.used));
+        let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        let mut count = entries.len();
+        for entry in &entries {
+            let is_within = bytes <= self.limits.bytes && count <= self.limits.entries;
+            if is_within || newest == Some(&*entry.path) {
+                break;
+            }
+            self.evict(entry);
+            bytes -= entry.bytes;
+            count -= 1;
+        }
+        self.counts.bytes.store(bytes, Relaxed);
+        self.counts.entries.store(count as u64, Relaxed);
+    }
+
+    /// Files of the directory, whoever made them.
+    fn entries(&self) -> Vec<Entry> {
+        let Ok(listed) = fs::read_dir(&self.directory) else { return Vec::new() };
+        let entry = |entry: fs::DirEntry| {
+            let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            Some(Entry { path: entry.path(), bytes: metadata.len(), used })
+        };
+        listed.flatten().filter_map(entry).collect()
+    }
+
+    /// True for compiled code of this engine, false for that of another one; `None`: it is no compiled code.
+    fn is_own(&self, path: &Path) -> Option<bool> {
+        let name = path.file_name()?.to_str()?;
+        let (_, engine) = name.strip_suffix(".cwasm")?.split_once('-')?;
+        Some(engine == self.engine)
+    }
+
+    fn evict(&self, entry: &Entry) {
+        match fs::remove_file(&entry.path) {
+            Ok(()) => {
+                self.counts.evicted.fetch_add(1, Relaxed);
+                tracing::debug!(path = %entry.path.display(), bytes = entry.bytes, "compiled filter removed");
+            }
+            Err(error) => tracing::warn!(path = %entry.path.display(), %error, "compiled filter can't be removed"),
         }
     }
 
@@ -106,11 +253,13 @@ fn sound(bytes: &[u8]) -> Option<&[u8]> {
     (Sha256::digest(code).as_slice() == checksum).then_some(code)
 }
 
-#[expect(unsafe_code, reason = "loading machine code that this process' user wrote, checksum verified")]
-fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: `code` is what `Component::serialize` gave: it comes from a file in a directory that only our own user can
-    // write to, is owned by that user and by nobody else writable, and carries the sha256 of its content, so it is neither
-    // foreign, torn nor rotten. wasmtime itself refuses code of another version or configuration.
+/// A component of machine code that was just made, or read from the cache: of no other.
+#[expect(unsafe_code, reason = "loading machine code that this process or its own child made, whole")]
+pub(crate) fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `code` is what wasmtime's compiler gave. Either it was made just now, by this process or by its own child, which
+    // runs the same program and said how long it is; or it comes from a file in a directory that only our own user can write
+    // to, is owned by that user and by nobody else writable, and carries the sha256 of its content. So it is neither foreign,
+    // torn nor rotten. wasmtime itself refuses code of another version or configuration.
     unsafe { Component::deserialize(engine, code) }
 }
 
@@ -127,3 +276,6 @@ impl Hasher for Sha256Hasher {
         u64::from_be_bytes(*digest.first_chunk().expect("sha256 is longer than 8 bytes"))
     }
 }
+
+#[cfg(test)]
+mod tests;

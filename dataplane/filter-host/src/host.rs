@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use wasmtime::component::Component;
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 use weft_policy::component;
 
 use crate::bucket::{BucketLimits, BucketRegistry};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheLimits, CacheStats, deserialize};
 use crate::clock::Clock;
+use crate::compile::{self, CompileError, CompileLimits, Compiler, Refusals};
 use crate::prepare::{PrepareError, Prepared};
 use crate::spec::{Digest, FilterSpec};
-use crate::stats::{FilterStats, HostStats};
+use crate::stats::{FilterStats, HostStats, Timing};
 
 /// Deadline of instantiation and `configure`, which happen off the data path but for replacements.
 pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
-const STACK_BYTES: usize = 512 << 10;
 /// Most core instances that one component may consist of: its own module and the shims around it.
 const CORE_INSTANCES: u32 = component::MAX_CORE_INSTANCES;
 const TABLES: u32 = 4;
@@ -29,6 +29,9 @@ const TABLES: u32 = 4;
 pub struct HostConfig {
     /// Folder in which compiled filters are kept; `None` = they are not kept.
     pub cache_dir: Option<PathBuf>,
+    pub cache: CacheLimits,
+    pub compiler: Compiler,
+    pub compile: CompileLimits,
     /// Instances of all filters on all workers. Default 512; each reserves address space, not memory.
     pub max_instances: u32,
     /// Linear memory that any filter may be granted, bytes. Default 64 MiB.
@@ -42,6 +45,9 @@ impl Default for HostConfig {
     fn default() -> Self {
         Self {
             cache_dir: None,
+            cache: CacheLimits::default(),
+            compiler: Compiler::default(),
+            compile: CompileLimits::default(),
             max_instances: 512,
             max_memory_bytes: 64 << 20,
             workers: 1,
@@ -74,10 +80,21 @@ pub(crate) struct Inner {
     cache: Option<Cache>,
     /// Compiled filters that a prepared one holds.
     components: Mutex<HashMap<Digest, Weak<Component>>>,
+    /// Whoever makes a component holds its turn: nobody compiles what another one is compiling.
+    turns: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    refusals: Mutex<Refusals>,
+    compiles: Compiles,
     stats: DashMap<String, Weak<FilterStats>>,
     prepared: Mutex<Vec<Weak<Prepared>>>,
     slots: Mutex<Slots>,
     pub(crate) clock: Arc<Clock>,
+}
+
+/// What was compiled, and what could not be.
+#[derive(Debug, Default)]
+struct Compiles {
+    done: Timing,
+    refused: Timing,
 }
 
 /// Indexes into workers' tables of instances: small, unique among the living, used again after death.
@@ -92,7 +109,7 @@ impl Host {
     pub fn new(config: HostConfig) -> Result<Self, HostError> {
         let engine = engine(&config).map_err(|error| HostError::Engine(format!("{error:#}")))?;
         let cache = match &config.cache_dir {
-            Some(directory) => Some(Cache::open(directory, &engine).map_err(HostError::Cache)?),
+            Some(directory) => Some(Cache::open(directory, &engine, config.cache).map_err(HostError::Cache)?),
             None => None,
         };
         let ticking = engine.clone();
@@ -104,6 +121,9 @@ impl Host {
             buckets: Arc::default(),
             cache,
             components: Mutex::default(),
+            turns: Mutex::default(),
+            refusals: Mutex::default(),
+            compiles: Compiles::default(),
             stats: DashMap::new(),
             prepared: Mutex::default(),
             slots: Mutex::default(),
@@ -115,6 +135,22 @@ impl Host {
     pub fn is_cached(&self, digest: &Digest) -> bool {
         let living = lock(&self.0.components).get(digest).is_some_and(|component| component.strong_count() > 0);
         living || self.0.cache.as_ref().is_some_and(|cache| cache.contains(digest))
+    }
+
+    /// True when preparing a filter of this digest will take no time, whatever comes of it: it is compiled already, or known not
+    /// to compile.
+    pub fn is_decided(&self, digest: &Digest) -> bool {
+        self.is_cached(digest) || lock(&self.0.refusals).of(digest, Instant::now()).is_some()
+    }
+
+    /// How compiled filters are kept; `None` where they are not.
+    pub fn cache_stats(&self) -> Option<CacheStats> {
+        self.0.cache.as_ref().map(Cache::stats)
+    }
+
+    /// Times that compiling took: where it succeeded, and where it did not.
+    pub fn compile_times(&self) -> [(&'static str, &Timing); 2] {
+        [("compiled", &self.0.compiles.done), ("refused", &self.0.compiles.refused)]
     }
 
     /// Verifies, compiles (or finds compiled), links with what is granted, and configures a filter. Blocks, for seconds
@@ -147,26 +183,61 @@ impl Host {
 
 impl Inner {
     /// The compiled filter: from memory, from disk, or compiled now.
-    pub(crate) fn component(&self, digest: &Digest, wasm: &[u8]) -> wasmtime::Result<Arc<Component>> {
-        if let Some(component) = lock(&self.components).get(digest).and_then(Weak::upgrade) {
+    pub(crate) fn component(&self, digest: &Digest, wasm: &[u8]) -> Result<Arc<Component>, CompileError> {
+        if let Some(component) = self.living(digest) {
+            return Ok(component);
+        }
+        let turn = lock(&self.turns).entry(*digest).or_default().clone();
+        let made = self.make(&turn, digest, wasm);
+        drop(turn);
+        lock(&self.turns).retain(|_, turn| Arc::strong_count(turn) > 1);
+        made
+    }
+
+    fn make(&self, turn: &Mutex<()>, digest: &Digest, wasm: &[u8]) -> Result<Arc<Component>, CompileError> {
+        let _turn = lock(turn);
+        if let Some(component) = self.living(digest) {
             return Ok(component);
         }
         let cached = self.cache.as_ref().and_then(|cache| cache.load(digest, &self.engine));
         let component = match cached {
             Some(component) => component,
-            None => {
-                let component = Component::from_binary(&self.engine, wasm)?;
-                if let Some(cache) = &self.cache {
-                    cache.store(digest, &component);
-                }
-                component
-            }
+            None => self.compile(digest, wasm)?,
         };
         let component = Arc::new(component);
         let mut components = lock(&self.components);
         components.retain(|_, component| component.strong_count() > 0);
         components.insert(*digest, Arc::downgrade(&component));
         Ok(component)
+    }
+
+    fn living(&self, digest: &Digest) -> Option<Arc<Component>> {
+        lock(&self.components).get(digest).and_then(Weak::upgrade)
+    }
+
+    /// Compiles a filter and keeps it, unless it was found lately that it can't be compiled.
+    fn compile(&self, digest: &Digest, wasm: &[u8]) -> Result<Component, CompileError> {
+        let began = Instant::now();
+        if let Some(error) = lock(&self.refusals).of(digest, began) {
+            return Err(error);
+        }
+        let compiled = compile::compile(&self.engine, (&self.config.compiler, &self.config.compile), wasm);
+        let component = compiled.and_then(|code| {
+            let component = deserialize(&self.engine, &code);
+            let component = component.map_err(|error| CompileError::Refused(format!("{error:#}")))?;
+            if let Some(cache) = &self.cache {
+                cache.store(digest, &code);
+            }
+            Ok(component)
+        });
+        match &component {
+            Ok(_) => self.compiles.done.note(began.elapsed()),
+            Err(error) => {
+                self.compiles.refused.note(began.elapsed());
+                lock(&self.refusals).note(*digest, error, Instant::now());
+            }
+        }
+        component
     }
 
     /// The counters of an attachment, as long as one of its configurations lives.
@@ -219,13 +290,7 @@ fn engine(config: &HostConfig) -> wasmtime::Result<Engine> {
         .table_elements(10_000)
         .linear_memory_keep_resident(1 << 20)
         .pagemap_scan(Enabled::Auto);
-    let mut engine = Config::new();
-    engine
-        .wasm_component_model(true)
-        .concurrency_support(false)
-        .epoch_interruption(true)
-        .max_wasm_stack(STACK_BYTES)
-        .wasm_backtrace_max_frames(None)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    Engine::new(&engine)
+    let mut settings = compile::settings();
+    settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&settings)
 }

@@ -11,6 +11,7 @@ use crate::bindings::FilterPre;
 use crate::bindings::weft::filter::types::{self, Wants};
 use crate::breaker::Breaker;
 use crate::chain::Hooks;
+use crate::compile::CompileError;
 use crate::guest::{self, Guest, LogGate, Shared};
 use crate::host::Inner;
 use crate::instance::{Instance, StartError};
@@ -79,6 +80,8 @@ pub enum PrepareError {
     UnknownImport { name: String, import: String },
     #[error("filter {name} is not a component of the world weft:filter@0.1.0: {reason}")]
     WrongWorld { name: String, reason: String },
+    #[error("filter {name}: {source}")]
+    Compile { name: String, source: CompileError },
     #[error("filter {name} is granted {bytes} bytes of memory, the proxy allows at most {max}")]
     Memory { name: String, bytes: u64, max: usize },
     #[error("filter {name} can't be instantiated: {reason}")]
@@ -109,7 +112,8 @@ impl Prepared {
         let memory_bytes = memory_bytes.ok_or(PrepareError::Memory { name: name(), bytes: spec.memory_bytes, max })?;
         let wrong_world =
             |error: wasmtime::Error| PrepareError::WrongWorld { name: name(), reason: format!("{error:#}") };
-        let component = host.component(&spec.digest, wasm).map_err(wrong_world)?;
+        let compiled = host.component(&spec.digest, wasm);
+        let component = compiled.map_err(|source| PrepareError::Compile { name: name(), source })?;
         check_imports(&component, spec)?;
         let mut linker = Linker::new(&host.engine);
         guest::link(&mut linker, &spec.capabilities).map_err(wrong_world)?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use crate::metrics::{CustomMetric, CustomMetrics};
 use crate::spec::Digest;
@@ -35,6 +36,43 @@ impl Gauge {
 
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of a [`Timing`]'s buckets, seconds.
+const BOUNDS: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0];
+
+/// Durations of seconds and minutes, counted by how long they were.
+#[derive(Debug, Default)]
+pub struct Timing {
+    /// By upper bound; the last has none.
+    buckets: [Counter; BOUNDS.len() + 1],
+    millis: Counter,
+}
+
+impl Timing {
+    pub(crate) fn note(&self, took: Duration) {
+        let bucket = BOUNDS.iter().take_while(|bound| took.as_secs_f64() > **bound).count();
+        self.buckets[bucket].add(1);
+        self.millis.add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// How many there were that lasted no longer than each bound, in seconds.
+    pub fn cumulative(&self) -> [(f64, u64); BOUNDS.len()] {
+        let mut count = 0;
+        std::array::from_fn(|at| {
+            count += self.buckets[at].value();
+            (BOUNDS[at], count)
+        })
+    }
+
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(Counter::value).sum()
+    }
+
+    /// All of them together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_millis(self.millis.value())
     }
 }
 
@@ -93,4 +131,18 @@ pub struct HostStats {
     /// False while the breaker keeps it from being called.
     pub serving: bool,
     pub stats: Arc<FilterStats>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_counted_by_their_bounds() {
+        let timing = Timing::default();
+        [0, 100, 101, 60_000, 1_000_000].map(Duration::from_millis).into_iter().for_each(|took| timing.note(took));
+        let counts = timing.cumulative().map(|(_, count)| count);
+        assert_eq!(counts, [2, 3, 3, 3, 3, 3, 3, 4, 4]);
+        assert_eq!((timing.count(), timing.sum()), (5, Duration::from_millis(1_060_201)));
+    }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
-use weft_filter_host::{Host, HostConfig};
+use weft_filter_host::{Compiler, Host, HostConfig};
 use weft_transport::capture;
 use weft_transport::quic::{
     self, Congestion, Dialer, Pool, PoolLimits, Server, SharedKeys, TransportLimits, WindowLimits,
@@ -61,7 +61,13 @@ pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let roots = std::fs::read_to_string(&config.control.ca_file)
         .with_context(|| format!("control.ca_file {}", config.control.ca_file.display()))?;
     let channel = Channel::new(&config.control.address, roots, mark(&config))?;
-    let host_config = HostConfig { cache_dir: Some(state.compiled_dir()), ..HostConfig::default() };
+    let host_config = HostConfig {
+        cache_dir: Some(state.compiled_dir()),
+        cache: config.limits.compiled(),
+        compiler: Compiler::own_child(),
+        compile: config.limits.compiling(),
+        ..HostConfig::default()
+    };
     let host = Host::new(host_config).context("cannot start the filter host")?;
     let shared = Arc::new(Shared::new(config, host)?);
     let admin = Arc::new(Admin {

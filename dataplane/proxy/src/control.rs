@@ -123,9 +123,15 @@ impl Control {
             self.shared.contact.lost();
             applier.forget_pending();
             applier.serve_kept().await;
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.shared.drain.draining() => return,
+            let over = tokio::time::sleep(wait);
+            tokio::pin!(over);
+            loop {
+                tokio::select! {
+                    () = &mut over => break,
+                    // Filters come into force while nobody listens, too: the next Hello tells it.
+                    _ = applier.prepared() => {}
+                    () = self.shared.drain.draining() => return,
+                }
             }
         }
     }
@@ -133,7 +139,7 @@ impl Control {
     async fn session(&self, applier: &mut Applier) -> Result<End, ChannelError> {
         let mut client = self.channel.mutual(&self.identity)?;
         let (say, said) = mpsc::channel(64);
-        let hello = v1::proxy_message::Message::Hello(self.hello(applier.current()));
+        let hello = v1::proxy_message::Message::Hello(self.hello(applier));
         send(&say, hello).await;
         // The kept bundle may be old: the control plane has the first word, if it speaks soon.
         let soon = tokio::time::sleep(FIRST_WORD);
@@ -187,8 +193,9 @@ impl Control {
                 Step::Nothing => {}
                 Step::Say(message) => send(&say, message).await,
                 Step::Acked(message) => {
-                    send(&say, message).await;
+                    // Whoever waits for the answer is told at once which filters are left out of it.
                     send(&say, self.report(applier)).await;
+                    send(&say, message).await;
                 }
                 Step::NotFollowed(message) => {
                     send(&say, message).await;
@@ -231,8 +238,8 @@ impl Control {
         }))
     }
 
-    fn hello(&self, current: &KeptBundle) -> v1::Hello {
-        let config = &self.shared.config;
+    fn hello(&self, applier: &Applier) -> v1::Hello {
+        let (config, current) = (&self.shared.config, applier.current());
         let is_asking = config.holds == Holds::Used;
         let open = self.shared.asking.say_all();
         let asked: BTreeSet<_> = current.bundle.answered.iter().cloned().chain(config.uses()).chain(open).collect();
@@ -256,7 +263,7 @@ impl Control {
                 mesh_address: told.mesh_address,
                 weight: told.weight,
             }],
-            known: weft_policy::wire::known(&current.versions),
+            known: applier.known(),
             current_revision: current.bundle.revision.0,
             lineage: current.lineage.as_ref().map(Into::into),
             incarnation: self.incarnation,

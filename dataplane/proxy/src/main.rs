@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use weft_filter_host::{COMPILE, compile_child};
 
 use weft_proxy::check::{self, Findings};
 use weft_proxy::config::Config;
@@ -31,6 +32,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    let mut told = std::env::args_os().skip(1);
+    // By itself: no configuration, no runtime, nothing but its limits.
+    if told.next().is_some_and(|argument| argument == COMPILE) {
+        return compile_child(told);
+    }
     let arguments = Arguments::parse();
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,

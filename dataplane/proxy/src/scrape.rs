@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use weft_filter_host::{CustomValue, FilterStats, HostStats};
+use weft_filter_host::{CustomValue, FilterStats, Host, HostStats};
 
 use crate::admin::{Admin, Door};
 use crate::side::Side;
@@ -149,6 +149,7 @@ fn filters(admin: &Admin, out: &mut String) {
             sample(out, metric.name(), &filter_labels(host), read(&host.stats));
         }
     }
+    compiled(&admin.shared.filter_host, out);
     header(out, Metric::FilterCustom);
     for host in &hosts {
         for custom in host.stats.custom() {
@@ -165,6 +166,33 @@ fn filters(admin: &Admin, out: &mut String) {
                 }
             };
         }
+    }
+}
+
+/// What compiling took, and what is kept of it.
+fn compiled(host: &Host, out: &mut String) {
+    header(out, Metric::FilterCompile);
+    let name = Metric::FilterCompile.name();
+    for (result, timing) in host.compile_times() {
+        for (bound, count) in timing.cumulative() {
+            sample(out, &format!("{name}_bucket"), &format!("result=\"{result}\",le=\"{bound}\""), count);
+        }
+        sample(out, &format!("{name}_bucket"), &format!("result=\"{result}\",le=\"+Inf\""), timing.count());
+        let _ = writeln!(out, "{name}_sum{{result=\"{result}\"}} {}", timing.sum().as_secs_f64());
+        sample(out, &format!("{name}_count"), &format!("result=\"{result}\""), timing.count());
+    }
+    let Some(cache) = host.cache_stats() else { return };
+    for (metric, value) in [
+        (Metric::FilterCacheBytes, cache.bytes),
+        (Metric::FilterCacheEntries, cache.entries),
+        (Metric::FilterCacheEvicted, cache.evicted),
+    ] {
+        header(out, metric);
+        let _ = writeln!(out, "{} {value}", metric.name());
+    }
+    header(out, Metric::FilterCacheLookups);
+    for (result, count) in [("hit", cache.hits), ("miss", cache.misses), ("damaged", cache.damaged)] {
+        sample(out, Metric::FilterCacheLookups.name(), &format!("result=\"{result}\""), count);
     }
 }
 

@@ -2,6 +2,7 @@
 //! takes it once; updates swap the whole.
 
 mod originations;
+mod stages;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,11 +14,13 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use weft_filter_host::{Chain, Prepared};
-use weft_policy::bundle::{Bundle, Direction, MeshSettings, Revision, ServedWorkload, WorkloadPort};
+use weft_policy::bundle::{Bundle, Direction, MeshSettings, ObjectName, Revision, ServedWorkload, WorkloadPort};
 use weft_policy::identity::SpiffeId;
 use weft_policy::route::RouteTable;
 
 pub use self::originations::Originations;
+pub use self::stages::{Awaited, Loaded, Readiness, is_required};
+use self::stages::{Guard, Guards, Stage};
 use crate::mesh;
 use crate::telemetry::series::Peer;
 
@@ -35,6 +38,7 @@ pub struct Snapshot {
     pub routes: RouteTable,
     pub originations: Originations,
     served: Vec<Arc<Served>>,
+    guards: Guards,
     _live: Live,
 }
 
@@ -173,12 +177,34 @@ impl Snapshot {
         bundle: Arc<Bundle>,
         prepared: &HashMap<String, Arc<Prepared>>,
     ) -> Result<Snapshot, SnapshotError> {
+        Self::staged(before, bundle, prepared, &Awaited::new())
+    }
+
+    /// The same while the attachments `awaited` are not what runs: `loaded` has of each the configuration that ran before,
+    /// where there was one. A chain that lacks one that it needs is guarded by what ran in it when the wait began.
+    ///
+    /// # Errors
+    /// Something that a request cannot do without is missing, and no chain before can stand in; the snapshot before stays.
+    pub fn staged(
+        before: Option<&Snapshot>,
+        bundle: Arc<Bundle>,
+        loaded: &Loaded,
+        awaited: &Awaited,
+    ) -> Result<Snapshot, SnapshotError> {
         let mesh = bundle.mesh.clone().ok_or(SnapshotError::NoMesh)?;
         let mut served = Vec::with_capacity(bundle.workloads.len());
+        let mut guards = Guards::new();
+        let stage = Stage { bundle: &bundle, loaded, awaited };
         for workload in bundle.workloads.values() {
+            let mut chain = |direction| -> Result<Chain, SnapshotError> {
+                let earlier = before.and_then(|before| before.chain_of(&workload.name, direction));
+                let (chain, guard) = stage.chain(workload, direction, earlier)?;
+                guards.extend(guard.map(|guard| ((workload.name.clone(), direction), guard)));
+                Ok(chain)
+            };
             served.push(Arc::new(Served {
-                inbound: chain(&bundle, prepared, workload, Direction::Inbound)?,
-                outbound: chain(&bundle, prepared, workload, Direction::Outbound)?,
+                inbound: chain(Direction::Inbound)?,
+                outbound: chain(Direction::Outbound)?,
                 source: mesh::source_value(workload),
                 workload: workload.clone(),
             }));
@@ -195,6 +221,7 @@ impl Snapshot {
             originations: Originations::of(&bundle),
             mesh,
             served,
+            guards,
             bundle,
             _live: Live::begin(),
         })
@@ -249,35 +276,26 @@ impl Snapshot {
         endpoints.into_iter().any(|e| e.mesh_address == address && e.identity.as_ref() == Some(identity))
     }
 
+    /// The chain of a workload, and what guards it while it lacks a filter.
+    fn chain_of(&self, name: &ObjectName, direction: Direction) -> Option<(&Chain, Option<&Guard>)> {
+        let served = self.served.iter().find(|served| served.workload.name == *name)?;
+        let chain = match direction {
+            Direction::Inbound => &served.inbound,
+            Direction::Outbound => &served.outbound,
+        };
+        Some((chain, self.guards.get(&(name.clone(), direction))))
+    }
+
+    /// True where this workload is served.
+    pub fn serves(&self, name: &ObjectName) -> bool {
+        self.served.iter().any(|served| served.workload.name == *name)
+    }
+
     /// True where the attachment runs in some chain of this proxy.
     pub fn has_filter(&self, name: &str) -> bool {
         let chains = self.served.iter().flat_map(|served| [&served.inbound, &served.outbound]);
         chains.into_iter().any(|chain| chain.filters().iter().any(|filter| filter.spec().name == name))
     }
-}
-
-fn chain(
-    bundle: &Bundle,
-    prepared: &HashMap<String, Arc<Prepared>>,
-    workload: &ServedWorkload,
-    direction: Direction,
-) -> Result<Chain, SnapshotError> {
-    let mut attachments: Vec<_> = bundle
-        .filters
-        .values()
-        .filter(|filter| filter.direction == direction)
-        .filter(|filter| filter.workloads.is_empty() || filter.workloads.contains(&workload.name))
-        .collect();
-    attachments.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
-    let mut filters = Vec::with_capacity(attachments.len());
-    for attachment in attachments {
-        match prepared.get(&attachment.name) {
-            Some(filter) => filters.push(Arc::clone(filter)),
-            None if attachment.on_failure == weft_policy::bundle::OnFailure::Allow && !attachment.authorization => {}
-            None => return Err(SnapshotError::FilterNotReady { name: attachment.name.clone() }),
-        }
-    }
-    Ok(Chain::new(filters))
 }
 
 #[cfg(test)]

@@ -249,6 +249,11 @@ impl State {
         self.read(&filter_file(digest))
     }
 
+    /// True where some binary is kept for this digest.
+    pub fn has_filter(&self, digest: &str) -> bool {
+        self.path(&filter_file(digest)).is_file()
+    }
+
     pub fn keep_filter(&self, digest: &str, wasm: &[u8]) -> Result<(), StateError> {
         self.write(&filter_file(digest), wasm)
     }

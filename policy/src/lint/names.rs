@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lens::Lens;
 use super::{Code, Report, Scope};
-use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PATH_READING, REGISTERED_BY};
+use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PATH_READING, REGISTERED_BY, STARTING};
 use crate::resource::retry::RETRY_METHODS;
 use crate::resource::{Kind, ROOT_NAMESPACE, USES};
 use crate::text::{did_you_mean, nearest};
@@ -21,7 +21,7 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
     for (object, entry) in lens.entries() {
         let read: &[&str] = match object.kind {
             Kind::Service => &[ACCOUNTS, PATH_READING, MADE_FOR],
-            Kind::Workload => &[REGISTERED_BY, GRANTED_SERVICES, USES],
+            Kind::Workload => &[REGISTERED_BY, GRANTED_SERVICES, STARTING, USES],
             Kind::Namespace => &[USES],
             Kind::HttpRoute => &[RETRY_METHODS],
             Kind::Mesh

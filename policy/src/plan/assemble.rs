@@ -9,7 +9,7 @@ use super::merge::merged;
 use super::modifier::actions;
 use super::route_status::resolve;
 use super::scope::concerns;
-use super::select::{holds_for, selected_by};
+use super::select::{holds_for, is_in_discovery, selected_by};
 use super::selects;
 use super::unserved::{Targets, targets};
 use super::{Entry, World, spread, traffic};
@@ -224,7 +224,13 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
         path_reading: service.path_reading().unwrap_or_default(),
         traffic: traffic::settings(&merged).map(Box::new),
         spread: spread::settings(&merged.spec, service).map(Box::new),
-        endpoints: workloads.iter().copied().map(endpoint).map(|e| (e.workload.clone(), e)).collect(),
+        endpoints: workloads
+            .iter()
+            .copied()
+            .filter(|workload| is_in_discovery(workload))
+            .map(endpoint)
+            .map(|e| (e.workload.clone(), e))
+            .collect(),
     }
 }
 

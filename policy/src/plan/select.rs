@@ -1,7 +1,7 @@
 //! Selection of workloads: those behind services, those under policies.
 
 use crate::bundle::ObjectName;
-use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, REGISTERED_BY};
+use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, REGISTERED_BY, STARTING};
 use crate::resource::{Kind, Metadata, Object, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef, WorkloadSpec};
 
 use super::World;
@@ -12,6 +12,13 @@ pub(super) fn selected_by<'w>(
     service: &'w Object<ServiceSpec>,
 ) -> impl Iterator<Item = &'w Object<WorkloadSpec>> {
     world.index().near_service(service).filter(|workload| selects(service, workload))
+}
+
+/// True for a workload that callers may be sent to. One that its proxy has registered and can't serve yet is known already, and
+/// no endpoint.
+pub(super) fn is_in_discovery(workload: &Object<WorkloadSpec>) -> bool {
+    let annotations = &workload.metadata.annotations;
+    !(annotations.contains_key(REGISTERED_BY) && annotations.contains_key(STARTING))
 }
 
 /// True when a workload stands behind a service.

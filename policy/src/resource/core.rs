@@ -171,6 +171,8 @@ pub const ACCOUNTS: &str = "weft.dev/accounts";
 pub const REGISTERED_BY: &str = "weft.dev/registered-by";
 /// The annotation of a registered Workload with the services that its account was granted, apart by commas.
 pub const GRANTED_SERVICES: &str = "weft.dev/granted-services";
+/// The annotation of a registered Workload whose proxy has no configuration in force yet: it is no endpoint of anything.
+pub const STARTING: &str = "weft.dev/starting";
 /// Annotation of a Service that the control plane made: the workload that asked for it first.
 pub const MADE_FOR: &str = "weft.dev/made-for";
 

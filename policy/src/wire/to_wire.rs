@@ -20,6 +20,7 @@ impl From<&Delta> for v1::Delta {
             answered: delta.answered.iter().map(Into::into).collect(),
             view: 0,
             svid_ttl_seconds: 0,
+            stages: false,
         }
     }
 }

@@ -20,7 +20,7 @@ use weft_policy::path::PathReading;
 use weft_proxy::app;
 use weft_proxy::config::Config;
 use weft_proxy::shared::Shared;
-use weft_proxy::snapshot::Snapshot;
+use weft_proxy::snapshot::{Awaited, Loaded, Snapshot};
 use weft_proxy::stalls::StallSums;
 use weft_proxy::telemetry::render;
 use weft_tests::{Scrape, address};
@@ -29,7 +29,7 @@ use weft_transport::tls::{IdentityHandle, Trust, WorkloadIdentity};
 
 const DOMAIN: &str = "cluster.local";
 
-pub(super) use filters::{Filter, attach, attach_all};
+pub(super) use filters::{Filter, attach, attach_all, attachment, prepared, specification, wasm};
 
 /// A port of the service `origin`, the same at the service and at its workload.
 pub(super) type Port = (u16, Protocol);
@@ -162,6 +162,19 @@ impl Pair {
         let mut bundle = (*current.bundle).clone();
         change(&mut bundle);
         shared.swap(Snapshot::build(Arc::new(bundle), filters).expect("a bundle that can be served"));
+    }
+
+    /// The same while some filters are awaited: of those, `loaded` are what ran before.
+    ///
+    /// # Panics
+    /// When it can't be served.
+    pub(super) fn stage(&self, of: Of, (loaded, awaited): (&Loaded, &Awaited), change: impl FnOnce(&mut Bundle)) {
+        let shared = self.shared(of);
+        let current = shared.snapshot.load_full().expect("it serves");
+        let mut bundle = (*current.bundle).clone();
+        change(&mut bundle);
+        let staged = Snapshot::staged(Some(&current), Arc::new(bundle), loaded, awaited);
+        shared.swap(staged.expect("a bundle that can be served"));
     }
 
     /// Sums that the caller's proxy and the origin's hold for streams that stall.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use serde_json::Value;
-use weft_api::{Ban, ListQuery, Metadata, Resource, ResourceList};
+use weft_api::{Ban, ListQuery, Metadata, Proxies, Resource, ResourceList};
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
 use weft_policy::plan::{Idle, World, effective, without_effect};
@@ -52,9 +52,26 @@ pub(crate) async fn run(args: DescribeArgs) -> Outcome {
     if matches!(kind, Kind::Service | Kind::Workload) {
         text.push_str(&related(&client, kind, &object).await?);
     }
+    if kind == Kind::FilterPolicy {
+        text.push_str(&running(&client, &object.metadata).await?);
+    }
     text.push_str(&found(&client, kind, &object).await?);
     output::print(&text);
     Ok(Answer::Yes)
+}
+
+/// How the filter of a policy is at the proxies that may be seen.
+async fn running(client: &Client, policy: &Metadata) -> Result<String, Failure> {
+    let attachment = format!("{}/{}", policy.namespace, policy.name);
+    let lines = match client.fetch::<Proxies>("/proxies").await {
+        Ok(told) => proxies::running(&told.proxies, &attachment),
+        Err(Error::Refused(refusal)) if matches!(refusal.status, 403 | 404) => {
+            vec!["not known: this token may not read proxies".to_owned()]
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let lines = if lines.is_empty() { vec!["no proxy has reported it".to_owned()] } else { lines };
+    Ok(format!("\nProxies:\n  {}\n", lines.join("\n  ")))
 }
 
 /// Findings about the object; nothing where there are none.

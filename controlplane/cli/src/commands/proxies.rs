@@ -119,7 +119,7 @@ fn table(proxies: &[Proxy], wide: bool, paint: &Paint, now: i64) -> String {
         let painted = match proxy.state {
             SyncState::Synced => paint.good(&state),
             SyncState::Refused | SyncState::Disconnected => paint.bad(&state),
-            SyncState::Behind | SyncState::Other(_) => paint.warn(&state),
+            SyncState::Degraded | SyncState::Behind | SyncState::Other(_) => paint.warn(&state),
             SyncState::Elsewhere => state,
         };
         let mut row = vec![
@@ -151,6 +151,7 @@ fn table(proxies: &[Proxy], wide: bool, paint: &Paint, now: i64) -> String {
     let mut text = table.render();
     if !wide {
         text.extend(refusals(proxies));
+        text.extend(absences(proxies));
     }
     text
 }
@@ -179,6 +180,46 @@ fn refusals(proxies: &[Proxy]) -> Vec<String> {
     lines
 }
 
+/// Filters that proxies run without or wait for, each with its state once and the proxies in which it is so.
+fn absences(proxies: &[Proxy]) -> Option<String> {
+    let mut absences: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for proxy in proxies.iter().filter(|proxy| proxy.state != SyncState::Disconnected) {
+        for filter in proxy.filters.iter().filter(|filter| !is_loaded(&filter.state)) {
+            absences.entry((&filter.name, &filter.state)).or_default().push(&proxy.name);
+        }
+    }
+    let more = absences.len().saturating_sub(REASONS_SHOWN);
+    let line = |((filter, state), names): (&(&str, &str), &Vec<&str>)| {
+        let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| cell(name)).collect();
+        format!("\nfilter {} at {}: {}\n", cell(filter), output::first_of(&shown, names.len()), cell(state))
+    };
+    let mut lines: Vec<_> = absences.iter().take(REASONS_SHOWN).map(line).collect();
+    if more > 0 {
+        lines.push(format!("\n{more} more filters: weft proxies -o wide\n"));
+    }
+    (!lines.is_empty()).then(|| lines.concat())
+}
+
+/// How a filter is at these proxies, a line for each state.
+pub(super) fn running(proxies: &[Proxy], attachment: &str) -> Vec<String> {
+    let mut states: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for proxy in proxies.iter().filter(|proxy| proxy.state != SyncState::Disconnected) {
+        for filter in proxy.filters.iter().filter(|filter| filter.name == attachment) {
+            let state = if is_loaded(&filter.state) { "loaded" } else { filter.state.as_str() };
+            states.entry(state).or_default().push(cell(&proxy.name));
+        }
+    }
+    let line = |(state, names): (&str, Vec<String>)| {
+        let shown: Vec<_> = names.iter().take(NAMES_SHOWN).cloned().collect();
+        format!("{} at {}", cell(state), output::first_of(&shown, names.len()))
+    };
+    states.into_iter().map(line).collect()
+}
+
+fn is_loaded(state: &str) -> bool {
+    matches!(state, "" | "ready" | "loaded")
+}
+
 /// `12`, or `11/12` where the proxy is behind; `-` where another control plane knows and does not tell.
 fn revision(proxy: &Proxy) -> String {
     let (has, newest) = (proxy.revision, proxy.current_revision);
@@ -205,7 +246,7 @@ fn span(ms: u64) -> String {
 fn filters(proxy: &Proxy) -> Vec<String> {
     let describe = |filter: &LoadedFilter| {
         let LoadedFilter { name, version, state, .. } = filter;
-        let tail = if matches!(state.as_str(), "" | "ready" | "loaded") { String::new() } else { format!("({state})") };
+        let tail = if is_loaded(state) { String::new() } else { format!("({state})") };
         cell(&format!("{name}@{version}{tail}"))
     };
     proxy.filters.iter().map(describe).collect()
@@ -244,96 +285,4 @@ fn details(proxy: &Proxy, now: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn proxy() -> Proxy {
-        let told = json!({
-            "name": "reviews-11", "identity": "spiffe://cluster.local/ns/shop/sa/reviews", "state": "disconnected",
-            "revision": 1003, "current_revision": 1004, "staleness_ms": 75_000, "heard_ms": 3_000,
-            "certificate_not_after": "1970-01-02T01:00:00Z", "connected_since": "1970-01-01T00:00:00Z",
-            "transport": "quic", "version": "0.1.0", "address": "127.0.0.1", "mesh_addresses": ["10.0.0.11:15008"],
-            "filters": [{"name": "authz", "version": "0.1.0", "state": "preparing", "digest": ""}],
-            "reason": "its stream is closed",
-        });
-        serde_json::from_value(told).unwrap()
-    }
-
-    #[test]
-    fn a_proxy_that_is_behind_shows_both_revisions() {
-        let proxies = [proxy()];
-        let text = table(&proxies, true, &Paint::plain(), 0);
-        let parts = ["disconnected", "1003/1004", "1m15s", "3s", "1d1h", "authz@0.1.0(preparing)", "10.0.0.11:15008"];
-        for part in parts {
-            assert!(text.contains(part), "{part} in {text}");
-        }
-        assert!(table(&[], false, &Paint::plain(), 0).contains("no proxy"));
-    }
-
-    #[test]
-    fn the_usual_table_fits_eighty_columns() {
-        let text = table(&[proxy()], false, &Paint::plain(), 0);
-        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
-        assert!(text.contains("shop/reviews"), "{text}");
-    }
-
-    #[test]
-    fn why_proxies_refuse_is_said_once_below_the_table() {
-        let refused = |name: &str, reason: &str| Proxy {
-            name: name.to_owned(),
-            state: SyncState::Refused,
-            reason: reason.to_owned(),
-            ..proxy()
-        };
-        let mut proxies = vec![proxy(), refused("z", "no such filter")];
-        proxies.extend(["a", "b", "c", "d", "e"].map(|name| refused(name, "it is of epoch 1")));
-        let text = table(&proxies, false, &Paint::plain(), 0);
-        let told = "\nrefused by a, b, c and 2 more: it is of epoch 1\n\nrefused by z: no such filter\n";
-        assert!(text.ends_with(told), "{text}");
-        assert!(!table(&[proxy()], false, &Paint::plain(), 0).contains("refused by"));
-        assert_eq!(table(&proxies, true, &Paint::plain(), 0).matches("refused by").count(), 0, "each row has its own");
-    }
-
-    #[test]
-    fn what_only_ages_is_no_news() {
-        let mut later = proxy();
-        later.heard_ms = 4_000;
-        assert_eq!(lasting(&proxy()), lasting(&later));
-        later.state = SyncState::Synced;
-        assert_ne!(lasting(&proxy()), lasting(&later));
-    }
-
-    #[test]
-    fn one_that_is_silent_is_named() {
-        let silent = SilentReplica { replica: "10.0.0.2:15012".to_owned(), reason: "why".to_owned(), proxies: 3 };
-        assert_eq!(silence(&silent), "control plane 10.0.0.2:15012 does not say how its 3 proxies are: why");
-    }
-
-    #[test]
-    fn whoever_is_kept_out_is_named_beside_the_list() {
-        let ban = |name: &str, reason: &str| Ban {
-            identity: format!("spiffe://cluster.local/ns/shop/sa/{name}"),
-            reason: reason.to_owned(),
-            ..Ban::default()
-        };
-        let since = "banned since 1970-01-01T00:00:00Z";
-        let one = [ban("a", "broken into")];
-        let expect = format!("kept out of the mesh: shop/a ({since}, broken into) (weft proxy bans)");
-        assert_eq!(kept_out(&one), Some(expect));
-        let many: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| ban(name, "")).collect();
-        let told = kept_out(&many).unwrap();
-        assert!(told.contains(&format!("shop/c ({since}) and 2 more (weft")), "{told}");
-        assert_eq!(kept_out(&[]), None);
-    }
-
-    #[test]
-    fn certificates_expire() {
-        let at = |text: &str, now| expiry(Some(text), now);
-        assert_eq!(at("1970-01-01T00:00:10Z", 20), "EXPIRED");
-        assert_eq!(at("1970-01-01T00:01:00Z", 0), "1m0s");
-        assert_eq!(expiry(None, 0), "-");
-        assert_eq!(age(Some("1970-01-01T00:00:00Z"), 90), "1m30s");
-    }
-}
+mod tests;

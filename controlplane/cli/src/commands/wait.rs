@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_secs(2);
 pub(crate) enum Verdict {
     Everywhere {
         proxies: usize,
-        /// A line for each object that a proxy refused and still does without.
+        /// A line for each object that a proxy refused and still does without, and for each filter that it runs without.
         held: Vec<String>,
         /// A line for each proxy that is not waited for.
         away: Vec<String>,
@@ -37,8 +37,8 @@ pub(crate) async fn until_synced(client: &Client, revision: u64, patience: Durat
             output::complain(&format!("revision {revision} is not everywhere:\n{}", ours.join("\n")));
             Ok(Answer::No)
         }
-        Verdict::Everywhere { proxies, away, .. } => {
-            away.iter().for_each(|line| output::complain(line));
+        Verdict::Everywhere { proxies, away, held } => {
+            held.iter().chain(&away).for_each(|line| output::complain(line));
             let waited = output::duration(started.elapsed());
             output::complain(&format!("revision {revision} is at all {proxies} proxies concerned (after {waited})"));
             Ok(Answer::Yes)
@@ -80,8 +80,9 @@ pub(crate) async fn watch(
 /// A line for each object that a proxy refused earlier and does without.
 fn held(status: &RevisionStatus) -> Vec<String> {
     let of = |proxy: &ProxyRevision| {
-        let line = |text: &String| format!("  {} refuses {text}", proxy.name);
-        proxy.held.iter().map(line).collect::<Vec<_>>()
+        let refuses = proxy.held.iter().map(|text| format!("  {} refuses {text}", proxy.name));
+        let without = proxy.without.iter().map(|text| format!("  {} runs without {text}", proxy.name));
+        refuses.chain(without).collect::<Vec<_>>()
     };
     status.proxies.iter().flat_map(of).collect()
 }
@@ -133,7 +134,8 @@ mod tests {
     fn proxy(name: &str, state: SyncState, revision: u64, reason: &str, held: &[&str]) -> ProxyRevision {
         let held = held.iter().map(|text| (*text).to_owned()).collect();
         let (name, reason) = (name.to_owned(), reason.to_owned());
-        ProxyRevision { name, identity: String::new(), state, revision, reason, heard_ms: 3_000, held }
+        let (identity, without) = (String::new(), Vec::new());
+        ProxyRevision { name, identity, state, revision, reason, heard_ms: 3_000, held, without }
     }
 
     fn status(proxies: Vec<ProxyRevision>) -> RevisionStatus {
@@ -145,6 +147,16 @@ mod tests {
         let held = held(&status(vec![proxy("a", SyncState::Synced, 4, "", &["filter default/f: bad config"])]));
         assert_eq!(held, ["  a refuses filter default/f: bad config"]);
         assert!(is_of(&held[0], &["default/f".to_owned()]) && !is_of(&held[0], &["default/g".to_owned()]));
+    }
+
+    /// With `onFailure: Allow` the revision is everywhere, and the filter nowhere.
+    #[test]
+    fn a_filter_that_is_skipped_is_not_there() {
+        let without = vec!["filter shop/guard: skipped: too large".to_owned()];
+        let skipped = ProxyRevision { without, ..proxy("a", SyncState::Synced, 4, "", &[]) };
+        let held = held(&status(vec![skipped]));
+        assert_eq!(held, ["  a runs without filter shop/guard: skipped: too large"]);
+        assert!(is_of(&held[0], &["shop/guard".to_owned()]) && !is_of(&held[0], &["shop/web".to_owned()]));
     }
 
     #[test]

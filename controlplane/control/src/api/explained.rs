@@ -7,6 +7,7 @@ use std::time::Instant;
 use axum::extract::State;
 use axum::{Extension, Json};
 use weft_api::{ExplainQuery, Explanation};
+use weft_policy::bundle::ObjectName;
 use weft_policy::explain::{Barred, explain_among};
 use weft_policy::identity::SpiffeId;
 use weft_policy::resource::Kind;
@@ -19,6 +20,8 @@ use crate::registry::{ProxyKey, ProxyStatus};
 
 /// Proxies that an explanation names.
 const SHOWN: usize = 5;
+/// How a proxy reports a filter that runs as it was told.
+const LOADED: &str = "loaded";
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -63,6 +66,7 @@ async fn explain_request(
     explained.reason.push_str(told_by);
     let on_the_way = on_the_way(&hub.published(), &proxies, &explained);
     explained.notes.extend(doing_without(&on_the_way));
+    explained.notes.extend(not_in_force(&hub.published(), &proxies, &explained));
     explained.notes.extend(ended(&on_the_way, &explained.principal));
     explained.notes.extend(put_out(&hub, &caller, &proxies, &explained));
     Ok(Json(explained))
@@ -119,6 +123,30 @@ fn doing_without(on_the_way: &[&ProxyStatus]) -> Vec<String> {
     let without = on_the_way.iter().filter(|proxy| !proxy.held.is_empty());
     let told = |proxy: &&ProxyStatus| format!("proxy {} does without {}", proxy.key.name, proxy.held.join("; "));
     without.take(SHOWN).map(told).collect()
+}
+
+/// Filters of the endpoints that their proxies have not reported as loaded, each with how it is and where.
+fn not_in_force(published: &Published, proxies: &[ProxyStatus], explained: &Explanation) -> Vec<String> {
+    let mut found = BTreeMap::<(&str, &str), BTreeSet<&str>>::new();
+    for endpoint in explained.backends.iter().flat_map(|backend| &backend.endpoints) {
+        let workload: Option<ObjectName> = endpoint.workload.parse().ok();
+        let key = workload.and_then(|workload| published.world.registered_by(&workload));
+        // Of one that nobody registered there is no proxy that could report.
+        let Some(proxy) = key.and_then(|key| proxies.iter().find(|proxy| proxy.key == *key)) else { continue };
+        for name in &endpoint.filters {
+            let reported = proxy.health.filters.iter().find(|filter| filter.name == *name);
+            let state = reported.map_or("it has not reported it, so nobody knows", |filter| filter.state.as_str());
+            if state != LOADED {
+                found.entry((name.as_str(), state)).or_default().insert(&proxy.key.name);
+            }
+        }
+    }
+    let told = |((name, state), at): ((&str, &str), BTreeSet<&str>)| {
+        let shown: Vec<_> = at.iter().take(SHOWN).copied().collect();
+        let more = if at.len() > SHOWN { ", ..." } else { "" };
+        format!("filter {name} is not known to be in force at {}{more}: {state}", shown.join(", "))
+    };
+    found.into_iter().take(SHOWN).map(told).collect()
 }
 
 /// Proxies of the caller's account whose certificates are over, where others' are not.

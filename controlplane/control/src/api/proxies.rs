@@ -272,9 +272,13 @@ fn describe(proxy: ProxyStatus, newest: Revision, served_at: BTreeSet<String>) -
     let time = |at: time::OffsetDateTime| at.format(&Rfc3339).unwrap_or_default();
     let expiry = proxy.health.certificate_not_after_unix;
     let expiry = time::OffsetDateTime::from_unix_timestamp(expiry).ok().filter(|_| expiry > 0);
-    let loaded = |filter: registry::LoadedFilter| {
-        let registry::LoadedFilter { name, version, digest, state } = filter;
-        LoadedFilter { name, version, digest, state }
+    let filters: Vec<_> = proxy.health.filters.into_iter().map(loaded).collect();
+    let without = without(&filters);
+    let (state, reason) = match state(proxy.state) {
+        weft_api::SyncState::Synced if !without.is_empty() => {
+            (weft_api::SyncState::Degraded, format!("it runs without {}", without.join("; ")))
+        }
+        state => (state, proxy.reason),
     };
     Proxy {
         name: proxy.key.name,
@@ -283,16 +287,27 @@ fn describe(proxy: ProxyStatus, newest: Revision, served_at: BTreeSet<String>) -
         mesh_addresses: served_at.into_iter().collect(),
         heard_ms: milliseconds(proxy.heard_ago),
         version: proxy.introduction.version,
-        state: state(proxy.state),
-        reason: proxy.reason,
+        state,
+        reason,
         revision: proxy.synced.0,
         current_revision: newest.0,
         staleness_ms: milliseconds(proxy.behind_for),
-        filters: proxy.health.filters.into_iter().map(loaded).collect(),
+        filters,
         certificate_not_after: expiry.map(time),
         transport: proxy.health.transport,
         connected_since: proxy.connected_since.map(time),
     }
+}
+
+fn loaded(filter: registry::LoadedFilter) -> LoadedFilter {
+    let registry::LoadedFilter { name, version, digest, state } = filter;
+    LoadedFilter { name, version, digest, state }
+}
+
+/// Filters that a proxy runs without, each with the reason.
+fn without(filters: &[LoadedFilter]) -> Vec<String> {
+    let out = filters.iter().filter(|filter| filter.is_out());
+    out.map(|filter| format!("filter {}: {}", filter.name, filter.state)).collect()
 }
 
 fn milliseconds(span: Duration) -> u64 {
@@ -381,6 +396,7 @@ fn report(
         reason: proxy.reason,
         heard_ms: milliseconds(proxy.heard_ago),
         held: proxy.held,
+        without: without(&proxy.health.filters.into_iter().map(loaded).collect::<Vec<_>>()),
     };
     let told = |proxies: Vec<ProxyStatus>| proxies.into_iter().map(told).collect();
     RevisionStatus { revision: wanted, complete, proxies: told(proxies), away: told(away), silent }

@@ -272,7 +272,7 @@ impl Proxy {
     pub(crate) async fn accept(&mut self, delta: &Delta) {
         self.bundle.apply(delta);
         if !delta.subtractive && !delta.ahead {
-            let ack = v1::Ack { revision: delta.revision.0, skipped: vec![], view: self.view };
+            let ack = v1::Ack { revision: delta.revision.0, view: self.view, ..Default::default() };
             self.say(v1::proxy_message::Message::Ack(ack)).await;
         }
     }

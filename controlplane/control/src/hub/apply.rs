@@ -23,7 +23,7 @@ use weft_policy::plan::{Action, Change, Entry, Loss, Owned, Owner, ProxyKey, Wor
 use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
 pub(super) use self::made::{
-    note_grants, note_version, put_filter, put_registered, release, remove_registered, stand_in_aside,
+    note_grants, note_version, put_filter, put_in_discovery, put_registered, release, remove_registered, stand_in_aside,
 };
 use self::opens::Opens;
 pub use self::places::Misplaced;

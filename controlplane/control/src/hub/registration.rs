@@ -15,6 +15,7 @@ use weft_policy::identity::SpiffeId;
 use weft_policy::lint;
 use weft_policy::plan::{Owned, World, losses_of_workloads};
 use weft_policy::registration::{Field, Registration};
+use weft_policy::resource::core::STARTING;
 use weft_policy::resource::{Kind, Object, ObjectKey, ServiceSpec, Spec, WorkloadSpec};
 
 use super::apply::PutError;
@@ -41,6 +42,15 @@ pub(crate) struct Origin {
     pub address: IpAddr,
     /// This machine, on whatever of its addresses.
     pub is_local: bool,
+}
+
+/// Whether a proxy that registers workloads can serve them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// It has a configuration.
+    Serving,
+    /// It has none yet: its workloads are in no discovery before its first ACK.
+    Starting,
 }
 
 /// Why a registration is refused.
@@ -96,15 +106,56 @@ impl Hub {
         origin: Origin,
         registrations: Vec<Registration>,
     ) -> Result<(), RegisterError> {
+        self.register_as(proxy, Presence::Serving, origin, registrations).await
+    }
+
+    /// The same of a proxy that may not be able to serve yet.
+    pub(crate) async fn register_as(
+        self: &Arc<Self>,
+        proxy: &ProxyKey,
+        presence: Presence,
+        origin: Origin,
+        registrations: Vec<Registration>,
+    ) -> Result<(), RegisterError> {
         let hub = self.clone();
         let names: Vec<_> = registrations.iter().map(Registration::name).collect();
         let key = proxy.clone();
-        let result = self.change_together(move |draft| draft.register(&hub, &key, origin, &registrations)).await;
+        let result =
+            self.change_together(move |draft| draft.register(&hub, (&key, presence), origin, &registrations)).await;
         match &result {
             Ok(()) => self.tell_unserved(proxy, &names),
             Err(error) => self.refused(proxy, origin, error).await,
         }
         result
+    }
+
+    /// The proxy can serve: its workloads are in discovery from now on, or once the store can be written again.
+    pub(crate) fn enter_discovery(self: &Arc<Self>, seat: &Seat) {
+        let is_starting = |hub: &Hub| {
+            let world = &hub.published().world;
+            let mut own = world.registered_of(&seat.key).filter_map(|name| world.workload(name));
+            own.any(|workload| workload.metadata.annotations.contains_key(STARTING))
+        };
+        if !is_starting(self) {
+            return;
+        }
+        let (hub, stop, seat) = (self.clone(), self.stop.clone(), seat.clone());
+        self.spawn(async move {
+            while hub.registry().holds(&seat) {
+                let key = seat.key.clone();
+                match hub.change_together(move |draft| apply::put_in_discovery(draft, &key)).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::warn!(proxy = %seat.key, error = %crate::chain(&error), "it can serve, and is not in discovery");
+                    }
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN) => {}
+                    () = seat.replaced.cancelled() => return,
+                    () = stop.cancelled() => return,
+                }
+            }
+        });
     }
 
     /// True where the world has each of these workloads as the proxy's.
@@ -315,7 +366,7 @@ impl Draft {
     fn register(
         &mut self,
         hub: &Hub,
-        proxy: &ProxyKey,
+        (proxy, presence): (&ProxyKey, Presence),
         origin: Origin,
         registrations: &[Registration],
     ) -> Result<(), RegisterError> {
@@ -333,7 +384,7 @@ impl Draft {
                 continue;
             }
             self.placed(hub, proxy, origin, registration)?;
-            apply::put_registered(self, proxy, registration)?;
+            apply::put_registered(self, proxy, (registration, presence))?;
             self.claim(|draft| draft.claims.take(&name, &proxy.identity));
         }
         self.within_account(&proxy.identity, registered_bytes)?;

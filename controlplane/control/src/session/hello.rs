@@ -17,7 +17,7 @@ use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
 use crate::host;
-use crate::hub::{Holder, Hub, Origin, RegisterError};
+use crate::hub::{Holder, Hub, Origin, Presence, RegisterError};
 use crate::metrics::Refusal;
 use crate::registry::{Capabilities, Entered, Introduction, ProxyKey, Seat, SeatTaken};
 use crate::view::Versions;
@@ -91,7 +91,9 @@ impl Greeting {
             tracing::warn!(proxy = %key, holder = %peer, %replaced, "two proxies have one name and identity: the later start stays");
             hub.metrics().name_conflicts.increment(1);
         }
-        let registered = hub.register(&key, origin, registrations.clone()).await;
+        // What holds nothing has nothing to serve by: callers would be refused.
+        let presence = if hello.known.is_empty() { Presence::Starting } else { Presence::Serving };
+        let registered = hub.register_as(&key, presence, origin, registrations.clone()).await;
         if let Err(RegisterError::Store(error)) = &registered
             && hub.has_registered(&key, &served)
         {

@@ -13,6 +13,7 @@ mod floods;
 mod grants;
 mod reports;
 mod scope;
+mod stages;
 
 use super::*;
 use crate::app::tests::{Control, Proxy, greeting, workload};

@@ -80,6 +80,70 @@ fn a_refusal_that_names_nothing_holds_the_whole_delta() {
     assert_eq!(show(view.poll_delta(Revision(3), &world("a=2 b=3"))), "3:+b");
 }
 
+/// A filter that its proxy still compiles keeps nothing else back.
+#[test]
+fn a_pending_filter_holds_up_nothing_but_the_revision_that_brought_it() {
+    let mut view = View::new(world("authz=1 a=1"));
+    let pending = BTreeSet::from([id("authz"), id("a")]);
+    assert_eq!(show(view.poll_delta(Revision(2), &world("authz=2 a=2"))), "2:+a,+authz");
+    assert_eq!(view.handle_stage(Revision(2), &[], &pending), Answer::Taken);
+    assert_eq!(view.pending().collect::<Vec<_>>(), [&id("authz")], "only filters are waited for");
+    assert!(!view.is_in_flight() && !view.is_at_rest());
+    assert_eq!(show(view.poll_delta(Revision(3), &world("authz=2 a=3"))), "3:+a");
+    view.handle_ack(Revision(3), &[]);
+    assert_eq!(show(view.poll_delta(Revision(4), &world("authz=2 a=3"))), "-");
+    assert_eq!(view.synced(), Revision::default());
+    assert_eq!(view.handle_settled(&id("authz"), 1, None), Answer::Stray, "of another version");
+    assert_eq!(view.handle_settled(&id("authz"), 2, None), Answer::Taken);
+    assert_eq!((view.synced(), view.is_at_rest()), (Revision(4), true));
+    assert_eq!(view.handle_settled(&id("authz"), 2, None), Answer::Stray);
+    assert_eq!(show(view.poll_delta(Revision(5), &world("authz=2 a=3"))), "-");
+}
+
+#[test]
+fn a_pending_filter_may_be_changed_taken_back_or_taken_away() {
+    let staged = |start: &str| {
+        let mut view = View::new(world(start));
+        view.poll_delta(Revision(2), &world("authz=2 a=1"));
+        view.handle_stage(Revision(2), &[], &BTreeSet::from([id("authz")]));
+        view
+    };
+    for (start, then, expected) in [
+        ("authz=1 a=1", "authz=3 a=1", "3:+authz"),
+        // It has what is wanted, and another one is on its way there.
+        ("authz=1 a=1", "authz=1 a=1", "3:+authz"),
+        ("a=1", "a=1", "3:-authz"),
+    ] {
+        let mut view = staged(start);
+        assert_eq!(show(view.poll_delta(Revision(3), &world(then))), expected, "{start} {then}");
+        view.handle_ack(Revision(3), &[]);
+        assert_eq!((view.pending().count(), view.synced()), (0, Revision(3)), "{start} {then}");
+        assert_eq!(view.handle_settled(&id("authz"), 2, None), Answer::Stray, "late");
+    }
+}
+
+#[test]
+fn a_pending_filter_that_is_refused_is_held_back_and_can_be_taken_away() {
+    for (then, expected) in [("authz=3 a=1", "4:+authz"), ("authz=1 a=1", "4:+authz"), ("a=1", "4:-authz")] {
+        let mut view = View::new(world("authz=1 a=1"));
+        view.poll_delta(Revision(2), &world("authz=2 a=1"));
+        view.handle_stage(Revision(2), &[], &BTreeSet::from([id("authz")]));
+        view.handle_settled(&id("authz"), 2, Some("too large"));
+        assert_eq!((view.synced(), view.is_at_rest()), (Revision(2), false));
+        let held = &view.held()[&id("authz")];
+        assert_eq!((held.version, held.revision, held.reason.as_str()), (Some(2), Revision(2), "too large"));
+        assert_eq!(show(view.poll_delta(Revision(3), &world("authz=2 a=1"))), "-");
+        assert_eq!(show(view.poll_delta(Revision(4), &world(then))), expected);
+    }
+    // It is tried again as everything that was refused.
+    let mut view = View::new(world("authz=1"));
+    view.poll_delta(Revision(2), &world("authz=2"));
+    view.handle_stage(Revision(2), &[], &BTreeSet::from([id("authz")]));
+    view.handle_settled(&id("authz"), 2, Some("too large"));
+    view.release_held();
+    assert_eq!(show(view.poll_delta(Revision(2), &world("authz=2"))), "2:+authz");
+}
+
 /// What a proxy can't do, by names.
 fn withheld(names: &str) -> BTreeMap<Key, (Version, String)> {
     names.split_whitespace().map(|name| (id(name), (9, "withheld".to_owned()))).collect()

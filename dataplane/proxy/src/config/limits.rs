@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use weft_filter_host::{CacheLimits, CompileLimits};
 use weft_policy::numbers::Bounds;
 use weft_transport::http::{HttpLimits, MAX_FIELDS};
 
@@ -238,6 +239,14 @@ limits! {
     access_log_queue_lines: usize = 8_192, 1, 1 << 24;
     /// Bytes of them.
     access_log_queue_bytes: usize = 16 << 20, 4_096, 1 << 32;
+    /// Memory that compiling one filter may take: the address space of the child that does it.
+    filter_compile_memory_bytes: u64 = 1 << 30, 128 << 20, 1 << 36;
+    /// How long that may take, and how much time on processors.
+    filter_compile_timeout_s: u64 = 180, 1, 3_600;
+    /// Compiled filters on disk; what was used least lately goes for more.
+    filter_cache_bytes: u64 = 512 << 20, 1 << 20, 1 << 40;
+    /// Their number.
+    filter_cache_entries: usize = 256, 1, 1 << 16;
     /// Open connections to the admin, metrics and health ports, each; the oldest is closed for a further one.
     side_connections: usize = 64, 1, 1 << 16;
     /// How long the head of a request to one of these ports may take.
@@ -262,6 +271,18 @@ impl Limits {
             h2_send_buffer: self.h2_send_buffer_bytes,
             h2_concurrent_streams: self.h2_concurrent_streams,
         }
+    }
+
+    /// How filters are compiled: in a child, whose memory and time are not this process'.
+    pub fn compiling(&self) -> CompileLimits {
+        let time = Duration::from_secs(self.filter_compile_timeout_s);
+        let memory_bytes = self.filter_compile_memory_bytes;
+        CompileLimits { memory_bytes, processor: time, wall: time, ..CompileLimits::default() }
+    }
+
+    /// How many compiled filters are kept.
+    pub fn compiled(&self) -> CacheLimits {
+        CacheLimits { bytes: self.filter_cache_bytes, entries: self.filter_cache_entries }
     }
 
     /// Keys with their bounds.

@@ -1,5 +1,8 @@
 //! From a delta to the current snapshot: prepare beside the traffic, swap once, answer ACK; or answer NACK and keep what
-//! is. Removals of endpoints skip the queue. One delta is in preparation at a time.
+//! is. Removals of endpoints skip the queue. One delta is in preparation at a time; filters that take long are loaded behind
+//! it, where the control plane can be told so.
+
+mod loading;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -17,10 +20,11 @@ use weft_policy::wire::v1::proxy_message::Message;
 use weft_policy::wire::{Received, Refused, v1};
 use weft_transport::tls::Trust;
 
+use self::loading::{Lanes, ended};
 use super::Control;
 use super::absent::Absent;
-use super::prepare::{Filters, NotReady, Preparer, Ready};
-use crate::snapshot::{Snapshot, SnapshotError};
+use super::prepare::{NotReady, Preparer, Ready, Staging};
+use crate::snapshot::{Loaded, Snapshot, SnapshotError};
 use crate::state::KeptBundle;
 use crate::telemetry::names::Metric;
 use crate::usage::LastUses;
@@ -32,7 +36,7 @@ const MAX_DENIED: usize = 100_000;
 pub(super) enum Step {
     Nothing,
     Say(Message),
-    /// An ACK; a report follows.
+    /// An ACK, or what became of filters that one called pending; a report follows.
     Acked(Message),
     /// The offer is not followed: the kept bundle comes into force, if it is not yet.
     NotFollowed(Message),
@@ -52,6 +56,8 @@ pub(super) struct Applier {
     waits_for_denials: bool,
     ready: Ready,
     pending: Option<Pending>,
+    /// Filters of `current` that are being made ready behind it.
+    loading: Lanes,
     absent: Absent,
     last_uses: LastUses,
     /// The disk has `current`.
@@ -64,6 +70,8 @@ struct Pending {
     view: u64,
     /// Objects of unknown kinds among what was told.
     skipped: Vec<v1::Key>,
+    /// Filters that were awaited before it, and are not told anew.
+    waiting: HashSet<String>,
     task: JoinHandle<Result<Ready, NotReady>>,
 }
 
@@ -94,6 +102,7 @@ impl Applier {
             waits_for_denials: false,
             ready,
             pending,
+            loading: Lanes::default(),
             absent,
             last_uses: LastUses::default(),
             is_written: is_kept,
@@ -136,7 +145,8 @@ impl Applier {
         }
         let kept = self.current.clone();
         let revision = kept.bundle.revision.0;
-        let prepared = self.preparer.prepare(&kept.bundle, &Filters::new()).await;
+        // Nothing is in force that could stand in for a filter.
+        let prepared = self.preparer.prepare(&kept.bundle, &Loaded::new(), &Staging::default()).await;
         let prepared = prepared.map_err(|error| format!("filter {}: {}", error.filter, error.reason));
         match prepared.and_then(|ready| self.swap(kept, ready).map_err(|error| error.to_string())) {
             Ok(()) => {
@@ -189,7 +199,7 @@ impl Applier {
         if delta.svid_ttl_seconds > 0 {
             self.control.shared.contact.set_svid_ttl(delta.svid_ttl_seconds);
         }
-        let is_ahead = delta.ahead;
+        let (is_ahead, stages) = (delta.ahead, delta.stages);
         let received = match Received::try_from(delta) {
             Ok(received) => received,
             Err(Refused { reason, .. }) if is_ahead => {
@@ -207,7 +217,7 @@ impl Applier {
             self.take_ahead(&received);
             return Step::Nothing;
         }
-        self.prepare(received, view, offered);
+        self.prepare(received, (view, stages), offered);
         Step::Nothing
     }
 
@@ -302,22 +312,30 @@ impl Applier {
         }
     }
 
-    fn prepare(&mut self, received: Received, view: u64, lineage: Option<Lineage>) {
+    fn prepare(&mut self, received: Received, (view, stages): (u64, bool), lineage: Option<Lineage>) {
         let mut target = self.current.clone();
         target.take(&received);
         target.lineage = lineage;
+        let staging = self.staging(&received, &target.bundle, stages);
         let (preparer, bundle, known) = (self.preparer.clone(), target.bundle.clone(), self.ready.filters.clone());
-        let task = tokio::spawn(async move { preparer.prepare(&bundle, &known).await });
-        self.pending = Some(Pending { target, view, skipped: received.skipped, task });
+        let waiting = staging.waiting.clone();
+        let task = tokio::spawn(async move { preparer.prepare(&bundle, &known, &staging).await });
+        self.pending = Some(Pending { target, view, skipped: received.skipped, waiting, task });
     }
 
-    /// Resolves when what was being prepared is in force or refused; never, where nothing is. Cancel safe.
+    /// Resolves when what was being prepared, or loaded behind what is in force, came into force or was refused; never, where
+    /// nothing is. Cancel safe.
     pub(super) async fn prepared(&mut self) -> Step {
-        let Some(pending) = &mut self.pending else { return std::future::pending().await };
-        let result = (&mut pending.task).await;
+        let mut result = tokio::select! {
+            result = ended(self.pending.as_mut().map(|pending| &mut pending.task)) => result,
+            (attachment, result) = self.loading.ended() => return self.loaded(&attachment, result),
+        };
         let Some(mut pending) = self.pending.take() else { return Step::Nothing };
         let (target, skipped) = (std::mem::take(&mut pending.target), std::mem::take(&mut pending.skipped));
         let of = (target.bundle.revision, pending.view);
+        if let Ok(Ok(ready)) = &mut result {
+            self.catch_up(ready, &pending.waiting);
+        }
         let step = self.end_of(result, target, (of, skipped));
         self.control.shared.asking.expect_nothing();
         step
@@ -337,7 +355,9 @@ impl Applier {
                     if !skipped.is_empty() {
                         info!(objects = skipped.len(), "objects of kinds that this version does not know are skipped");
                     }
-                    Step::Acked(Message::Ack(v1::Ack { revision: of.0.0, skipped, view: of.1 }))
+                    let pending = self.awaited_keys();
+                    self.load_next();
+                    Step::Acked(Message::Ack(v1::Ack { revision: of.0.0, skipped, view: of.1, pending }))
                 }
                 Err(error) => refuse(of, fault(&error).as_ref().map(Into::into), error.to_string()),
             },
@@ -360,7 +380,7 @@ impl Applier {
             kept.bundle.answered.retain(|ask| !surplus.contains(ask));
         }
         let bundle = Arc::new(std::mem::take(&mut target.bundle));
-        let built = Snapshot::after(before.as_deref(), Arc::clone(&bundle), &ready.filters);
+        let built = Snapshot::staged(before.as_deref(), Arc::clone(&bundle), &ready.filters, &ready.awaited());
         drop(before);
         target.bundle = Arc::unwrap_or_clone(bundle);
         let snapshot = built?;
@@ -371,8 +391,10 @@ impl Applier {
         let shared = &self.control.shared;
         shared.asking.close(&target.bundle.answered, shared.generation());
         shared.asking.forget(surplus.into_iter().collect());
-        if !self.is_on_disk(&target) {
-            let written = self.control.state.keep_bundle(&target);
+        if !self.is_on_disk(&target) || !ready.refused().eq(self.ready.refused()) {
+            // What can't be made ready is read again by no start.
+            let lasting = loading::lasting(&target, &ready);
+            let written = self.control.state.keep_bundle(lasting.as_ref().unwrap_or(&target));
             self.is_written = written.is_ok();
             if let Err(error) = written {
                 metrics::counter!(Metric::StateWriteFailures.name()).increment(1);
@@ -380,7 +402,8 @@ impl Applier {
             }
         }
         let state = self.control.state.clone();
-        let wanted = wanted(&target.bundle, self.pending.as_ref().map(|pending| &pending.target.bundle));
+        let mut wanted = wanted(&target.bundle, self.pending.as_ref().map(|pending| &pending.target.bundle));
+        wanted.extend(ready.awaited.values().filter_map(|wait| Some(wait.earlier.as_ref()?.digest.as_str())));
         state.sweep_filters(|digest| wanted.contains(digest));
         if let Some(trust) = trust {
             self.control.identity.replace_trust(trust);
@@ -391,6 +414,7 @@ impl Applier {
         self.kept = false;
         self.current = target;
         self.ready = ready;
+        self.count_filters();
         Ok(())
     }
 
@@ -436,24 +460,6 @@ impl Applier {
         }
         let trust = Trust::from_pem(mesh.trust_domain.as_str(), pem);
         trust.map(Some).map_err(|error| SnapshotError::Trust(crate::chain(&error)))
-    }
-
-    /// State of our filters, as reported to the control plane.
-    pub(super) fn filter_states(&self) -> Vec<v1::FilterState> {
-        self.current
-            .bundle
-            .filters
-            .values()
-            .map(|filter| v1::FilterState {
-                name: filter.name.clone(),
-                digest: filter.digest.clone(),
-                version: filter.version.clone(),
-                state: match self.ready.failed.get(&filter.name) {
-                    Some(reason) => format!("failed: {reason}"),
-                    None => "loaded".to_owned(),
-                },
-            })
-            .collect()
     }
 }
 

@@ -1,28 +1,71 @@
 //! Makes filters ready off the data path: from disk or from the control plane, verified, compiled, configured. A filter
 //! that is ready already with the same specification is not prepared again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 use weft_filter_host::{Digest, FilterSpec, Host, Prepared};
-use weft_policy::bundle::{Bundle, FilterAttachment, OnFailure};
+use weft_policy::bundle::{Bundle, Direction, FilterAttachment, OnFailure};
 use weft_policy::wire::v1;
 use weft_transport::tls::IdentityHandle;
 
 use super::channel::{Channel, ChannelError};
+use crate::snapshot::{Awaited, Loaded, Readiness, is_required};
 use crate::state::{State, StateError};
-
-/// Filters by attachment name.
-pub(super) type Filters = HashMap<String, Arc<Prepared>>;
 
 /// Result of preparing the filters of a bundle.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Ready {
-    pub filters: Filters,
+    /// By attachment name; of one that is awaited, the configuration that ran before.
+    pub filters: Loaded,
     /// Filters with onFailure Allow that are not ready, and why; requests pass them by.
     pub failed: HashMap<String, String>,
+    /// Filters that do not run as they are told, by attachment name.
+    pub awaited: BTreeMap<String, Wait>,
+}
+
+/// A filter that is told and does not run yet.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(super) struct Wait {
+    /// The attachment in whose configuration it runs meanwhile.
+    pub earlier: Option<FilterAttachment>,
+    /// Why it can't be made ready as it is told.
+    pub refused: Option<String>,
+}
+
+impl Ready {
+    /// As a snapshot asks for it.
+    pub(super) fn awaited(&self) -> Awaited {
+        let readiness = |wait: &Wait| match wait.refused {
+            Some(_) => Readiness::Failed,
+            None => Readiness::Pending,
+        };
+        self.awaited.iter().map(|(name, wait)| (name.clone(), readiness(wait))).collect()
+    }
+
+    /// Names of those that can't be made ready as they are told.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &String> {
+        self.awaited.iter().filter(|(_, wait)| wait.refused.is_some()).map(|(name, _)| name)
+    }
+}
+
+/// Which filters of a bundle may be made ready after it is in force.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Staging {
+    /// Any may: something is in force that can stand in for them, and the control plane can be told so.
+    pub is_on: bool,
+    /// Also those that would refuse calls of an app: nothing comes with them that it could call.
+    pub of_calls: bool,
+    /// Those that are awaited already, and are not told anew.
+    pub waiting: HashSet<String>,
+}
+
+impl Staging {
+    fn allows(&self, attachment: &FilterAttachment) -> bool {
+        self.is_on && (self.of_calls || attachment.direction == Direction::Inbound || !is_required(attachment))
+    }
 }
 
 /// A filter that must be ready and is not.
@@ -41,10 +84,15 @@ enum FetchError {
     Channel(#[from] ChannelError),
     #[error("the binary has more than {0} bytes")]
     TooLarge(usize),
+    #[error("the control plane sends another binary than {wanted}: {found}")]
+    Other { wanted: String, found: Digest },
 }
 
 /// The largest filter binary taken.
 const MAX_FILTER_BYTES: usize = 64 << 20;
+
+/// How often a binary is fetched that turns out to be another than it was asked for.
+const FETCHES: usize = 2;
 
 /// Parts that prepare filters: the host of filters, and the places where binaries come from.
 #[derive(Clone)]
@@ -97,26 +145,48 @@ impl<S: PartialEq> Failures<S> {
 }
 
 impl Preparer {
-    /// Makes all filters of `bundle` ready, reusing those of `known`.
-    pub(super) async fn prepare(&self, bundle: &Bundle, known: &Filters) -> Result<Ready, NotReady> {
+    /// Makes the filters of `bundle` ready, reusing those of `known`; those that must be fetched or compiled first are awaited,
+    /// as far as `staging` lets them.
+    pub(super) async fn prepare(&self, bundle: &Bundle, known: &Loaded, staging: &Staging) -> Result<Ready, NotReady> {
         let mut ready = Ready::default();
         self.failures().0.retain(|name, _| bundle.filters.values().any(|attachment| attachment.name == *name));
         for attachment in bundle.filters.values() {
+            let name = &attachment.name;
+            let is_waiting = staging.waiting.contains(name);
+            if is_waiting || staging.allows(attachment) && self.takes_long(attachment, known) {
+                ready.filters.extend(known.get(name).map(|earlier| (name.clone(), Arc::clone(earlier))));
+                ready.awaited.insert(name.clone(), Wait::default());
+                continue;
+            }
             match self.one(attachment, known).await {
                 Ok(filter) => {
-                    ready.filters.insert(attachment.name.clone(), filter);
+                    ready.filters.insert(name.clone(), filter);
                 }
-                Err(reason) if attachment.on_failure == OnFailure::Allow && !attachment.authorization => {
-                    warn!(filter = attachment.name, reason, "filter is not ready and is skipped");
-                    ready.failed.insert(attachment.name.clone(), reason);
+                Err(reason) if may_be_skipped(attachment) => {
+                    warn!(filter = name, reason, "filter is not ready and is skipped");
+                    ready.failed.insert(name.clone(), reason);
                 }
-                Err(reason) => return Err(NotReady { filter: attachment.name.clone(), reason }),
+                Err(reason) => return Err(NotReady { filter: name.clone(), reason }),
             }
         }
         Ok(ready)
     }
 
-    async fn one(&self, attachment: &FilterAttachment, known: &Filters) -> Result<Arc<Prepared>, String> {
+    /// True where the filter is to be fetched or compiled.
+    fn takes_long(&self, attachment: &FilterAttachment, known: &Loaded) -> bool {
+        let Ok(spec) = FilterSpec::try_from(attachment) else { return false };
+        let is_known = known.get(&attachment.name).is_some_and(|filter| *filter.spec() == spec);
+        let is_decided = || self.failures().of(&attachment.name, &spec, Instant::now()).is_some();
+        let is_here = || self.host.is_decided(&spec.digest) && self.state.has_filter(&attachment.digest);
+        !is_known && !is_decided() && !is_here()
+    }
+
+    /// Makes one filter ready.
+    pub(super) async fn load(&self, attachment: &FilterAttachment) -> Result<Arc<Prepared>, String> {
+        self.one(attachment, &Loaded::new()).await
+    }
+
+    async fn one(&self, attachment: &FilterAttachment, known: &Loaded) -> Result<Arc<Prepared>, String> {
         let spec = FilterSpec::try_from(attachment).map_err(|error| error.to_string())?;
         if let Some(filter) = known.get(&attachment.name).filter(|filter| *filter.spec() == spec) {
             return Ok(Arc::clone(filter));
@@ -129,7 +199,7 @@ impl Preparer {
         match &made {
             Ok(_) => failures.forget(&attachment.name),
             // Whatever needs this one waits for it, and asks for it again.
-            Err(_) if attachment.on_failure != OnFailure::Allow || attachment.authorization => {}
+            Err(_) if !may_be_skipped(attachment) => {}
             Err(reason) => failures.note(&attachment.name, spec, reason, Instant::now()),
         }
         made
@@ -158,19 +228,36 @@ impl Preparer {
             }
             warn!(digest, "the kept filter is damaged: it is fetched again");
         }
+        let mut fetched = 0;
+        loop {
+            let wasm = self.fetch_whole(digest).await?;
+            fetched += 1;
+            let found = Digest::of(&wasm);
+            // What is not what was asked for is never kept.
+            if found.to_string() == digest {
+                info!(digest, bytes = wasm.len(), "filter fetched");
+                self.state.keep_filter(digest, &wasm)?;
+                return Ok(wasm);
+            }
+            warn!(digest, %found, bytes = wasm.len(), "the fetched filter is damaged");
+            if fetched == FETCHES {
+                return Err(FetchError::Other { wanted: digest.to_owned(), found });
+            }
+        }
+    }
+
+    /// Fetches a binary, going on where a stream broke off.
+    async fn fetch_whole(&self, digest: &str) -> Result<Vec<u8>, FetchError> {
         let mut wasm = Vec::new();
         let mut resumed = 0;
         loop {
             match self.fetch(digest, &mut wasm).await {
-                Ok(()) => break,
-                Err(error @ FetchError::TooLarge(_)) => return Err(error),
+                Ok(()) => return Ok(wasm),
+                Err(error @ (FetchError::TooLarge(_) | FetchError::Other { .. })) => return Err(error),
                 Err(error) if resumed >= 3 => return Err(error),
-                Err(_) => resumed += 1,
+                Err(FetchError::State(_) | FetchError::Channel(_)) => resumed += 1,
             }
         }
-        info!(digest, bytes = wasm.len(), "filter fetched");
-        self.state.keep_filter(digest, &wasm)?;
-        Ok(wasm)
     }
 
     /// Fetches what is missing after the bytes that are here.
@@ -187,6 +274,11 @@ impl Preparer {
         }
         Ok(())
     }
+}
+
+/// True for a filter that requests may pass by.
+pub(super) fn may_be_skipped(attachment: &FilterAttachment) -> bool {
+    attachment.on_failure == OnFailure::Allow && !attachment.authorization
 }
 
 #[cfg(test)]

@@ -106,6 +106,12 @@ metrics! {
     CertificateRenewals = "weft_certificate_renewals_total", Counter, "Renewals, by result.";
     StateWriteFailures = "weft_state_write_failures_total", Counter, "Times that the state directory did not take an identity or a configuration.";
     NotFollowed = "weft_control_not_followed", Gauge, "1 while what the control plane offers is of another store or an older state and is not taken.";
+    FilterStates = "weft_filters", Gauge, "Filters in the configuration, by state: loaded, compiling (what ran before goes on), skipped (requests pass them by) and failed.";
+    FilterCompile = "weft_filter_compile_seconds", Histogram, "Time that compiling a filter took, by result.";
+    FilterCacheBytes = "weft_filter_cache_bytes", Gauge, "Bytes of compiled filters on disk.";
+    FilterCacheEntries = "weft_filter_cache_entries", Gauge, "Compiled filters on disk.";
+    FilterCacheLookups = "weft_filter_cache_lookups_total", Counter, "Filters looked for among those compiled before, by result: hit, miss, damaged.";
+    FilterCacheEvicted = "weft_filter_cache_evicted_total", Counter, "Compiled filters removed from disk: those used least lately, and leftovers of other versions.";
     FilterCalls = "weft_filter_calls_total", Counter, "Calls into a filter.";
     FilterTraps = "weft_filter_traps_total", Counter, "Filter calls that trapped.";
     FilterTimeouts = "weft_filter_timeouts_total", Counter, "Filter calls stopped at their deadline.";

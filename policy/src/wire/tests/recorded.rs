@@ -148,7 +148,16 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let key: v1::Key = (&keys[3]).into();
     let denials = v1::Denials { identities: vec![text("spiffe://x")], evicted: Vec::new() };
     let nack = v1::Nack { revision: 9, key: Some(key.clone()), reason: text("why"), view: 4 };
+    let filter: v1::Key = (&Key::Filter(text("shop/limit"))).into();
+    let stage = v1::Ack { revision: 9, skipped: vec![], view: 4, pending: vec![filter.clone()] };
+    let settled = v1::Settled {
+        loaded: vec![v1::ObjectVersion { key: Some(filter.clone()), version: 7 }],
+        refused: vec![v1::Unusable { key: Some(filter), version: 8, reason: text("why") }],
+    };
     vec![
+        ("stages", from_control(FromControl::Delta(v1::Delta { revision: 9, stages: true, ..v1::Delta::default() }))),
+        ("stage", from_proxy(FromProxy::Ack(stage))),
+        ("settled", from_proxy(FromProxy::Settled(settled))),
         ("delta", from_control(FromControl::Delta(delta(whole)))),
         (
             "defaults",
@@ -158,7 +167,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("notice", from_control(FromControl::Notice(v1::Notice { reason: text("shutdown"), reconnect: true }))),
         ("denials", from_control(FromControl::Denials(denials))),
         ("hello", from_proxy(FromProxy::Hello(hello))),
-        ("ack", from_proxy(FromProxy::Ack(v1::Ack { revision: 9, skipped: vec![key], view: 4 }))),
+        ("ack", from_proxy(FromProxy::Ack(v1::Ack { revision: 9, skipped: vec![key], view: 4, pending: vec![] }))),
         ("nack", from_proxy(FromProxy::Nack(nack))),
         ("report", from_proxy(FromProxy::Report(report))),
         ("asks", from_proxy(FromProxy::Asks(v1::Asks { forgotten: wanted[..1].to_vec(), wanted }))),
@@ -211,6 +220,18 @@ fn what_is_on_record_is_read() {
             "removals" => {
                 let FromControl::Delta(delta) = from_control() else { panic!("{name}") };
                 assert_eq!(Received::try_from(delta).unwrap().delta.removals.len(), 6);
+            }
+            "stages" => {
+                let FromControl::Delta(delta) = from_control() else { panic!("{name}") };
+                assert!(delta.stages && Received::try_from(delta).unwrap().delta.upserts.is_empty());
+            }
+            "stage" => {
+                let FromProxy::Ack(ack) = from_proxy() else { panic!("{name}") };
+                assert_eq!((ack.revision, ack.pending.len()), (9, 1));
+            }
+            "settled" => {
+                let FromProxy::Settled(settled) = from_proxy() else { panic!("{name}") };
+                assert_eq!((settled.loaded[0].version, settled.refused[0].version), (7, 8));
             }
             "notice" => {
                 let FromControl::Notice(notice) = from_control() else { panic!("{name}") };

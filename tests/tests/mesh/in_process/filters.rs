@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
-use weft_filter_host::{Digest, FilterSpec};
+use weft_filter_host::{Digest, FilterSpec, Prepared};
 use weft_policy::bundle::serde_json_raw::Json;
 use weft_policy::bundle::{Direction, FILTER_CONTRACT, FilterAttachment, FilterLimits, FilterMode, OnFailure};
 
@@ -37,17 +38,33 @@ pub(in crate::mesh) fn attach(pair: &Pair, of: Of, filter: Filter) {
 pub(in crate::mesh) fn attach_all(pair: &Pair, of: Of, filters: &[Filter]) {
     let (mut attachments, mut ready) = (BTreeMap::new(), HashMap::new());
     for filter in filters {
-        let wasm = wasm(filter.component);
-        let attachment = attachment(&wasm, *filter);
-        let spec = FilterSpec::try_from(&attachment).expect("a specification");
-        let prepared = pair.shared(of).filter_host.prepare(&spec, &wasm).expect("a sound filter");
-        ready.insert(attachment.name.clone(), prepared);
+        let attachment = attachment(*filter);
+        ready.insert(attachment.name.clone(), prepared(pair, of, *filter));
         attachments.insert(attachment.name.clone(), attachment);
     }
     pair.change(of, &ready, |bundle| bundle.filters = attachments);
 }
 
-fn attachment(wasm: &[u8], filter: Filter) -> FilterAttachment {
+/// A filter made ready for one of the proxies.
+///
+/// # Panics
+/// When it isn't built, or can't be loaded.
+pub(in crate::mesh) fn prepared(pair: &Pair, of: Of, filter: Filter) -> Arc<Prepared> {
+    let wasm = wasm(filter.component);
+    pair.shared(of).filter_host.prepare(&specification(filter, &wasm), &wasm).expect("a sound filter")
+}
+
+/// The specification of a filter that consists of these bytes.
+pub(in crate::mesh) fn specification(filter: Filter, wasm: &[u8]) -> FilterSpec {
+    FilterSpec::try_from(&signed(wasm, filter)).expect("a specification")
+}
+
+/// A filter as the control plane tells of it.
+pub(in crate::mesh) fn attachment(filter: Filter) -> FilterAttachment {
+    signed(&wasm(filter.component), filter)
+}
+
+fn signed(wasm: &[u8], filter: Filter) -> FilterAttachment {
     let (key, digest) = (SigningKey::from_bytes(&[7; 32]), Digest::of(wasm));
     FilterAttachment {
         name: filter.component.to_owned(),
@@ -71,7 +88,7 @@ fn attachment(wasm: &[u8], filter: Filter) -> FilterAttachment {
 }
 
 /// The bytes of a built filter; without them there is nothing to test.
-fn wasm(name: &str) -> Vec<u8> {
+pub(in crate::mesh) fn wasm(name: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |target| root.join(target));
     let folder = std::env::var_os("WEFT_FILTERS_DIR").map_or_else(|| target.join("filters"), PathBuf::from);

@@ -121,7 +121,8 @@ async fn answers_have_the_shape_that_is_described() {
     control.apply(WORLD).await;
     let svid = control.join("shop/web").await;
     let told = workload("web-1", "shop", "127.0.0.11", Some("web"));
-    let _proxy = Proxy::connect(&control, &svid, "web-1", Some(told), Default::default()).await;
+    let mut proxy = Proxy::connect(&control, &svid, "web-1", Some(told), Default::default()).await;
+    proxy.take_until(|bundle| bundle.services.values().any(|service| !service.endpoints.is_empty())).await;
     let token = control.admin_token();
     assert_eq!(
         publish(&control, &token, "name=web&version=1.0.0", &filter(&["weft:filter/log@0.1.0"]), 1).await.0,

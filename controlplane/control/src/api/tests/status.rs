@@ -48,7 +48,10 @@ async fn statuses_follow_what_proxies_register_and_acknowledge() {
     told.port_names = [(8080, "web".to_owned())].into();
     let mut proxy = Proxy::connect(&control, &svid, "web-1", Some(told), Bundle::default()).await;
     let name = ObjectName::new("shop", "web");
-    let target = |bundle: &Bundle| bundle.services.get(&name)?.ports.first().map(|port| port.target_port);
+    let target = |bundle: &Bundle| {
+        let service = bundle.services.get(&name).filter(|service| !service.endpoints.is_empty())?;
+        service.ports.first().map(|port| port.target_port)
+    };
     proxy.take_until(|bundle| target(bundle) == Some(8080)).await;
     assert_eq!(served().await, "True Served");
 

@@ -7,7 +7,7 @@ use weft_policy::bundle::{ObjectName, Protocol, Revision};
 use weft_policy::plan::{Action, Entry, Owner, ProxyKey, Release, World};
 use weft_policy::registration::{Field, Registration};
 use weft_policy::resource::core::{
-    ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PortSpec, REGISTERED_BY, TargetPort, Transport,
+    ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PortSpec, REGISTERED_BY, STARTING, TargetPort, Transport,
 };
 use weft_policy::resource::mesh::WorkloadPortSpec;
 use weft_policy::resource::route::{ParentRef, RuleSpec};
@@ -16,7 +16,7 @@ use weft_policy::resource::{
     ServiceSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
-use super::super::registration::RegisterError;
+use super::super::registration::{Presence, RegisterError};
 use super::super::{Draft, FilterVersion, SYSTEM};
 use super::PutError;
 use crate::store::{StoreError, Unreadable, Write};
@@ -34,7 +34,7 @@ const HTTP_PORT: u16 = 80;
 pub(in crate::hub) fn put_registered(
     draft: &mut Draft,
     proxy: &ProxyKey,
-    registration: &Registration,
+    (registration, presence): (&Registration, Presence),
 ) -> Result<(), RegisterError> {
     let mut workload = registration.workload().clone();
     if let Some(service) = registration.service() {
@@ -42,6 +42,9 @@ pub(in crate::hub) fn put_registered(
     }
     may_be_selected(draft, proxy, registration, &workload)?;
     workload.metadata.annotations = annotations(draft, proxy);
+    if presence == Presence::Starting {
+        workload.metadata.annotations.insert(STARTING.to_owned(), "true".to_owned());
+    }
     let resource = Resource::Workload(workload);
     let key = resource.key();
     let owner = Owner::Proxy(proxy.clone());
@@ -49,6 +52,18 @@ pub(in crate::hub) fn put_registered(
     let action = draft.store(&owner, resource)?;
     if is_taken_over && action == Action::Unchanged {
         draft.record(&key)?;
+    }
+    Ok(())
+}
+
+/// The proxy has a configuration in force: callers may be sent to its workloads from now on.
+pub(in crate::hub) fn put_in_discovery(draft: &mut Draft, proxy: &ProxyKey) -> Result<(), RegisterError> {
+    let names: Vec<_> = draft.world.registered_of(proxy).cloned().collect();
+    for name in names {
+        let Some(mut workload) = draft.world.workload(&name).cloned() else { continue };
+        if workload.metadata.annotations.remove(STARTING).is_some() {
+            draft.store(&Owner::Proxy(proxy.clone()), Resource::Workload(workload))?;
+        }
     }
     Ok(())
 }
@@ -66,7 +81,10 @@ fn annotations(draft: &Draft, proxy: &ProxyKey) -> BTreeMap<String, String> {
 pub(in crate::hub) fn note_grants(draft: &mut Draft, name: &ObjectName) -> Result<(), PutError> {
     let Some(proxy) = draft.world.registered_by(name).cloned() else { return Ok(()) };
     let Some(mut workload) = draft.world.workload(name).cloned() else { return Ok(()) };
+    // A grant does not make it serve.
+    let starting = workload.metadata.annotations.remove_entry(STARTING);
     workload.metadata.annotations = annotations(draft, &proxy);
+    workload.metadata.annotations.extend(starting);
     draft.store(&Owner::Proxy(proxy), Resource::Workload(workload)).map(drop)
 }
 

@@ -38,7 +38,7 @@ async fn a_renewed_certificate_is_shown_with_the_next_report_and_places_are_real
         ..workload("web-1", "shop", "127.0.0.11", Some("web"))
     };
     let mut proxy = Proxy::connect(&control, &svid, "web-1", Some(own), Bundle::default()).await;
-    proxy.take().await;
+    proxy.take_until(|bundle| endpoints(bundle) == ["web-1"]).await;
     let revision = control.app.hub.published().revision;
     for (until, expect) in [(1_000_000, "1970-01-12T13:46:40Z"), (2_000_000, "1970-01-24T03:33:20Z")] {
         proxy.say(report(until)).await;

@@ -221,7 +221,8 @@ async fn preparing(control: &Control, direction: &str) -> (Proxy, weft_policy::d
     let workloads = vec![workload("web-2", "shop", "127.0.0.22", Some("web"))];
     let hello = v1::Hello { proxy_name: "web-2".to_owned(), workloads, ..scoped(&[]) };
     let mut proxy = Box::pin(Proxy::connect_with(control, &svid, hello, Bundle::default())).await;
-    proxy.take_until(|bundle| bundle.workloads.len() == 1 && names(bundle) == ["canary", "web"]).await;
+    let is_in_discovery = |bundle: &Bundle| endpoints(bundle).iter().any(|name| name == "web-2");
+    proxy.take_until(|bundle| is_in_discovery(bundle) && names(bundle) == ["canary", "web"]).await;
     control.apply(&GUARD.replace("spec: {", &format!("spec: {{direction: {direction}, "))).await;
     let delta = proxy.delta().await;
     assert!(delta.upserts.iter().any(|object| matches!(object, Object::Filter(_))), "{delta:?}");
@@ -338,7 +339,7 @@ async fn an_answer_is_to_a_view_of_a_revision() {
     proxy.say(asks(&[service("web")], &[])).await;
     let second = proxy.delta().await;
     assert!(proxy.view > first && second.revision.0 == revision);
-    proxy.say(Message::Ack(v1::Ack { revision, skipped: vec![], view: first })).await;
+    proxy.say(Message::Ack(v1::Ack { revision, view: first, ..Default::default() })).await;
     proxy.say(asks(&[service("late")], &[])).await;
     until_heard(&control, &mut proxy).await;
     assert!(control.metrics().await.contains("weft_control_pushes_total 2"), "the second is not answered yet");

@@ -243,7 +243,7 @@ async fn an_answer_comes_into_force_with_what_it_answers() {
     assert!(asking.asking.ask(&web, 0, Instant::now()));
     let delta = v1::Delta { revision: 1, upserts: world(), view: 3, ..v1::Delta::default() };
     let with = |delta| v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) };
-    let ack = |view| Message::Ack(v1::Ack { revision: 1, skipped: vec![], view });
+    let ack = |view| Message::Ack(v1::Ack { revision: 1, skipped: vec![], view, pending: vec![] });
     assert_eq!(answer(&mut applier, with(delta)).await, ack(3));
     assert_eq!(asking.asking.say_all(), std::slice::from_ref(&web), "it is open");
     let delta = v1::Delta { revision: 1, answered: vec![(&web).into()], view: 4, ..v1::Delta::default() };
@@ -302,7 +302,7 @@ async fn an_answer_comes_into_force_while_a_delta_is_prepared() {
     // One that it can't take is no refusal of what is being prepared.
     let odd = v1::Delta { upserts: vec![world().remove(0)], ..delta };
     assert!(matches!(applier.told(ahead(odd)), Step::Nothing));
-    let ack = Message::Ack(v1::Ack { revision: 2, skipped: vec![], view: 0 });
+    let ack = Message::Ack(v1::Ack { revision: 2, skipped: vec![], view: 0, pending: vec![] });
     assert!(matches!(applier.prepared().await, Step::Acked(message) if message == ack));
     assert_eq!(held(&applier), (Revision(2), 1, answered));
     assert_ne!(path_in_force(&applier), before);
@@ -343,7 +343,7 @@ async fn what_has_not_been_used_for_a_day_is_asked_for_no_longer() {
     let answered = [&web, &none].map(Into::into).to_vec();
     let delta = v1::Delta { revision: 1, upserts, answered, view: 1, ..v1::Delta::default() };
     let message = v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) };
-    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![], view: 1 });
+    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![], view: 1, pending: vec![] });
     assert_eq!(answer(&mut applier, message).await, ack);
     let (shared, start) = (Arc::clone(&applier.control.shared), Instant::now());
     let after = |hours: u64| start + Duration::from_secs(hours * 3_600);
@@ -365,4 +365,116 @@ async fn what_has_not_been_used_for_a_day_is_asked_for_no_longer() {
     assert_eq!(shared.snapshot.load_full().unwrap().bundle.services.len(), 1, "it goes when the control plane says so");
     let news = crate::asking::News { wanted: vec![], forgotten: vec![web] };
     assert_eq!(shared.asking.news().await, news);
+}
+
+/// A filter whose binary nobody has: there is no control plane to fetch it from.
+fn filter(on_failure: OnFailure) -> Object {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let mut filter = with(&["shop/guard"]).filters.remove("shop/guard").unwrap();
+    (filter.digest, filter.on_failure) = (digest, on_failure);
+    Object::Filter(filter)
+}
+
+/// The same as `told`, by a control plane that takes an answer in stages.
+fn in_stages(revision: u64, upserts: Vec<v1::Object>) -> v1::ControlMessage {
+    let delta = v1::Delta { revision, upserts, stages: true, ..v1::Delta::default() };
+    v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) }
+}
+
+fn states(applier: &Applier) -> Vec<String> {
+    let mut states: Vec<_> = applier.filter_states().into_iter().map(|filter| filter.state).collect();
+    states.iter_mut().for_each(|state| *state = state.split(':').next().unwrap_or_default().to_owned());
+    states
+}
+
+/// The version under which the filter is said to be held.
+fn known(applier: &Applier) -> Option<u64> {
+    let key = v1::Key::from(&Key::Filter("shop/guard".to_owned()));
+    applier.known().into_iter().find(|told| told.key.as_ref() == Some(&key)).map(|told| told.version)
+}
+
+#[tokio::test]
+async fn what_comes_with_a_filter_is_in_force_before_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    assert!(matches!(answer(&mut applier, told(1, world())).await, Message::Ack(_)));
+    let before = path_in_force(&applier);
+    let guard = v1::Object { version: 7, ..encode(&filter(OnFailure::Deny)) };
+    let delta = in_stages(2, vec![guard, encode(&route("/b"))]);
+    let Message::Ack(ack) = answer(&mut applier, delta).await else { panic!("the rest is in force") };
+    let key = v1::Key::from(&Key::Filter("shop/guard".to_owned()));
+    assert_eq!((ack.revision, ack.pending), (2, vec![key.clone()]));
+    assert_ne!(path_in_force(&applier), before);
+    assert_eq!((states(&applier), known(&applier)), (vec!["compiling".to_owned()], Some(0)));
+    // What comes next waits for nothing, and the filter is loaded all the same.
+    assert!(matches!(applier.told(in_stages(3, vec![encode(&route("/c"))])), Step::Nothing));
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        if let Step::Acked(message) = applier.prepared().await {
+            told.push(message);
+        }
+    }
+    let settled = told.iter().find_map(|message| {
+        let Message::Settled(settled) = message else { return None };
+        Some(settled)
+    });
+    let refused = &settled.expect("it can't be fetched").refused[0];
+    assert_eq!((refused.key.as_ref(), refused.version), (Some(&key), 7));
+    assert_eq!((states(&applier), known(&applier)), (vec!["failed".to_owned()], Some(0)));
+    assert_eq!(applier.current().bundle.revision, Revision(3));
+    // A start without a control plane is not to wait for it.
+    let kept = State::open(dir.path()).unwrap().bundle().unwrap().unwrap();
+    assert_eq!((kept.bundle.revision, kept.bundle.filters.len()), (Revision(3), 0));
+    // Nothing that comes later asks for it again, until it is told anew; and it can be taken away.
+    let Message::Ack(ack) = answer(&mut applier, in_stages(4, vec![encode(&route("/d"))])).await else { panic!() };
+    assert_eq!((ack.pending, states(&applier)), (vec![], vec!["failed".to_owned()]));
+    let mut removal = in_stages(5, vec![]);
+    if let Some(v1::control_message::Message::Delta(delta)) = &mut removal.message {
+        delta.removals.push(key);
+    }
+    assert!(matches!(answer(&mut applier, removal).await, Message::Ack(_)));
+    assert_eq!((states(&applier), known(&applier)), (vec![], None));
+}
+
+/// It is passed by, and the control plane hears that it is settled.
+#[tokio::test]
+async fn a_filter_that_may_be_passed_by_is_skipped_where_it_can_not_be_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    assert!(matches!(answer(&mut applier, told(1, world())).await, Message::Ack(_)));
+    let Message::Ack(ack) = answer(&mut applier, in_stages(2, vec![encode(&filter(OnFailure::Allow))])).await else {
+        panic!("it is in force")
+    };
+    assert_eq!((ack.pending.len(), states(&applier)), (1, vec!["compiling".to_owned()]));
+    let Step::Acked(Message::Settled(settled)) = applier.prepared().await else { panic!("it is told") };
+    assert_eq!((settled.loaded.len(), settled.refused.len()), (1, 0));
+    assert_eq!(states(&applier), ["skipped"]);
+}
+
+/// Without a chain that could stand in, and without a control plane that could be told, a filter comes first.
+#[tokio::test]
+async fn a_filter_comes_first_where_nothing_stands_in_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = applier(dir.path());
+    let all = world().into_iter().chain([encode(&filter(OnFailure::Deny))]).collect();
+    let Message::Nack(nack) = answer(&mut first, in_stages(1, all)).await else { panic!("nothing is in force yet") };
+    assert_eq!(nack.key, Some((&Key::Filter("shop/guard".to_owned())).into()));
+    assert!(matches!(answer(&mut first, told(1, world())).await, Message::Ack(_)));
+    let alone = vec![encode(&filter(OnFailure::Deny))];
+    assert!(matches!(answer(&mut first, told(2, alone)).await, Message::Nack(_)), "nobody takes it in stages");
+    assert_eq!(first.current().bundle.revision, Revision(1));
+}
+
+/// What an app may call is not widened ahead of a filter that judges its calls.
+#[tokio::test]
+async fn a_filter_of_calls_comes_before_what_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    assert!(matches!(answer(&mut applier, told(1, world())).await, Message::Ack(_)));
+    let Object::Filter(filter) = filter(OnFailure::Deny) else { panic!("it is one") };
+    let outbound = encode(&Object::Filter(FilterAttachment { direction: Direction::Outbound, ..filter }));
+    let both = vec![outbound.clone(), encode(&Object::Service(service("new")))];
+    assert!(matches!(answer(&mut applier, in_stages(2, both)).await, Message::Nack(_)));
+    let Message::Ack(ack) = answer(&mut applier, in_stages(3, vec![outbound])).await else { panic!("it is alone") };
+    assert_eq!(ack.pending.len(), 1);
 }

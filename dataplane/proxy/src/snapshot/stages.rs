@@ -1,0 +1,135 @@
+//! Chains while a filter of theirs is still being made ready, or can't be. Invariant: nobody is let through meanwhile whom
+//! either the chain before or the authorization of now would have refused.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use weft_filter_host::{Chain, Prepared};
+use weft_policy::bundle::{Bundle, Direction, FilterAttachment, FilterMode, ObjectName, OnFailure, ServedWorkload};
+
+use super::SnapshotError;
+
+/// How far an attachment is, as it was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    Ready,
+    /// It is being made ready.
+    Pending,
+    /// It can't be made ready.
+    Failed,
+}
+
+/// What runs in the place of an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Runs {
+    /// The attachment as it was told.
+    Told,
+    /// The configuration that ran before.
+    Earlier,
+    /// Nothing: requests pass it by.
+    Skipped,
+    /// Nothing yet, and nothing may be loosened for want of it.
+    Nothing,
+}
+
+/// Decides what runs in the place of an attachment.
+fn runs(readiness: Readiness, has_earlier: bool, is_required: bool) -> Runs {
+    match (readiness, has_earlier, is_required) {
+        (Readiness::Ready, _, _) => Runs::Told,
+        (Readiness::Pending, true, _) | (Readiness::Failed, true, true) => Runs::Earlier,
+        (Readiness::Pending | Readiness::Failed, false, true) => Runs::Nothing,
+        (Readiness::Pending, false, false) | (Readiness::Failed, _, false) => Runs::Skipped,
+    }
+}
+
+/// True for an attachment without which more would pass than is meant.
+pub fn is_required(attachment: &FilterAttachment) -> bool {
+    attachment.authorization || attachment.mode == FilterMode::Enforce && attachment.on_failure == OnFailure::Deny
+}
+
+/// Filters that are ready, by attachment name; of one that is awaited, the configuration that ran before.
+pub type Loaded = HashMap<String, Arc<Prepared>>;
+
+/// Attachments that are told and do not run as told.
+pub type Awaited = HashMap<String, Readiness>;
+
+/// The filters that guard a chain which lacks one of its own: they ran in it when the wait began, and are not what was told
+/// since.
+pub(super) type Guard = Vec<Arc<Prepared>>;
+
+/// Guards by workload and direction.
+pub(super) type Guards = HashMap<(ObjectName, Direction), Guard>;
+
+/// Filters of a bundle as far as they are ready, and what runs until the others are.
+pub(super) struct Stage<'a> {
+    pub(super) bundle: &'a Bundle,
+    pub(super) loaded: &'a Loaded,
+    pub(super) awaited: &'a Awaited,
+}
+
+impl Stage<'_> {
+    /// The chain of a workload, and what guards it. `before`: the chain that it follows, with its guard.
+    pub(super) fn chain(
+        &self,
+        workload: &ServedWorkload,
+        direction: Direction,
+        before: Option<(&Chain, Option<&Guard>)>,
+    ) -> Result<(Chain, Option<Guard>), SnapshotError> {
+        let attachments = attached(self.bundle, workload, direction);
+        let mut filters = Vec::with_capacity(attachments.len());
+        let mut lacking = None;
+        for attachment in &attachments {
+            let loaded = self.loaded.get(&attachment.name);
+            let not_ready = || SnapshotError::FilterNotReady { name: attachment.name.clone() };
+            let readiness = match (self.awaited.get(&attachment.name), loaded) {
+                (Some(readiness), _) => *readiness,
+                (None, Some(_)) => Readiness::Ready,
+                (None, None) if may_be_absent(attachment) => Readiness::Failed,
+                (None, None) => return Err(not_ready()),
+            };
+            let is_required = is_required(attachment);
+            match runs(readiness, loaded.is_some(), is_required) {
+                Runs::Told | Runs::Earlier => filters.extend(loaded.cloned()),
+                Runs::Skipped | Runs::Nothing => {}
+            }
+            if is_required && readiness != Readiness::Ready {
+                // A workload that was not served before has no chain that could stand in.
+                before.ok_or_else(not_ready)?;
+                lacking = before;
+            }
+        }
+        let Some((chain, guard)) = lacking else { return Ok((Chain::new(filters), None)) };
+        // Of the authorization that which ran when the wait began, whatever was told in its place meanwhile.
+        let stays = |filter: &&Arc<Prepared>| match guard {
+            Some(guard) if filter.spec().authorization => guard.iter().any(|guard| Arc::ptr_eq(guard, filter)),
+            Some(_) | None => true,
+        };
+        let is_told = |filter: &Arc<Prepared>| match filter.spec().authorization {
+            true => filters.iter().any(|told| Arc::ptr_eq(told, filter)),
+            false => attachments.iter().any(|attachment| attachment.name == filter.spec().name),
+        };
+        let guard: Guard = chain.filters().iter().filter(stays).filter(|filter| !is_told(filter)).cloned().collect();
+        let all = guard.iter().cloned().chain(filters).collect();
+        Ok((Chain::new(all), Some(guard)))
+    }
+}
+
+/// True for an attachment that requests pass by where it can't run.
+fn may_be_absent(attachment: &FilterAttachment) -> bool {
+    attachment.on_failure == OnFailure::Allow && !attachment.authorization
+}
+
+/// The attachments of a workload's chain, in the order in which they run.
+fn attached<'b>(bundle: &'b Bundle, workload: &ServedWorkload, direction: Direction) -> Vec<&'b FilterAttachment> {
+    let mut attachments: Vec<_> = bundle
+        .filters
+        .values()
+        .filter(|filter| filter.direction == direction)
+        .filter(|filter| filter.workloads.is_empty() || filter.workloads.contains(&workload.name))
+        .collect();
+    attachments.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
+    attachments
+}
+
+#[cfg(test)]
+mod tests;
