@@ -29,6 +29,7 @@ fn external(name: &str, hosts: &[&str], protocol: ExternalProtocol, port: u16, t
         ports: vec![ExternalPort { port, target_port: port, protocol }],
         endpoints: vec![ExternalEndpoint { address: to.ip().to_string(), port: Some(to.port()) }],
         tls: None,
+        traffic: None,
     }
 }
 

@@ -17,6 +17,7 @@ fn external(own: &str, created: u64, hosts: &[&str], ports: &[(u16, u16, Externa
         ports: ports.iter().map(port).collect(),
         endpoints: Vec::new(),
         tls: None,
+        traffic: None,
     }
 }
 
@@ -151,7 +152,8 @@ fn a_declared_protocol_is_law_outside_too() {
     let table = outside();
     let check = |host: &str, port: u16, expect: (bool, bool)| {
         let way = table.external(host, port, "shop").unwrap();
-        assert_eq!((way.takes_requests().is_ok(), way.takes_tunnels().is_ok()), expect, "{host}:{port}");
+        let requests = way.resolved().protocol().takes_requests(port);
+        assert_eq!((requests.is_ok(), way.takes_tunnels().is_ok()), expect, "{host}:{port}");
     };
     check("api.example.com", 80, (true, false));
     check("api.example.com", 443, (false, true));

@@ -12,6 +12,7 @@ fn external() -> External {
         ports: vec![ExternalPort { port: 80, target_port: 443, protocol: ExternalProtocol::Grpc }],
         endpoints: vec![ExternalEndpoint { address: "192.0.2.7".to_owned(), port: Some(8443) }],
         tls: Some(ExternalTls { server_name: Some("front.example".to_owned()), roots_pem: Some("PEM".to_owned()) }),
+        traffic: None,
     }
 }
 

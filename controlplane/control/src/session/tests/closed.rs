@@ -17,6 +17,7 @@ fn what_something_withheld_would_have_narrowed_is_closed() {
         name: name(route),
         kind: RouteKind::Http,
         parent: name(parent),
+        outside: false,
         parent_port: None,
         consumer_namespace: None,
         hostnames: Vec::new(),
