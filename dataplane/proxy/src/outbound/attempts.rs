@@ -41,6 +41,8 @@ pub(super) struct Goal<'s> {
     pub(super) target: Target<'s>,
     /// Only this endpoint may serve it (addressed by its own IP).
     pub(super) direct: Option<&'s ObjectName>,
+    /// It is an ExternalService: nobody is picked.
+    pub(super) outside: bool,
 }
 
 /// The attempts of one request or connection. They hold nothing of the snapshot that they were made from: endpoints come
@@ -101,7 +103,10 @@ impl<'a> Attempts<'a> {
     }
 
     fn wanting(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'_>, key: Wanted) -> Self {
-        let state = worker.destinations.service(snapshot, from, goal.service, goal.target.partial());
+        let state = match goal.outside {
+            true => worker.destinations.outside(snapshot, from, goal.service),
+            false => worker.destinations.service(snapshot, from, goal.service, goal.target.partial()),
+        };
         let once = Once { target: goal.target.keep(), connect_timeout: snapshot.connect_timeout(), key, state };
         Self {
             direct: goal.direct.cloned(),
@@ -210,14 +215,34 @@ impl<'a> Attempts<'a> {
         Rc::clone(&self.state.unreached)
     }
 
+    /// Begins the next attempt; the first counts in the retry budget.
+    ///
+    /// # Errors
+    /// Their time is over.
+    pub(super) fn begin(&self) -> Result<(), Failure> {
+        self.until.check()?;
+        if !self.counted.replace(true) {
+            self.state.budget.borrow_mut().deposit(self.worker.now());
+        }
+        Ok(())
+    }
+
+    /// How long one of them may take to connect: who has a time of its own is not waited for beyond it.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        let limit = self.attempt_timeout.map(|limit| limit.saturating_sub(AHEAD));
+        limit.map_or(self.connect_timeout, |limit| self.connect_timeout.min(limit))
+    }
+
+    /// The end of their time, and how their callee is told of it.
+    pub(super) fn until(&self) -> &Until {
+        &self.until
+    }
+
     /// Picks the endpoint of the next attempt.
     pub(super) fn pick(&self) -> Result<Attempt<'a>, Failure> {
-        self.until.check()?;
+        self.begin()?;
         let Self { worker, state, .. } = self;
         let now = worker.now();
-        if !self.counted.replace(true) {
-            state.budget.borrow_mut().deposit(now);
-        }
         let picked = match &self.direct {
             Some(workload) => state.direct(workload),
             None => self.among_untried(now).or_else(|| state.pick(now, worker.dice(), self.key, &self.avoid)),
@@ -231,15 +256,12 @@ impl<'a> Attempts<'a> {
             worker.ledger.counters.near(nearness).increment(1);
         }
         let last = self.is_last(&destination);
-        let connect_timeout = self
-            .attempt_timeout
-            .map_or(self.connect_timeout, |limit| self.connect_timeout.min(limit.saturating_sub(AHEAD)));
         Ok(Attempt {
             worker,
             state: Rc::clone(state),
             destination,
             port,
-            connect_timeout,
+            connect_timeout: self.connect_timeout(),
             // Who has a time of its own is not waited for beyond it.
             last: last && self.attempt_timeout.is_none(),
             purpose: self.key.purpose,

@@ -117,16 +117,22 @@ impl Plan<'_> {
         &self.plan
     }
 
+    /// Out of the mesh, by this way.
+    pub(super) fn exit(&self) -> Option<&WayOut<'_>> {
+        self.plan.exit.as_ref()
+    }
+
     /// The rule's changes of the answer.
     pub(super) fn answer_edits(&self) -> AnswerEdits {
         self.plan.answer_edits()
     }
 }
 
+/// `way`: of a request to an ExternalService.
 pub(super) fn route<'s>(
     snapshot: &'s Snapshot,
     from: &Served,
-    resolved: &Resolved<'s>,
+    (to, way): (&Resolved<'s>, Option<&WayOut<'s>>),
     (head, path): (&RequestHead, Option<&NormalPath>),
     dice: u64,
 ) -> Result<Plan<'s>, Failure> {
@@ -135,7 +141,12 @@ pub(super) fn route<'s>(
     let host = head.authority.as_ref().map(|authority| authority.host());
     let view = HeadView { method: head.method.as_str(), path, host, headers: &headers };
     let from_namespace = &from.workload.name.namespace;
-    let plan = route::plan(&snapshot.routes, resolved, from_namespace, &view, dice, &snapshot.mesh).map_err(refused)?;
+    let (table, mesh) = (&snapshot.routes, &snapshot.mesh);
+    let plan = match way {
+        Some(way) => route::plan_outside(table, way, from_namespace, &view, dice, mesh),
+        None => route::plan(table, to, from_namespace, &view, dice, mesh),
+    };
+    let plan = plan.map_err(refused)?;
     Ok(Plan { goal: goal_of(&plan), route: plan.route, plan })
 }
 
@@ -168,7 +179,7 @@ pub(super) fn goal<'s>(to: &Resolved<'s>) -> Result<Goal<'s>, Failure> {
 }
 
 fn goal_of<'s>(plan: &route::Plan<'s>) -> Goal<'s> {
-    Goal { service: plan.service, target: plan.target, direct: plan.direct }
+    Goal { service: plan.service, target: plan.target, direct: plan.direct, outside: plan.exit.is_some() }
 }
 
 fn refused(refusal: route::RouteRefusal) -> Failure {
