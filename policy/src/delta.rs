@@ -96,8 +96,6 @@ impl Object {
                 (closed.traffic, closed.spread) = (None, None);
                 Some(Self::Service(closed))
             }
-            // No release before knows routes of ExternalServices: what such a route narrows is closed in its place.
-            Self::Route(route) if route.outside => None,
             Self::Route(route) => {
                 let (kind, rules) = (RouteKind::default(), vec![RouteRule::refusing()]);
                 Some(Self::Route(Route { kind, rules, hostnames: Vec::new(), ..route.clone() }))

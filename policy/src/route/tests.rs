@@ -1,5 +1,6 @@
 //! Names, and GAMMA's precedence against a naive model with seeded random routes.
 
+mod backends;
 mod external;
 mod grpc;
 mod index;
