@@ -584,7 +584,8 @@ fn note_unanswered(hub: &Hub, seat: &Seat, left: usize) {
 
 /// The objects as a proxy with these capabilities may have them, and those that it may not have, by version and why. What
 /// depends on one of the latter is closed: a service's routes where one of them is withheld or can't be read (where that is one of
-/// bytes, the service; of an ExternalService, that), and the workloads of a filter that the proxy has no version of, on the side that the filter judges.
+/// bytes, the service; of an ExternalService, that), and the workloads of a filter that the proxy has no version of, on
+/// the side that the filter judges.
 fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldSet>, Withheld) {
     let (mut withheld, mut plain) = (Withheld::new(), BTreeMap::new());
     for told in target.iter() {

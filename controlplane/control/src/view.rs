@@ -67,7 +67,8 @@ pub struct View {
     held: BTreeMap<Key, Held>,
     /// Objects that the proxy lacks a capability for.
     withheld: BTreeMap<Key, Held>,
-    /// Routes that the proxy refused while it had none of their rules, and ExternalServices that it refused: it gets them closed.
+    /// Routes that the proxy refused while it had none of their rules, and ExternalServices that it refused: it gets
+    /// them closed.
     unread: BTreeMap<Key, Unread>,
     /// Versions of their closed forms, where that was asked.
     closed: BTreeMap<Key, Version>,
@@ -248,8 +249,8 @@ impl View {
         Answer::Taken
     }
 
-    /// True for what a proxy that refuses it gets closed: a route of which it has no rules, and an ExternalService, whose hosts
-    /// are otherwise anybody's where everything is let out.
+    /// True for what a proxy that refuses it gets closed: a route of which it has no rules, and an ExternalService,
+    /// whose hosts are otherwise anybody's where everything is let out.
     fn is_closed_when_refused(&self, key: &Key) -> bool {
         match key {
             Key::Route(_) => self.has_no_rules(key),

@@ -30,7 +30,6 @@ use weft_policy::bundle::{ObjectName, RouteName};
 use weft_transport::http::{Forwards, RequestHead};
 
 use self::attempts::{Attempt, Attempts};
-use self::external::Exit;
 use self::mirror::Mirrors;
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
@@ -106,7 +105,7 @@ async fn carry(
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| RouteName::of(&route.name).place()));
         let mirrors = Mirrors::of(worker, &snapshot, &from, (plan.decided(), head), &permit);
-        let exit = plan.exit().map(|way| Exit::of_request(worker, &snapshot, &from, way, head)).transpose()?;
+        let exit = external::leaving(worker, &snapshot, &from, plan.exit(), head)?;
         // An upgraded request stands for as long as both sides like.
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
         let until = said.take(head).and(limit);
@@ -116,9 +115,6 @@ async fn carry(
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(led_out);
     drop(snapshot);
-    if exit.is_some() {
-        worker.shared.via.enter(head);
-    }
     let (repeating, end) = (attempts.repeating(), attempts.end());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
     let (head_end, holder) = (Cell::new(end), origin.holder());
@@ -128,8 +124,7 @@ async fn carry(
     let sent = match &exit {
         None => within(end, pin!(send(worker, &from, tries, permit, &mut filtered, &mut call)), identity).await,
         Some(exit) => {
-            let from: &Served = &from;
-            let exit = (exit, from, origin.peer.ip());
+            let exit = (exit, &**from, origin.peer.ip());
             let mut sending = Box::pin(external::send(worker, exit, tries, permit, &mut filtered, &mut call));
             within(end, sending.as_mut(), identity).await
         }

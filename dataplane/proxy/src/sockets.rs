@@ -37,8 +37,8 @@ impl PlainSocket {
     }
 }
 
-/// Where clouds answer each of their machines as that machine, which may be with its credentials; link-local addresses come
-/// on top. Of AWS, Google, Alibaba, Azure, Oracle and Scaleway.
+/// Where clouds answer each of their machines as that machine, which may be with its credentials; link-local addresses
+/// come on top. Of AWS, Google, Alibaba, Azure, Oracle and Scaleway.
 const METADATA: [IpAddr; 6] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),

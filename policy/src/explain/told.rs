@@ -90,8 +90,8 @@ pub struct BackendExplanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     pub endpoints: Vec<EndpointExplanation>,
-    /// What becomes of it where no endpoint of the mesh takes it: how it is dialled outside, or how it is answered. Told as a
-    /// note.
+    /// What becomes of it where no endpoint of the mesh takes it: how it is dialled outside, or how it is answered.
+    /// Told as a note.
     #[serde(skip)]
     pub(super) elsewhere: Option<String>,
 }

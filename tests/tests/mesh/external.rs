@@ -110,8 +110,8 @@ fn leading(below: &str, to: &str, actions: Vec<RouteAction>) -> RouteRule {
     }
 }
 
-/// What goes outside meets routes and policies as what goes to a service does: it is led elsewhere, by the host of whom it goes
-/// to, sent again within what is asked for, and kept to a time and a number.
+/// What goes outside meets routes and policies as what goes to a service does: it is led elsewhere, by the host of whom
+/// it goes to, sent again within what is asked for, and kept to a time and a number.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routes_and_policies_hold_for_what_goes_outside() {
     let [api, old] = [App::start("api", address::next(), 0).await, App::start("old", address::next(), 0).await];

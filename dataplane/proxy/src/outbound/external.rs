@@ -42,7 +42,7 @@ impl Exit {
     ///
     /// # Errors
     /// The port carries no requests, or TLS would have to be begun and can't be.
-    pub(super) fn of_request(
+    fn of_request(
         worker: &Worker,
         snapshot: &Snapshot,
         from: &Served,
@@ -132,6 +132,23 @@ impl Exit {
         };
         Ok(outside.into_iter().map(socket).collect())
     }
+}
+
+/// The way of a request that leaves the mesh, which is told who sent it on.
+///
+/// # Errors
+/// As [`Exit::of_request`].
+pub(super) fn leaving(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    from: &Served,
+    way: Option<&WayOut<'_>>,
+    head: &mut RequestHead,
+) -> Result<Option<Exit>, Failure> {
+    let Some(way) = way else { return Ok(None) };
+    let exit = Exit::of_request(worker, snapshot, from, way, head)?;
+    worker.shared.via.enter(head);
+    Ok(Some(exit))
 }
 
 /// Sends a request out of the mesh; again where its rule or the ExternalService's policy asks for that.

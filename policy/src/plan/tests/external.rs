@@ -236,8 +236,8 @@ fn routes_attach_outside_and_lead_there() {
     check(Kind::TcpRoute, tcp, &outside_at("api", 81), &["Accepted", kind]);
 }
 
-/// Who is led to an ExternalService by a route of another namespace holds it, without seeing its hosts; whoever sees none of its
-/// hosts is told no route of it.
+/// Who is led to an ExternalService by a route of another namespace holds it, without seeing its hosts; whoever sees
+/// none of its hosts is told no route of it.
 #[test]
 fn proxies_hold_what_their_routes_lead_to() {
     let api = external("shop/api", &format!("{{hosts: [api.example], {PORTS}}}"));

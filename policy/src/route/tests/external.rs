@@ -230,8 +230,8 @@ fn leads(plan: Result<Plan<'_>, RouteRefusal>) -> String {
     }
 }
 
-/// A name stands for a service and for an ExternalService, each with routes of its own; what a route leads out is sent a host
-/// of the resource that lets it out.
+/// A name stands for a service and for an ExternalService, each with routes of its own; what a route leads out is sent
+/// a host of the resource that lets it out.
 #[test]
 fn routes_hold_outside_and_lead_out() {
     let table = routed();

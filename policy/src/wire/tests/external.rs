@@ -91,8 +91,8 @@ fn one_that_is_closed_keeps_its_hosts_in() {
     assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [Object::External(closed)]);
 }
 
-/// Routes of ExternalServices, and to them, go to those who know them; a route of a Service that leads to one is closed to
-/// others, as every release reads it.
+/// Routes of ExternalServices, and to them, go to those who know them; a route of a Service that leads to one is closed
+/// to others, as every release reads it.
 #[test]
 fn routes_that_lead_outside_are_sent_to_those_who_know_them() {
     let backend = |outside| Backend { outside, ..rule().backends.remove(0) };
