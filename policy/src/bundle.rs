@@ -408,7 +408,7 @@ mod pairs {
     }
 }
 
-/// A route attached to one service (one with several parentRefs is several of these).
+/// A route attached to one service or ExternalService (one with several parentRefs is several of these).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -418,6 +418,9 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "is_default")]
     pub kind: RouteKind,
     pub parent: ObjectName,
+    /// The parent is an ExternalService; only to a proxy with the capability `external-routes`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub outside: bool,
     /// `parentRef.port`: the route holds for this service port only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_port: Option<u16>,
@@ -498,7 +501,7 @@ impl RouteRule {
             | RouteAction::Retry(_)
             | RouteAction::Persistence(_) => true,
         });
-        self.backends = vec![Backend { service: None, port: 0, weight: 1, actions: Vec::new() }];
+        self.backends = vec![Backend { service: None, outside: false, port: 0, weight: 1, actions: Vec::new() }];
     }
 }
 
@@ -557,6 +560,9 @@ pub struct Backend {
     /// `None`: the reference does not resolve; its share of the weight is answered 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ObjectName>,
+    /// It is an ExternalService; only to a proxy with the capability `external-routes`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub outside: bool,
     pub port: u16,
     pub weight: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::bundle::{
-    Bundle, Endpoint, External, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteKind, RouteName,
-    RouteRule, ServedWorkload, Service, Traffic,
+    Bundle, Endpoint, External, ExternalPort, ExternalProtocol, ExternalTls, FilterAttachment, MeshSettings,
+    ObjectName, Revision, Route, RouteKind, RouteName, RouteRule, ServedWorkload, Service, Traffic,
 };
 use crate::identity::SpiffeId;
 use crate::scope::Ask;
@@ -100,8 +100,8 @@ impl Object {
                 let (kind, rules) = (RouteKind::default(), vec![RouteRule::refusing()]);
                 Some(Self::Route(Route { kind, rules, hostnames: Vec::new(), ..route.clone() }))
             }
-            // Where it is not there, it permits nothing.
-            Self::Mesh(_) | Self::External(_) | Self::Filter(_) => None,
+            Self::External(external) => Some(Self::External(closed_outside(external))),
+            Self::Mesh(_) | Self::Filter(_) => None,
         }
     }
 
@@ -124,6 +124,9 @@ impl Object {
                 Some(Self::Service(Service { traffic: None, ..service.clone() }))
             }
             Self::Route(route) if route.has_preferences() => Some(Self::Route(route.without_preferences())),
+            Self::External(external) if external.traffic.is_some() => {
+                Some(Self::External(External { traffic: None, ..external.clone() }))
+            }
             Self::Mesh(_)
             | Self::Workload(_)
             | Self::Service(_)
@@ -132,6 +135,14 @@ impl Object {
             | Self::Filter(_) => None,
         }
     }
+}
+
+/// The form of an ExternalService by which nothing goes to its hosts and endpoints, also where everything else is let
+/// out: each of its ports takes requests only, and those are sent to nobody but a server that nobody can prove to be.
+fn closed_outside(external: &External) -> External {
+    let http = |port: &ExternalPort| ExternalPort { protocol: ExternalProtocol::Http, ..port.clone() };
+    let tls = ExternalTls { server_name: Some("nowhere.invalid".to_owned()), roots_pem: Some(String::new()) };
+    External { ports: external.ports.iter().map(http).collect(), tls: Some(tls), traffic: None, ..external.clone() }
 }
 
 impl Object {

@@ -5,6 +5,7 @@ mod near;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,15 +15,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::told::{BackendExplanation, EndpointExplanation, Explanation, MirrorExplanation, RouteExplanation};
 use crate::authz::{Decision, Engine, Request};
 use crate::bundle::{
-    Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, Mirror, ObjectName, Protocol, RouteKind,
-    RouteName, RouteRule, Service, TunnelRefusal, WorkloadPort,
+    Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, ObjectName, Protocol, RouteName, Service,
+    TunnelRefusal, WorkloadPort,
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
 use crate::plan::{
-    Sources, World, access_config, externals, filters_for, mesh_settings, serve, sources_of, undone, visible,
+    Sources, World, access_config, externals, filters_for, mesh_settings, serve, sources_of, sources_outside, undone,
+    visible,
 };
 use crate::resource::{Object, WorkloadSpec};
 use crate::route::{
@@ -62,11 +65,6 @@ fn root() -> String {
     "/".to_owned()
 }
 
-/// The kind of which nobody told before there was another.
-fn http_route() -> String {
-    RouteKind::Http.as_str().to_owned()
-}
-
 /// Status that a proxy answers where no endpoint can be connected to.
 const NOT_REACHED: u16 = 503;
 
@@ -82,167 +80,6 @@ pub enum QueryError {
     To { to: String, namespace: String, refusal: EgressRefusal },
     #[error("to: {0:?} is outside the mesh, which says nothing of it")]
     Outside(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Explanation {
-    /// True if every endpoint that may be picked would serve the request.
-    pub allowed: bool,
-    /// The status the caller would see from the mesh; absent where the app answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    /// The rule that decided, `namespace/policy#rule`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    pub reason: String,
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub principal: SpiffeId,
-    pub service: String,
-    pub port: u16,
-    /// The port is declared tcp: this is what becomes of a connection, whatever the request in it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub connection: bool,
-    /// No rule decided: peers refuse the caller, or all that could answer it, whatever rules say.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub barred: bool,
-    /// As routes see it, and as it is sent to the app unless a route replaces it.
-    pub path: String,
-    /// The reading of an ambiguous path that was refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reading: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub route: Option<RouteExplanation>,
-    pub backends: Vec<BackendExplanation>,
-    /// Where copies of it are sent. Nothing of them decides about the request.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mirrors: Vec<MirrorExplanation>,
-    /// What is worth knowing beside the answer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct RouteExplanation {
-    /// `HTTPRoute`, `GRPCRoute`, `TLSRoute` or `TCPRoute`.
-    #[serde(default = "http_route")]
-    pub kind: String,
-    /// `namespace/name`; at its second parent `namespace/name#1`.
-    pub name: String,
-    pub rule_index: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule_name: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct BackendExplanation {
-    /// Absent where the reference doesn't resolve: its share is answered 500.
-    pub service: Option<String>,
-    pub port: u16,
-    pub weight: u32,
-    /// How one of the endpoints is picked, and who says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub balancing: Option<String>,
-    /// How long it may take, in all and each attempt, and who says so. Absent: there is no deadline.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeouts: Option<String>,
-    /// What is sent again although somebody may have acted on it, and who says so. Absent: nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<String>,
-    /// How much of it each calling proxy may have under way, and who says so. Absent: there is no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<String>,
-    /// What keeps it at one endpoint together with others of its session, and who says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-    /// The host that the route sends in the place of the caller's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// The path that the route sends in the place of the caller's, which the endpoints judge.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    pub endpoints: Vec<EndpointExplanation>,
-}
-
-impl RouteExplanation {
-    fn of(met: &MetRule<'_>) -> Self {
-        let name = RouteName::of(&met.route.name);
-        Self {
-            kind: name.kind.as_str().to_owned(),
-            name: name.place(),
-            rule_index: met.index,
-            rule_name: met.rule.name.clone(),
-        }
-    }
-}
-
-/// One mirror of the rule that the request meets, or of one of its backends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct MirrorExplanation {
-    /// Absent where the reference doesn't resolve: no copy is sent.
-    pub service: Option<String>,
-    pub port: u16,
-    /// The part of the requests that is copied, in words.
-    pub share: String,
-    /// Copies are sent of what this backend is sent. Absent: of whatever meets the rule.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend: Option<String>,
-}
-
-impl MirrorExplanation {
-    /// Those of a rule, then those of its backends.
-    fn all_of(rule: &RouteRule) -> Vec<Self> {
-        let told = |mirror: &Mirror, backend: Option<String>| Self {
-            service: mirror.service.as_ref().map(ToString::to_string),
-            port: mirror.port,
-            share: mirror.share(),
-            backend,
-        };
-        let of_rule = route::mirrors(&rule.actions).map(|mirror| told(mirror, None));
-        let of_backends = rule.backends.iter().filter(|backend| backend.weight > 0).flat_map(|backend| {
-            let name = backend.service.as_ref().map(ToString::to_string);
-            route::mirrors(&backend.actions).map(move |mirror| told(mirror, name.clone()))
-        });
-        of_rule.chain(of_backends).collect()
-    }
-}
-
-impl BackendExplanation {
-    /// A backend that leads to no service.
-    fn nowhere(backend: &Backend) -> Self {
-        let (port, weight) = (backend.port, backend.weight);
-        let (balancing, timeouts, retry, limits, session, host, path) = (None, None, None, None, None, None, None);
-        let (service, endpoints) = (None, Vec::new());
-        Self { service, port, weight, balancing, timeouts, retry, limits, session, host, path, endpoints }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct EndpointExplanation {
-    pub workload: String,
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub address: SocketAddr,
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
-    pub identity: Option<SpiffeId>,
-    pub allowed: bool,
-    /// The status that the caller would see; absent where the app answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    pub reason: String,
-    /// Peers refuse it whatever rules say; others of the backend are picked while there are any.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub barred: bool,
-    /// The reading of an ambiguous path that was refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reading: Option<String>,
-    /// Inbound filters in the order in which they run.
-    pub filters: Vec<String>,
 }
 
 /// Peers that others refuse whatever rules say, each with why and with the cure: those that are banned, and those whose
@@ -280,9 +117,13 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let principal = world.trust_domain.workload(namespace, account).map_err(|_| wrong())?;
     let (mesh, table) = (mesh_settings(world, ""), table(world, namespace));
     let note = unknown_account(world, namespace, account);
-    let resolved = match resolve(&table, &mesh, namespace, query)? {
-        Destination::Mesh(resolved) => resolved,
-        Destination::External(way) => return Ok(outside(&way, query, principal, note)),
+    let destination = resolve(&table, &mesh, namespace, query)?;
+    let (resolved, way) = match &destination {
+        Destination::Mesh(resolved) => (*resolved, None),
+        Destination::External(way) if !way.port.protocol.is_http() => {
+            return Ok(outside(way, query, principal, note));
+        }
+        Destination::External(way) => (way.resolved(), Some(&**way)),
     };
     let mut explanation = Explanation {
         allowed: false,
@@ -290,7 +131,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         rule: None,
         reason: String::new(),
         principal,
-        service: resolved.service.name.to_string(),
+        service: if way.is_some() { query.to.clone() } else { resolved.service.name.to_string() },
         port: resolved.port,
         connection: is_connection(&resolved, query),
         barred: false,
@@ -323,14 +164,14 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup };
     let what = What::Request { method: &query.method, path: &path, headers: &headers };
     let asked = Asked { world, barred, mesh: &mesh, principal: explanation.principal.clone(), what };
-    asked.request((&table, &resolved, namespace), &head, &mut explanation);
+    asked.request(&table, (&resolved, way, namespace), &head, &mut explanation);
     Ok(explanation)
 }
 
 /// Whether a page of the origin that the request has may read its answer.
-fn sharing(met: &MetRule<'_>, head: &HeadView<'_>) -> Option<String> {
+fn sharing(met: &MetRule<'_>, backend: usize, head: &HeadView<'_>) -> Option<String> {
     let (origin, route) = ((head.headers)("origin").unwrap_or_default(), RouteName::of(&met.route.name));
-    Some(match route::is_shared(met, head)? {
+    Some(match route::is_shared(met, Some(backend), head)? {
         true => format!("pages of {origin} may read the answer, as {route} says"),
         false => format!("pages of {origin} may not read the answer: {route} does not allow it"),
     })
@@ -388,7 +229,8 @@ fn resolve<'t>(
 /// What callers of a namespace meet.
 fn table(world: &World, namespace: &str) -> RouteTable {
     let callers = BTreeSet::from([namespace]);
-    let ((services, routes), externals) = (visible(world, &callers), externals(world, &callers));
+    let (services, routes) = visible(world, &callers);
+    let externals = externals(world, &callers, &routes);
     RouteTable::new(&Arc::new(Bundle { services, routes, externals, ..Bundle::default() }))
 }
 
@@ -398,20 +240,18 @@ enum Destination<'t> {
     External(Box<WayOut<'t>>),
 }
 
-/// What becomes of a request to a name outside: what is answered there nobody here knows.
+/// What becomes of a connection to a name outside: what is answered there nobody here knows.
 fn outside(way: &WayOut<'_>, query: &Query, principal: SpiffeId, note: Option<String>) -> Explanation {
     let wide = if way.external.mesh_wide { ", for the whole mesh" } else { "" };
-    let connection = !way.port.protocol.is_http();
-    let what = if connection { "connections" } else { "requests" };
     Explanation {
         allowed: true,
         status: None,
         rule: None,
-        reason: format!("outside the mesh: ExternalService {} lets {what} out{wide}", way.external.name),
+        reason: format!("outside the mesh: ExternalService {} lets connections out{wide}", way.external.name),
         principal,
         service: query.to.clone(),
         port: way.port.port,
-        connection,
+        connection: true,
         barred: false,
         path: query.path.clone(),
         reading: None,
@@ -444,14 +284,20 @@ fn conclude(explanation: &mut Explanation) {
     if picked.is_empty() {
         return explanation.refuse(500, "the rule has no backend with a weight".to_owned());
     }
+    let notes: Vec<String> = picked.iter().filter_map(|backend| backend.elsewhere.clone()).collect();
+    let mut named = picked.iter().filter_map(|backend| backend.service.as_deref());
+    let led_out = named.find(|name| name.starts_with("ExternalService")).map(str::to_owned);
     if picked.iter().any(|backend| backend.service.is_none()) {
         return explanation.refuse(500, "a backend of the rule does not resolve".to_owned());
     }
-    if let Some(backend) = picked.iter().find(|backend| backend.endpoints.is_empty()) {
+    if let Some(backend) = picked.iter().find(|backend| backend.endpoints.is_empty() && backend.elsewhere.is_none()) {
         let reason = format!("service {} has no endpoints", backend.service.as_deref().unwrap_or_default());
         return explanation.refuse(503, reason);
     }
-    let all_barred = picked.iter().find(|backend| backend.endpoints.iter().all(|endpoint| endpoint.barred));
+    let is_barred = |backend: &BackendExplanation| {
+        !backend.endpoints.is_empty() && backend.endpoints.iter().all(|endpoint| endpoint.barred)
+    };
+    let all_barred = picked.iter().find(|backend| is_barred(backend));
     if let Some(endpoint) = all_barred.and_then(|backend| backend.endpoints.first()) {
         let reason = endpoint.reason.clone();
         return explanation.bar(reason);
@@ -459,7 +305,13 @@ fn conclude(explanation: &mut Explanation) {
     // One that can't be connected to gets no request while another can.
     let mut endpoints = picked.iter().flat_map(|backend| &backend.endpoints).filter(|endpoint| !endpoint.barred);
     let refusing = endpoints.clone().find(|endpoint| !endpoint.allowed);
-    let Some(deciding) = refusing.or_else(|| endpoints.next()).cloned() else { return };
+    let deciding = refusing.or_else(|| endpoints.next()).cloned();
+    explanation.notes.extend(notes);
+    let Some(deciding) = deciding else {
+        explanation.allowed = true;
+        explanation.reason = format!("outside the mesh: {} lets requests out", led_out.unwrap_or_default());
+        return;
+    };
     explanation.allowed = deciding.allowed;
     explanation.status = deciding.status;
     explanation.reason = deciding.reason;
@@ -485,34 +337,63 @@ impl Asked<'_> {
     /// What becomes of a request with this head.
     fn request<'t>(
         &self,
-        (table, to, namespace): (&'t RouteTable, &Resolved<'t>, &str),
+        table: &'t RouteTable,
+        (to, way, namespace): (&Resolved<'t>, Option<&WayOut<'t>>, &str),
         head: &HeadView<'_>,
         explanation: &mut Explanation,
     ) {
         match route::choose(table, to, namespace, head) {
             Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
-            Ok(Choice::Direct(to)) => self.directly(&to, explanation),
+            Ok(Choice::Direct(to)) => self.directly(&to, way, explanation),
             Ok(Choice::Rule(met)) => {
                 explanation.route = Some(RouteExplanation::of(&met));
-                let backend =
-                    |(index, backend): (usize, &Backend)| match route::to_backend(table, met, index, head, self.mesh) {
-                        Ok(plan) => self.backend(&plan, backend.port, backend.weight),
-                        Err(_) => BackendExplanation::nowhere(backend),
-                    };
-                match (undone(self.world, &met.route.name), route::own_answer(&met, to, head)) {
-                    (Some(words), _) => {
-                        explanation.refuse(500, format!("the route asks for what can't be done: {words}"))
-                    }
-                    (None, Err(refusal)) => explanation.refuse(refusal.status(), refusal.to_string()),
-                    (None, Ok(())) => {
-                        explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
-                        explanation.mirrors = MirrorExplanation::all_of(met.rule);
-                        explanation.notes.extend(sharing(&met, head));
-                        conclude(explanation);
-                    }
+                if let Some(words) = undone(self.world, &met.route.name) {
+                    return explanation.refuse(500, format!("the route asks for what can't be done: {words}"));
                 }
+                self.by_rule(table, met, to, head, explanation);
             }
         }
+    }
+
+    /// What its backends make of it. Where each of them answers itself, or the rule does, that is all that becomes of
+    /// it.
+    fn by_rule<'t>(
+        &self,
+        table: &'t RouteTable,
+        met: MetRule<'t>,
+        to: &Resolved<'t>,
+        head: &HeadView<'_>,
+        explanation: &mut Explanation,
+    ) {
+        let backends = &met.rule.backends;
+        let answer = |index: usize| route::own_answer(&met, Some(index), to, head).err();
+        let mut picked = (0..backends.len()).filter(|index| backends[*index].weight > 0).peekable();
+        let of_all = match picked.peek() {
+            None => route::own_answer(&met, None, to, head).err(),
+            Some(first) => {
+                let of_first = answer(*first);
+                of_first.filter(|_| picked.all(|index| answer(index).is_some()))
+            }
+        };
+        if let Some(refusal) = of_all {
+            return explanation.refuse(refusal.status(), refusal.to_string());
+        }
+        let told = |(index, backend): (usize, &Backend)| match answer(index) {
+            Some(refusal) => {
+                let words = format!("a part of {} is answered {}: {refusal}", backend.weight, refusal.status());
+                BackendExplanation::answering(backend, words)
+            }
+            None => match route::to_backend(table, met, index, head, self.mesh) {
+                Ok(plan) => self.backend(&plan, backend.port, backend.weight),
+                Err(_) => BackendExplanation::nowhere(backend),
+            },
+        };
+        explanation.backends = backends.iter().enumerate().map(told).collect();
+        explanation.mirrors = MirrorExplanation::all_of(met.rule);
+        let mut shared: Vec<String> = (0..backends.len()).filter_map(|index| sharing(&met, index, head)).collect();
+        shared.dedup();
+        explanation.notes.extend(shared);
+        conclude(explanation);
     }
 
     /// By the rule that a connection meets; a ClientHello is judged as one without a server name where none is said.
@@ -529,7 +410,7 @@ impl Asked<'_> {
         let sni = query.sni.as_ref().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
         match route::choose_stream(table, to, namespace, Hello::Tls(sni.as_deref())) {
             Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
-            Ok(Choice::Direct(to)) => self.directly(&to, explanation),
+            Ok(Choice::Direct(to)) => self.directly(&to, None, explanation),
             Ok(Choice::Rule(met)) => {
                 explanation.route = Some(RouteExplanation::of(&met));
                 let backend = |(index, backend): (usize, &Backend)| match route::to_backend_of_bytes(table, &met, index)
@@ -543,11 +424,12 @@ impl Asked<'_> {
         }
     }
 
-    /// To a service, by no route.
-    fn directly(&self, to: &Resolved<'_>, explanation: &mut Explanation) {
-        let plan = match &self.what {
-            What::Connection => route::plan_connection(to),
-            What::Request { .. } => route::directly(to, self.mesh),
+    /// To a service, by no route; out of the mesh by the `way` that there is.
+    fn directly<'t>(&self, to: &Resolved<'t>, way: Option<&WayOut<'t>>, explanation: &mut Explanation) {
+        let plan = match (&self.what, way) {
+            (What::Connection, _) => route::plan_connection(to),
+            (What::Request { .. }, None) => route::directly(to, self.mesh),
+            (What::Request { .. }, Some(way)) => route::directly_outside(way, to, self.mesh),
         };
         match plan {
             Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
@@ -572,7 +454,30 @@ impl Asked<'_> {
         self.reached(plan, port, weight)
     }
 
+    /// Out of the mesh. What is answered there nobody here knows.
+    fn led_out(&self, plan: &Plan<'_>, exit: &WayOut<'_>, port: u16, weight: u32) -> BackendExplanation {
+        let name = &exit.external.name;
+        let sources = sources_outside(self.world, name);
+        BackendExplanation {
+            service: Some(format!("ExternalService {name}")),
+            port,
+            weight,
+            balancing: None,
+            timeouts: settings::timeouts(&sources, plan),
+            retry: self.retry(plan, &sources),
+            limits: settings::limits(&sources, plan),
+            session: None,
+            host: plan.host.map(str::to_owned),
+            path: plan.path.as_ref().map(|path| path.standard().into_owned()),
+            endpoints: Vec::new(),
+            elsewhere: Some(exit.in_words()),
+        }
+    }
+
     fn reached(&self, plan: &Plan<'_>, port: u16, weight: u32) -> BackendExplanation {
+        if let Some(exit) = &plan.exit {
+            return self.led_out(plan, exit, port, weight);
+        }
         let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
         let endpoints = plan.service.endpoints.values().filter(meant);
         let endpoints =
@@ -586,7 +491,21 @@ impl Asked<'_> {
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
         let (timeouts, limits) = (settings::timeouts(&sources, plan), settings::limits(&sources, plan));
         let (retry, session) = (self.retry(plan, &sources), settings::session(plan));
-        BackendExplanation { service, port, weight, balancing, timeouts, retry, limits, session, host, path, endpoints }
+        let elsewhere = None;
+        BackendExplanation {
+            service,
+            port,
+            weight,
+            balancing,
+            timeouts,
+            retry,
+            limits,
+            session,
+            host,
+            path,
+            endpoints,
+            elsewhere,
+        }
     }
 
     /// What of this request is sent again.

@@ -163,6 +163,8 @@ pub struct TargetRef {
 pub enum TargetKind {
     /// The workloads that the service selects.
     Service,
+    /// Names outside, for what is set of them.
+    ExternalService,
     Workload,
     Namespace,
     /// Every service, for what is set of services. A policy for all workloads has no target.

@@ -43,15 +43,17 @@ pub(crate) use mirror::mirrors;
 use pattern::Patterns;
 #[cfg(feature = "manifest")]
 pub(crate) use plan::is_shared;
-pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection, plan_kept};
-pub(crate) use plan::{SaidBy, directly, own_answer, to_backend};
+pub use plan::{
+    Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection, plan_kept, plan_outside,
+};
+pub(crate) use plan::{SaidBy, directly, directly_outside, own_answer, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 use routed::Routed;
 pub(crate) use stream::to_backend_of_bytes;
 pub use stream::{Hello, choose_stream, plan_stream, stream_kind};
 
-/// A service as addressed by a request.
+/// A service as addressed by a request, or an ExternalService.
 #[derive(Debug, Clone, Copy)]
 pub struct Resolved<'t> {
     pub service: &'t Service,
@@ -59,6 +61,8 @@ pub struct Resolved<'t> {
     pub port: u16,
     /// Only this endpoint was meant: it was addressed by its own IP, and no route holds.
     pub endpoint: Option<&'t ObjectName>,
+    /// It is an ExternalService, as [`WayOut::resolved`] has it.
+    pub outside: bool,
 }
 
 impl Resolved<'_> {
@@ -88,9 +92,13 @@ pub struct HeadView<'a> {
     pub path: &'a NormalPath,
     /// The host that was asked for, without a port.
     pub host: Option<&'a str>,
-    /// By name in lower case; values of a repeated header joined or the first.
+    /// By name in lower case; values of a repeated header joined or the first. What it says of [`HOST`] is not asked
+    /// for.
     pub headers: &'a dyn Fn(&str) -> Option<&'a str>,
 }
+
+/// The field that matches mean `HeadView::host` by.
+pub(crate) const HOST: &str = "host";
 
 /// The rule that a request meets.
 #[derive(Debug, Clone, Copy)]
@@ -121,8 +129,8 @@ pub struct RouteTable {
     by_name: BTreeMap<String, BTreeMap<String, ObjectName>>,
     by_vip: BTreeMap<IpAddr, ObjectName>,
     by_endpoint: BTreeMap<IpAddr, Vec<(ObjectName, ObjectName)>>,
-    /// By the service that they are attached to.
-    routed: BTreeMap<ObjectName, Arc<Routed>>,
+    /// By the service that they are attached to, and by the ExternalService.
+    routed: [BTreeMap<ObjectName, Arc<Routed>>; 2],
     patterns: Patterns,
     externals: Externals,
     /// What was answered, each with whether somebody needed to know since that was asked.
@@ -141,7 +149,7 @@ impl RouteTable {
             by_name: BTreeMap::new(),
             by_vip: BTreeMap::new(),
             by_endpoint: BTreeMap::new(),
-            routed: BTreeMap::new(),
+            routed: [BTreeMap::new(), BTreeMap::new()],
             patterns: before.map(|before| before.patterns.kept()).unwrap_or_default(),
             externals: Externals::of(bundle),
             answered: bundle.answered.iter().map(|ask| (ask.clone(), AtomicBool::new(false))).collect(),
@@ -159,14 +167,15 @@ impl RouteTable {
                 }
             }
         }
-        let mut routes: BTreeMap<&ObjectName, Vec<&Route>> = BTreeMap::new();
+        let mut routes: BTreeMap<(bool, &ObjectName), Vec<&Route>> = BTreeMap::new();
         for route in bundle.routes.values() {
-            routes.entry(&route.parent).or_default().push(route);
+            routes.entry((route.outside, &route.parent)).or_default().push(route);
         }
-        for (parent, routes) in routes {
-            let known = before.and_then(|before| before.routed.get(parent)).filter(|known| known.is_of(&routes));
+        for ((outside, parent), routes) in routes {
+            let side = usize::from(outside);
+            let known = before.and_then(|before| before.routed[side].get(parent)).filter(|known| known.is_of(&routes));
             let routed = known.map_or_else(|| Arc::new(Routed::of(&routes, &mut table.patterns)), Arc::clone);
-            table.routed.insert(parent.clone(), routed);
+            table.routed[side].insert(parent.clone(), routed);
         }
         table
     }
@@ -182,7 +191,7 @@ impl RouteTable {
         };
         let (name, namespace) = Self::service_labels(&host, from_namespace)?;
         let service = self.bundle.services.get(self.by_name.get(namespace)?.get(name)?)?;
-        Some(Resolved { service, port, endpoint: None })
+        Some(Resolved { service, port, endpoint: None, outside: false })
     }
 
     /// Name and namespace of the service that a host in lower case means, if it has the form of a service's name.
@@ -221,6 +230,11 @@ impl RouteTable {
         self.externals.by_address(&self.bundle, address, from_namespace)
     }
 
+    /// The way of a request for the host `asked` that a route leads to an ExternalService.
+    fn led_out(&self, name: &ObjectName, port: u16, asked: Option<&str>) -> Option<WayOut<'_>> {
+        self.externals.by_route(&self.bundle, name, port, asked)
+    }
+
     /// True where the first bytes of a connection to this port, which is not the mesh's, may name an ExternalService.
     pub fn is_told_by_bytes(&self, port: u16, from_namespace: &str) -> bool {
         external::is_told_by_bytes(&self.bundle, port, from_namespace)
@@ -229,7 +243,7 @@ impl RouteTable {
     /// By a service's virtual address.
     fn by_vip(&self, address: SocketAddr) -> Option<Resolved<'_>> {
         let service = self.bundle.services.get(self.by_vip.get(&address.ip().to_canonical())?)?;
-        Some(Resolved { service, port: address.port(), endpoint: None })
+        Some(Resolved { service, port: address.port(), endpoint: None, outside: false })
     }
 
     /// An endpoint by its own address.
@@ -246,7 +260,7 @@ impl RouteTable {
         found.sort_by_key(|(name, _)| (name.namespace != from_namespace, name));
         let (service, workload) = found.first()?;
         let service = self.bundle.services.get(service)?;
-        Some(Resolved { service, port: address.port(), endpoint: Some(workload) })
+        Some(Resolved { service, port: address.port(), endpoint: Some(workload), outside: false })
     }
 
     /// The rule of the routes of a service that a request meets.
@@ -264,7 +278,8 @@ impl RouteTable {
     }
 
     fn routed(&self, to: &Resolved<'_>) -> Option<&Routed> {
-        self.routed.get(&to.service.name).filter(|_| to.endpoint.is_none()).map(Arc::as_ref)
+        let routed = self.routed[usize::from(to.outside)].get(&to.service.name);
+        routed.filter(|_| to.endpoint.is_none()).map(Arc::as_ref)
     }
 
     /// How else the query may be read that rules of this service look at.

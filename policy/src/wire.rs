@@ -91,9 +91,19 @@ pub const HEALTH_CHECKS: &str = "health-checks";
 /// The capability to verify what a publisher has signed of a filter (`FilterAttachment::statement`). Where it lacks, the filter
 /// comes without: its digest and the signature over that are verified as ever.
 pub const FILTER_STATEMENT: &str = "filter-statement";
+/// The capability to route what goes to ExternalServices, to lead requests to them (`Route::outside`,
+/// `Backend::outside`) and to keep what TrafficPolicies set for them (`External::traffic`). Where it lacks, an
+/// ExternalService with a route is closed, and so is a route that leads to one.
+pub const EXTERNAL_ROUTES: &str = "external-routes";
+
+/// The capability to answer as a backend's redirect or CORS says. Where it lacks, the route is closed.
+pub const BACKEND_ANSWERS: &str = "backend-answers";
+
+/// The capability to match the host of a request (`RouteMatch::headers`). Where it lacks, the route is closed.
+pub const HOST_MATCH: &str = "host-match";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 21] = [
+pub const CAPABILITIES: [&str; 24] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -115,6 +125,9 @@ pub const CAPABILITIES: [&str; 21] = [
     SESSION_PERSISTENCE,
     HEDGING,
     FILTER_STATEMENT,
+    EXTERNAL_ROUTES,
+    BACKEND_ANSWERS,
+    HOST_MATCH,
 ];
 
 /// A message that can't be meant.

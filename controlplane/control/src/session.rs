@@ -477,9 +477,10 @@ impl Session {
         }
     }
 
-    /// The version of the closed form of a route.
+    /// The version of the closed form of a route or an ExternalService.
     fn closed_form(&self, key: &Key) -> Option<Version> {
-        let told = self.target.get(key).filter(|told| matches!(told.object, Object::Route(_)))?;
+        let has_one = |object: &Object| matches!(object, Object::Route(_) | Object::External(_));
+        let told = self.target.get(key).filter(|told| has_one(&told.object))?;
         Some(wire::encode(&told.object.closed()?).version)
     }
 
@@ -578,7 +579,8 @@ fn note_unanswered(hub: &Hub, seat: &Seat, left: usize) {
 
 /// The objects as a proxy with these capabilities may have them, and those that it may not have, by version and why. What
 /// depends on one of the latter is closed: a service's routes where one of them is withheld or can't be read (where that is one of
-/// bytes, the service), and the workloads of a filter that the proxy has no version of, on the side that the filter judges.
+/// bytes, the service; of an ExternalService, that), and the workloads of a filter that the proxy has no version of, on
+/// the side that the filter judges.
 fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldSet>, Withheld) {
     let target = &if has.contains(wire::FILTER_STATEMENT) { target.clone() } else { target.without_statements() };
     let (mut withheld, mut plain) = (Withheld::new(), BTreeMap::new());
@@ -607,7 +609,11 @@ fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldS
     for Told { key, object, .. } in target.iter().map(Arc::as_ref) {
         let is_missing = withheld.contains_key(key) && !plain.contains_key(key);
         let is_closed = is_missing || is_exposed(object, &missing, view);
-        let closed = if is_closed { object.closed() } else { plain.get(key).cloned() };
+        let closed = match is_closed {
+            // Who does not know even that form goes without.
+            true => object.closed().filter(|closed| lacks(&wire::encode(closed), has).is_none()),
+            false => plain.get(key).cloned(),
+        };
         if let Some(form) = silenced(closed.as_ref().unwrap_or(object), target, &withheld, (has, view)).or(closed) {
             fitted.put(Arc::new(Told::of(form)));
         }

@@ -67,9 +67,10 @@ pub struct View {
     held: BTreeMap<Key, Held>,
     /// Objects that the proxy lacks a capability for.
     withheld: BTreeMap<Key, Held>,
-    /// Routes that the proxy refused while it had none of their rules: it gets them closed.
+    /// Routes that the proxy refused while it had none of their rules, and ExternalServices that it refused: it gets
+    /// them closed.
     unread: BTreeMap<Key, Unread>,
-    /// Versions of the closed forms of routes, where that was asked.
+    /// Versions of their closed forms, where that was asked.
     closed: BTreeMap<Key, Version>,
     /// The first world, as it was refused by a proxy that has none.
     refused_start: Option<Versions>,
@@ -84,7 +85,7 @@ pub struct View {
     greeted: bool,
 }
 
-/// A route that a proxy can't read.
+/// A route or an ExternalService that a proxy can't read.
 #[derive(Debug)]
 struct Unread {
     version: Version,
@@ -188,7 +189,7 @@ impl View {
         !self.holds.contains_key(key)
     }
 
-    /// The closed form of a route has this version.
+    /// The closed form of a route or an ExternalService has this version.
     pub fn note_closed(&mut self, key: Key, version: Version) {
         self.closed.insert(key, version);
     }
@@ -282,7 +283,7 @@ impl View {
             let all = sent.changes.iter().map(|(key, change)| (key.clone(), change.version)).chain(held);
             self.refused_start = Some(all.filter_map(|(key, version)| Some((key, version?))).collect());
         }
-        let unread = named.filter(|key| matches!(key, Key::Route(_)) && self.has_no_rules(key)).cloned();
+        let unread = named.filter(|key| self.is_closed_when_refused(key)).cloned();
         for (key, change) in sent.changes {
             // Its closed form refused as well is held back as any other object.
             let is_closed = change.version.is_some() && change.version == self.closed.get(&key).copied();
@@ -296,6 +297,16 @@ impl View {
             }
         }
         Answer::Taken
+    }
+
+    /// True for what a proxy that refuses it gets closed: a route of which it has no rules, and an ExternalService,
+    /// whose hosts are otherwise anybody's where everything is let out.
+    fn is_closed_when_refused(&self, key: &Key) -> bool {
+        match key {
+            Key::Route(_) => self.has_no_rules(key),
+            Key::External(_) => true,
+            Key::Mesh | Key::Workload(_) | Key::Service(_) | Key::Filter(_) | Key::Endpoint { .. } => false,
+        }
     }
 
     /// True where the proxy has nothing of a route, or its closed form.

@@ -157,7 +157,8 @@ impl AppPool {
 
     fn standing(&self, socket: PlainSocket, version: Version, holder: &Holder) -> Option<(Conn, Option<Share>)> {
         if version == Version::HTTP_2 {
-            return self.h2.standing(socket, holder).map(|stream| (Conn::H2(stream), None));
+            let standing = self.h2.standing(socket, holder);
+            return standing.map(|stream| (Conn::H2(by_scheme(socket, stream)), None));
         }
         while let Some((mut conn, share)) = self.h1.reuse(socket, holder, Instant::now()) {
             if !conn.is_stale() {
@@ -211,7 +212,7 @@ impl AppPool {
             self.secured(stream, socket, timeout).await
         };
         match self.h2.stream(socket, holder, dial).await {
-            Ok(stream) => Ok(stream),
+            Ok(stream) => Ok(by_scheme(socket, stream)),
             Err(NoStream::Dial(failure)) => Err(failure),
             // It took the connection and speaks something else.
             Err(NoStream::Settings(error)) => Err(Failure::NoAnswer { to: Party::App, error }),
@@ -340,6 +341,14 @@ impl AppConn {
     pub fn into_permit(self) -> Permit {
         self.permit
     }
+}
+
+/// A request on a stream says by its scheme whether TLS is below.
+fn by_scheme(socket: PlainSocket, mut stream: AppStream<Holder>) -> AppStream<Holder> {
+    if let PlainSocket::Tls(..) = socket {
+        stream.slot.secured();
+    }
+    stream
 }
 
 /// Stands for a share where connections are bounded elsewhere.

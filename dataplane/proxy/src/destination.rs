@@ -16,7 +16,9 @@ use weft_flow::{
     Algorithm, Balancer, Outliers, Overprovisioning, Preference, Probed, Settings, Sign, SlowStart, SuccessRate,
     Vitals, Wanted,
 };
-use weft_policy::bundle::{Balancing, Endpoint, Nearness, ObjectName, Place, Service, ServicePort, Spread, Traffic};
+use weft_policy::bundle::{
+    Balancing, Endpoint, External, Nearness, ObjectName, Place, Service, ServicePort, Spread, Traffic,
+};
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
 
@@ -88,10 +90,11 @@ impl AsRef<Vitals> for Destination {
     }
 }
 
-/// A service as this worker uses it.
+/// A service as this worker uses it, or an ExternalService, of which there are no endpoints.
 #[derive(Debug)]
 pub struct ServiceState {
     pub name: ObjectName,
+    outside: bool,
     generation: Cell<u64>,
     balancer: RefCell<Balancer<Destination>>,
     /// Shared with the other workers.
@@ -142,9 +145,9 @@ impl ServiceState {
         self.gate.borrow().clone()
     }
 
-    /// True where no connection can be made to any endpoint.
+    /// True where no connection can be made to any endpoint. What is outside may be reached as far as anybody knows.
     pub fn is_unreachable(&self) -> bool {
-        self.balancer.borrow().unreachable() >= self.destinations.borrow().len()
+        !self.outside && self.balancer.borrow().unreachable() >= self.destinations.borrow().len()
     }
 
     /// True where a request may be sent again, as far as the limits of the service say. Its place is kept in `held`.
@@ -262,8 +265,8 @@ pub struct Finding {
     pub checks: HealthChecks,
 }
 
-/// A service, and the port where not all of its endpoints are endpoints of that port.
-type StateKey = (ObjectName, Option<u16>);
+/// A service, and the port where not all of its endpoints are endpoints of that port; or an ExternalService.
+type StateKey = (ObjectName, Option<u16>, bool);
 
 /// By a service's place in a snapshot and a port of it.
 type Placed = BTreeMap<(*const Service, Option<u16>), Rc<ServiceState>>;
@@ -316,6 +319,22 @@ impl Destinations {
         service: &Service,
         port: Option<&ServicePort>,
     ) -> Rc<ServiceState> {
+        self.state(snapshot, from, (service, None), port)
+    }
+
+    /// The same of an ExternalService, as routes see it: its limits and its budget, and nobody to pick.
+    pub fn outside(&self, snapshot: &Snapshot, from: &Served, service: &Service) -> Rc<ServiceState> {
+        let external = snapshot.bundle.externals.get(&service.name);
+        self.state(snapshot, from, (service, external), None)
+    }
+
+    fn state(
+        &self,
+        snapshot: &Snapshot,
+        from: &Served,
+        (service, external): (&Service, Option<&External>),
+        port: Option<&ServicePort>,
+    ) -> Rc<ServiceState> {
         self.notice(snapshot);
         // A place means something in its own snapshot only, which the request holds.
         let newest = self.generation.get() == snapshot.generation;
@@ -323,7 +342,7 @@ impl Destinations {
         if newest && let Some(state) = self.placed.borrow().get(&place) {
             return Rc::clone(state);
         }
-        let state = self.named(from, service, port.map(|port| port.port));
+        let state = self.named(from, (service, external), port.map(|port| port.port));
         // A request that has been under way since an older snapshot does not bring back endpoints that left.
         if state.generation.get() < snapshot.generation {
             state.generation.set(snapshot.generation);
@@ -341,26 +360,36 @@ impl Destinations {
             self.generation.set(snapshot.generation);
             self.placed.borrow_mut().clear();
             let is_there = |service: &Service, port: u16| service.ports.iter().any(|known| known.port == port);
-            self.services.borrow_mut().retain(|(name, port), _| {
+            self.services.borrow_mut().retain(|(name, port, outside), _| {
+                if *outside {
+                    return snapshot.bundle.externals.contains_key(name);
+                }
                 let service = snapshot.bundle.services.get(name);
                 service.is_some_and(|service| port.is_none_or(|port| is_there(service, port)))
             });
         }
     }
 
-    fn named(&self, from: &Served, service: &Service, port: Option<u16>) -> Rc<ServiceState> {
-        let key = (service.name.clone(), port);
+    fn named(
+        &self,
+        from: &Served,
+        (service, external): (&Service, Option<&External>),
+        port: Option<u16>,
+    ) -> Rc<ServiceState> {
+        let key = (service.name.clone(), port, external.is_some());
         if let Some(state) = self.services.borrow().get(&key) {
             return Rc::clone(state);
         }
+        let labels = external.map_or_else(|| labels(from, service, None), |external| outside_labels(from, external));
         let state = Rc::new(ServiceState {
             name: service.name.clone(),
+            outside: external.is_some(),
             generation: Cell::new(0),
             balancer: RefCell::new(Balancer::new()),
             budget: self.budgets.of(&service.name),
             destinations: RefCell::default(),
             ports: RefCell::default(),
-            unreached: self.metrics.pair(&labels(from, service, None)),
+            unreached: self.metrics.pair(&labels),
             ejects: Cell::new(false),
             heeded: RefCell::default(),
             gate: RefCell::default(),
@@ -412,7 +441,11 @@ impl Destinations {
         let settings = service.spread.as_deref().map_or(settings, |spread| spreading(settings, spread));
         state.ejects.set(settings.outliers.is_some());
         let limits = service.traffic.as_ref().and_then(|traffic| traffic.limits.as_ref());
-        state.gate.replace(limits.map(|limits| self.gates.of(&service.name, limits)));
+        let gate = |limits| match state.outside {
+            true => self.gates.outside(&service.name, limits),
+            false => self.gates.of(&service.name, limits),
+        };
+        state.gate.replace(limits.map(gate));
         let traffic = service.traffic.as_ref();
         let checks =
             traffic.and_then(|traffic| traffic.health_check.as_ref()).map(|_| self.finding.checks.of(&service.name));
@@ -474,6 +507,20 @@ pub(crate) fn is_same(before: &Endpoint, now: &Endpoint) -> bool {
     let Endpoint { workload, identity, address, addresses: _, mesh_address, weight: _, labels } = before;
     (workload, identity, address, mesh_address, labels)
         == (&now.workload, &now.identity, &now.address, &now.mesh_address, &now.labels)
+}
+
+/// The labels of what goes to an ExternalService: named by the resource, whatever name below a pattern was asked for.
+pub fn outside_labels(from: &Served, external: &External) -> PairLabels {
+    let name = &external.name;
+    PairLabels {
+        reporter: "source",
+        source: from.peer(),
+        destination: Peer::default(),
+        destination_service: external.hosts.first().cloned().unwrap_or_default(),
+        destination_service_name: name.name.clone(),
+        destination_service_namespace: name.namespace.clone(),
+        mutual_tls: false,
+    }
 }
 
 /// The labels of requests from a served workload to (an endpoint of) a service, as the source reports them.

@@ -17,10 +17,14 @@ use weft_policy::bundle::{AdaptiveLimit, Limits, ObjectName};
 
 use crate::gauges::OpenCount;
 
+type Known = Arc<Mutex<BTreeMap<ObjectName, Weak<Gate>>>>;
+
 /// The gates that somebody holds, by destination.
 #[derive(Debug, Clone, Default)]
 pub struct Gates {
-    gates: Arc<Mutex<BTreeMap<ObjectName, Weak<Gate>>>>,
+    gates: Known,
+    /// The same of ExternalServices, which may have the names of services.
+    outside: Known,
     /// Requests that wait before any of them.
     pub waiting: OpenCount,
 }
@@ -29,7 +33,16 @@ impl Gates {
     /// The gate of a destination that has these limits. Under other limits there is another gate: who went through the one
     /// before is not counted.
     pub fn of(&self, destination: &ObjectName, limits: &Limits) -> Arc<Gate> {
-        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        self.among(&self.gates, destination, limits)
+    }
+
+    /// The same of an ExternalService.
+    pub fn outside(&self, external: &ObjectName, limits: &Limits) -> Arc<Gate> {
+        self.among(&self.outside, external, limits)
+    }
+
+    fn among(&self, gates: &Known, destination: &ObjectName, limits: &Limits) -> Arc<Gate> {
+        let mut gates = gates.lock().unwrap_or_else(PoisonError::into_inner);
         let known = gates.get(destination).and_then(Weak::upgrade);
         if let Some(known) = known.filter(|known| known.limits == *limits) {
             return known;
@@ -40,7 +53,7 @@ impl Gates {
         gate
     }
 
-    /// The limits that follow from latency, as they are now.
+    /// The limits of services that follow from latency, as they are now.
     pub fn adaptive(&self) -> Vec<(ObjectName, u32)> {
         let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         let limit = |gate: Weak<Gate>| Some(gate.upgrade()?.adaptive.as_ref()?.locked().limit());

@@ -27,19 +27,18 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use http::Method;
+use http::{Method, Version};
 use weft_filter_host::Permit;
 use weft_policy::bundle::{ObjectName, RouteName};
-use weft_transport::http::Forwards;
+use weft_transport::http::{Forwards, RequestHead};
 
 use self::attempts::{Attempt, Attempts};
-use self::external::Exit;
 use self::mirror::Mirrors;
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
 use self::routing::Way;
 use crate::call::{Call, Failed, Request};
-use crate::deadline::Said;
+use crate::deadline::{Said, Until};
 use crate::filtering::{self, Filtered};
 use crate::gate::{Gate, Place, Wait};
 use crate::life;
@@ -79,54 +78,48 @@ async fn carry(
     record.log(|log| log.source = Some(from.workload.identity.to_string()));
     let said = Said::read(&request.head.headers);
     mesh::strip(&mut request.head.headers);
-    if worker.shared.via.is_loop(&request.head) {
-        return Err(Failure::Loop);
-    }
-    if request.head.count_forward() == Forwards::Exhausted {
-        return Err(if request.head.method == Method::TRACE { Failure::NoTrace } else { Failure::LastHop });
-    }
+    goes_on(worker, &mut request.head)?;
     let mut patience = Patience::default();
-    let resolved = loop {
+    let way = loop {
         match routing::resolve(&snapshot, &worker.shared.hosts, &from, origin, &request.head) {
-            Ok(resolved) => break resolved,
+            Ok(way) => break way,
             Err(failure) => snapshot = Box::pin(patience.learn(worker, &snapshot, failure)).await?,
         }
         // The request goes on by the configuration that knows where it goes.
         from = snapshot.hold(origin.workload(&snapshot)?);
     };
     origin.name_host(&mut request.head);
-    let resolved = match resolved {
-        Way::Mesh(resolved) => resolved,
-        Way::External(way) => {
-            let exit = Exit::of_request(worker, &snapshot, &from, &way, &request.head)?;
-            drop(way);
-            return Box::pin(passthrough::request(worker, snapshot, &from, origin, Some(exit), request, record)).await;
-        }
+    let (to, led_out) = match way {
+        Way::Mesh(to) => (to, None),
+        Way::External(way) => (way.resolved(), Some(way)),
         Way::Outside => {
-            return Box::pin(passthrough::request(worker, snapshot, &from, origin, None, request, record)).await;
+            return Box::pin(passthrough::request(worker, snapshot, &from, origin, request, record)).await;
         }
     };
-    resolved.protocol().takes_requests(resolved.port).map_err(Failure::RequestForbidden)?;
-    let _using = worker.uses.begin(&snapshot, resolved.service);
-    let place = filtering::Place::outbound(origin.peer.ip(), resolved.port, &from);
+    to.protocol().takes_requests(to.port).map_err(Failure::RequestForbidden)?;
+    let _using = (!to.outside).then(|| worker.uses.begin(&snapshot, to.service));
+    let place = filtering::Place::outbound(origin.peer.ip(), to.port, &from);
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
-    let (mut attempts, mut mirrors) = {
+    let (mut attempts, mut mirrors, exit) = {
+        let to = (&to, led_out.as_deref());
         let chance = (worker.dice(), life::unix(SystemTime::now()));
-        let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), chance)?;
+        let plan = routing::route(&snapshot, &from, to, (head, filtered.path()), chance)?;
         plan.modify(head)?;
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| RouteName::of(&route.name).place()));
         let mirrors = Mirrors::of(worker, &snapshot, &from, (plan.decided(), head), &permit);
+        let exit = external::leaving(worker, &snapshot, &from, plan.exit(), head)?;
         // An upgraded request stands for as long as both sides like.
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
         let until = said.take(head).and(limit);
         let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(until);
         let attempts = attempts.each(each, plan.retry(), (&head.method, record.is_grpc()));
-        (attempts.in_session(plan.session), mirrors)
+        (attempts.in_session(plan.session), mirrors, exit)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
+    drop(led_out);
     drop(snapshot);
     let (repeating, holds, end) = (attempts.repeating(), attempts.holds(), attempts.end());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
@@ -134,9 +127,31 @@ async fn carry(
     let trial = Trial { again, end: &head_end, begun: &*holds, received: &received };
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
     let tries = (&mut attempts, &mut mirrors);
-    let sent = within(end, pin!(send(worker, &from, tries, permit, &mut filtered, &mut call)), identity).await;
+    let sent = match &exit {
+        None => within(end, pin!(send(worker, &from, tries, permit, &mut filtered, &mut call)), identity).await,
+        Some(exit) => {
+            let exit = (exit, &**from, origin.peer.ip());
+            let mut sending = Box::pin(external::send(worker, exit, tries, permit, &mut filtered, &mut call));
+            within(end, sending.as_mut(), identity).await
+        }
+    };
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
+}
+
+/// Whether a request may go on from here at all.
+///
+/// # Errors
+/// It came from here before, or its sender lets nobody send it on.
+fn goes_on(worker: &Worker, head: &mut RequestHead) -> Result<(), Failure> {
+    if worker.shared.via.is_loop(head) {
+        return Err(Failure::Loop);
+    }
+    match head.count_forward() {
+        Forwards::Exhausted if head.method == Method::TRACE => Err(Failure::NoTrace),
+        Forwards::Exhausted => Err(Failure::LastHop),
+        Forwards::Allowed => Ok(()),
+    }
 }
 
 /// Waits for `sending`, but not beyond the end of its time.
@@ -161,13 +176,7 @@ async fn send(
     call: &mut Call<'_, '_>,
 ) -> Result<(), Failure> {
     call.record.metrics = Some(attempts.unreached());
-    if let Some((gate, service)) = attempts.gate() {
-        let mut place = Box::pin(pass((&gate, attempts.wait()), service, call)).await?;
-        if call.head.protocol.is_some() {
-            place.stands();
-        }
-        attempts.hold(place);
-    }
+    enter(attempts, call).await?;
     loop {
         let mut attempt = attempts.pick()?;
         mirrors.start(worker, from, call);
@@ -217,6 +226,18 @@ async fn pause(wait: Duration, call: &mut Call<'_, '_>) -> Result<(), Failure> {
         .map_err(|ClientGone| Failure::ClientGone)
 }
 
+/// Has a request hold its place among those of its destination, where those are counted.
+async fn enter(attempts: &mut Attempts<'_>, call: &mut Call<'_, '_>) -> Result<(), Failure> {
+    if let Some((gate, service)) = attempts.gate() {
+        let mut place = Box::pin(pass((&gate, attempts.wait()), service, call)).await?;
+        if call.head.protocol.is_some() {
+            place.stands();
+        }
+        attempts.hold(place);
+    }
+    Ok(())
+}
+
 /// Waits for a place at a destination that takes so many requests, as long as the client does.
 async fn pass((gate, wait): (&Gate, Wait), service: &ObjectName, call: &mut Call<'_, '_>) -> Result<Place, Failure> {
     match relay::unless_gone(pin!(gate.enter(wait)), call.responder.as_mut()).await {
@@ -254,20 +275,22 @@ async fn exchange(
         Ok(outside) => PlainSocket::Outside(outside),
         Err(failure) => return Err(Failed::Final(failure)),
     };
-    Box::pin(plainly(worker, attempt, outside, permit, filtered, call)).await.inspect(|()| attempt.reached())
+    let (times, outside) = ((attempt.connect_timeout, &attempt.until), [outside]);
+    let to = (&outside[..], call.head.version);
+    Box::pin(plainly(worker, times, to, permit, filtered, call)).await.inspect(|()| attempt.reached())
 }
 
-/// One attempt at an endpoint without a proxy.
+/// One attempt at one of several sockets behind which there is no proxy.
 async fn plainly(
     worker: &Rc<Worker>,
-    attempt: &Attempt<'_>,
-    outside: PlainSocket,
+    (connect_timeout, until): (Duration, &Until),
+    (sockets, version): (&[PlainSocket], Version),
     permit: Permit,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
 ) -> Result<(), Failed> {
-    let (leg, version) = (worker.app_leg(attempt.connect_timeout), call.head.version);
-    let told = attempt.until.plain_field().map(|field| {
+    let leg = worker.app_leg(connect_timeout);
+    let told = until.plain_field().map(|field| {
         let mut head = call.head.clone();
         head.headers.extend([field]);
         head
@@ -280,5 +303,5 @@ async fn plainly(
         holder: call.holder,
         trial: call.trial,
     };
-    Box::pin(leg.carry(&[outside], version, permit, filtered, &mut call)).await
+    Box::pin(leg.carry(sockets, version, permit, filtered, &mut call)).await
 }

@@ -79,6 +79,8 @@ pub enum NotOutside {
     LoopbackByName,
     /// A socket of a workload of the mesh, under a name that is not its service's.
     Workload,
+    /// Where clouds tell machines their credentials, and no ExternalService names it.
+    Metadata,
 }
 
 impl fmt::Display for NotOutside {
@@ -90,6 +92,9 @@ impl fmt::Display for NotOutside {
             NotOutside::ForeignLoopback => "this host's loopback, and the client is on another",
             NotOutside::LoopbackByName => "this host's loopback, to which a name outside led",
             NotOutside::Workload => "a workload of the mesh, to be named by its service or its address",
+            NotOutside::Metadata => {
+                "where a cloud tells its machines secrets, to be named by an ExternalService's endpoints"
+            }
         })
     }
 }

@@ -37,6 +37,17 @@ impl PlainSocket {
     }
 }
 
+/// Where clouds answer each of their machines as that machine, which may be with its credentials; link-local addresses
+/// come on top. Of AWS, Google, Alibaba, Azure, Oracle and Scaleway.
+const METADATA: [IpAddr; 6] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
+];
+
 /// Knows the addresses that nobody may reach through this proxy.
 #[derive(Debug, Clone)]
 pub struct Guard {
@@ -65,6 +76,17 @@ impl Guard {
     /// # Errors
     /// [`Failure::Loop`] and [`Failure::NotOutside`].
     pub fn outside(&self, address: SocketAddr, client: IpAddr) -> Result<OutsideSocket, Failure> {
+        if METADATA.contains(&address.ip().to_canonical()) {
+            return Err(Failure::NotOutside { address, why: NotOutside::Metadata });
+        }
+        self.named(address, client)
+    }
+
+    /// The same of an address that an ExternalService names itself: not one to which a name led.
+    ///
+    /// # Errors
+    /// As [`Guard::outside`].
+    pub fn named(&self, address: SocketAddr, client: IpAddr) -> Result<OutsideSocket, Failure> {
         let address = canonical(address);
         let refuse = |why| Err(Failure::NotOutside { address, why });
         let ip = address.ip();
@@ -166,6 +188,18 @@ mod tests {
         check("127.0.0.11:15008", "255.255.255.255:80", here, "not_outside");
         check("127.0.0.11:15008", "127.0.0.1:80", "192.0.2.9", "not_outside");
         check("127.0.0.11:15008", "[::1]:80", "192.0.2.9", "not_outside");
+        for metadata in ["100.100.100.200:80", "[::ffff:168.63.129.16]:80", "[fd00:ec2::254]:80", "[fd20:ce::254]:80"] {
+            check("127.0.0.11:15008", metadata, here, "not_outside");
+        }
+    }
+
+    #[test]
+    fn where_clouds_tell_secrets_is_reached_where_that_is_said() {
+        let listen: Listen = serde_saphyr::from_str("{mesh: '127.0.0.11:15008', admin: '127.0.0.1:15000'}").unwrap();
+        let guard = Guard::new(&listen, true);
+        let named = |address: &str| guard.named(address.parse().unwrap(), "127.0.0.11".parse().unwrap()).is_ok();
+        assert!(named("100.100.100.200:80") && named("[fd00:ec2::254]:80"));
+        assert!(!named("169.254.169.254:80") && !named("127.0.0.1:15000"), "the rest of the guard stays");
     }
 
     #[test]

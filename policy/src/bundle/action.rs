@@ -15,9 +15,11 @@ pub enum RouteAction {
     ResponseHeaders(HeaderModifier),
     /// Sends another host or path. A backend's takes the place of its rule's.
     Rewrite(Rewrite),
-    /// Of a rule: answers with another address, and reaches no backend.
+    /// Answers with another address, and reaches no backend; of a backend only to a proxy with the capability
+    /// `backend-answers`, as the next.
     Redirect(Redirect),
-    /// Of a rule: answers preflights, and says of other answers which origin may read them.
+    /// Answers preflights, and says of other answers which origin may read them. A backend's takes the place of its
+    /// rule's.
     Cors(Cors),
     /// Sends copies to another service. A backend's come beside its rule's.
     Mirror(Mirror),

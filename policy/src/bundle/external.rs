@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, Protocol, Revision, is_default};
+use super::{ObjectName, Protocol, Revision, Traffic, is_default};
 
 /// Only to a proxy with the capability `external-service`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct External {
     /// The caller's proxy begins TLS on ports of HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ExternalTls>,
+    /// What TrafficPolicies set of timeouts, retries and limits; only to a proxy with the capability `external-routes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Box<Traffic>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

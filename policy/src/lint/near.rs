@@ -77,7 +77,10 @@ impl Around<'_> {
                     self.keys.extend(world.leading_into(&key.namespace).map(AnyRoute::key));
                 }
                 // Those beside it may claim the same.
-                Kind::ExternalService => self.insert(world.of_namespace::<ExternalServiceSpec>(&key.namespace)),
+                Kind::ExternalService => {
+                    self.insert(world.of_namespace::<ExternalServiceSpec>(&key.namespace));
+                    self.keys.extend(world.around_service(&name));
+                }
                 Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::PolicyTemplate => {}
             }
         }
@@ -90,7 +93,9 @@ impl Around<'_> {
     /// What else is for a target of a TrafficPolicy.
     fn beside_traffic_policy(&mut self, world: &World, namespace: &str, target: &TargetRef) {
         match target.kind {
-            TargetKind::Service => self.keys.extend(world.around_service(&ObjectName::new(namespace, &target.name))),
+            TargetKind::Service | TargetKind::ExternalService => {
+                self.keys.extend(world.around_service(&ObjectName::new(namespace, &target.name)));
+            }
             TargetKind::Namespace => self.insert(world.of_namespace::<TrafficPolicySpec>(namespace)),
             // Of the root namespace, for which everything is looked at, and of nobody.
             TargetKind::Mesh | TargetKind::Workload => {}
@@ -126,7 +131,14 @@ impl Around<'_> {
             self.keys.extend(world.around_service(&parent));
             self.keys.insert(self::key(Kind::Service, parent));
         }
-        self.keys.extend(route.backends().map(|backend| self::key(Kind::Service, backend)));
+        for parent in route.external_parents() {
+            self.keys.extend(world.around_service(&parent));
+            self.keys.insert(self::key(Kind::ExternalService, parent));
+        }
+        for backend in route.backends() {
+            self.keys.insert(self::key(Kind::ExternalService, backend.clone()));
+            self.keys.insert(self::key(Kind::Service, backend));
+        }
     }
 }
 

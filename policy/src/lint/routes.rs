@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use super::lens::Lens;
 use super::{Code, Report, Severity};
 use crate::bundle::{ObjectName, Protocol};
-use crate::plan::{Displaced, OffPorts, resolve, service_protocol, targets, uneditable};
+use crate::plan::{Displaced, Led, OffPorts, misattached, resolve, service_protocol, targets, uneditable};
 use crate::resource::core::PortSpec;
 use crate::resource::route::{
-    FilterType, HeaderField, ParentRef, PathModifierSpec, RedirectSpec, Referred, RouteFilter, RuleSpec,
+    FilterType, HeaderField, PathModifierSpec, Place, RedirectSpec, Referred, RouteFilter, RuleSpec,
 };
 use crate::resource::{AnyRoute, Kind, Object, ObjectKey, ServiceSpec, duration_text};
 
@@ -49,8 +49,14 @@ impl Of<'_, '_> {
         for unserved in self.route.unserved() {
             self.tell(Code::Unserved, format!("spec.{}", unserved.key), unserved.message, report);
         }
+        if !self.route.kind.is_of_bytes() && !self.route.spec.hostnames.is_empty() {
+            let message =
+                "nothing is inferred of them in a mesh (GEP-1294): a match of the header Host takes what they would";
+            report.tell_as(Severity::Note, Code::Unserved, &self.object, "spec.hostnames", message);
+        }
+        self.parents_outside(report);
         let parents = &self.route.spec.parent_refs;
-        if !parents.iter().any(ParentRef::is_service) {
+        if !parents.iter().any(|parent| self.route.may_hold_at(parent)) {
             let message = "no Service among them: the route is attached to nothing";
             self.tell(Code::NotAttached, "spec.parentRefs".to_owned(), message, report);
         }
@@ -77,6 +83,22 @@ impl Of<'_, '_> {
             if let Some(displaced) = Displaced::of(self.lens.world, self.route, parent) {
                 self.tell(Code::OtherKind, key, displaced.to_string(), report);
             }
+        }
+    }
+
+    /// The ExternalServices among the parents.
+    fn parents_outside(&self, report: &mut Report) {
+        let (route, world) = (self.route, self.lens.world);
+        let parents = route.spec.parent_refs.iter().enumerate();
+        for (index, parent) in parents.filter(|(_, parent)| parent.is_external() && route.may_hold_at(parent)) {
+            let name = route.named(parent.namespace.as_deref(), &parent.name);
+            let Some(message) = misattached(world, route, parent, &name) else { continue };
+            let code = match world.external(&name) {
+                Some(_) => Code::ParentPortMissing,
+                None if world.is_unreadable(Kind::ExternalService, &name) => continue,
+                None => Code::ParentMissing,
+            };
+            self.tell(code, format!("spec.parentRefs[{index}]"), message, report);
         }
     }
 
@@ -178,7 +200,9 @@ impl Of<'_, '_> {
     fn backend(&self, key: String, backend: Referred<'_>, gets_requests: bool, report: &mut Report) {
         let name = backend.object_name(&self.route.metadata.namespace);
         let service = match resolve(self.lens.world, self.route, backend) {
-            Ok(service) => service,
+            Ok(Led::Service(service)) => service,
+            // What is behind it nobody here knows.
+            Ok(Led::External(_)) => return,
             Err((reason, message)) => return self.unresolved(key, backend, &name, reason, message, report),
         };
         let behind = self.lens.behind(&name);
@@ -202,6 +226,14 @@ impl Of<'_, '_> {
         message: String,
         report: &mut Report,
     ) {
+        if backend.place == Some(Place::External) && reason == "BackendNotFound" {
+            let code = match self.lens.world.external(name) {
+                Some(_) => Code::BackendPortMissing,
+                None if self.lens.world.is_unreadable(Kind::ExternalService, name) => return,
+                None => Code::BackendMissing,
+            };
+            return self.tell(code, key, message, report);
+        }
         match (reason, self.lens.world.service(name)) {
             ("InvalidKind" | "UnsupportedProtocol", _) => self.tell(Code::BackendNotHttp, key, message, report),
             ("RefNotPermitted", _) => self.tell(Code::BackendForeign, key, message, report),

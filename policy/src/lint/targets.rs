@@ -89,6 +89,7 @@ fn missing(lens: &Lens<'_>, object: &ObjectKey, policy: &Metadata, targets: &[Ta
                 }
                 TargetKind::Service => lens.no_service(&name),
                 TargetKind::Workload => lens.no_workload(&name),
+                TargetKind::ExternalService => format!("ExternalService {name} does not exist"),
                 TargetKind::Mesh => format!("Mesh {} does not exist", target.name),
             };
             report.tell(Code::TargetMissing, object, key, message);

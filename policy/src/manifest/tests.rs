@@ -466,7 +466,21 @@ fn headers_that_no_rule_ever_sees() {
             &format!("\"{lower}\" never reaches a rule: {why}"),
         );
     };
-    check("Host", "host", "a service is named by `targetRefs` or `parentRefs`, its port by `ports`");
+    // Routes see the host, which rules of access don't: the callee's proxy is told what the caller's made of it.
+    let (spec, what) = policy("Host");
+    let why = "a service is named by `targetRefs` or `parentRefs`, its port by `ports`";
+    check_spec(Kind::AccessPolicy, &spec, &what(&format!("\"host\" never reaches a rule: {why}")));
+    let host = |value: &str, why: &str| {
+        let matching = format!("matches: [{{headers: [{{name: Host, value: '{value}'}}]}}]");
+        check_rule(
+            &matching,
+            "matches[0].headers[0].value",
+            &format!("\"{value}\" is no host as it is compared: {why}"),
+        );
+    };
+    for odd in ["Web.shop", "web:80", "web.", "*.shop", "a b"] {
+        host(odd, "in lower case, without a port");
+    }
     for framing in ["content-length", "transfer-encoding", "trailer"] {
         check(framing, framing, "framing is made anew on each hop");
     }
@@ -572,7 +586,7 @@ fn filters_and_policies() {
     );
     policy(
         "  filter: {name: a}\n  targetRefs: [{kind: Pod, name: a}]\n",
-        "6: spec.targetRefs[0].kind: \"Pod\" is not one of Service, Workload, Namespace, Mesh",
+        "6: spec.targetRefs[0].kind: \"Pod\" is not one of Service, ExternalService, Workload, Namespace, Mesh",
     );
     let filter = "  version: 1.0.0\n  digest: sha256:xyz\n  signature: a\n  publicKey: b\n  size: 1\n  abi: c\n";
     check_spec(Kind::Filter, filter, "6: spec.digest: \"sha256:xyz\" is not sha256: and 64 hex digits in lower case");

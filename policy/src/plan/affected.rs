@@ -9,7 +9,9 @@ use super::World;
 use super::merge::tier_of;
 use super::select::selected_by;
 use crate::bundle::ObjectName;
-use crate::resource::{AnyRoute, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef};
+use crate::resource::{
+    AnyRoute, ExternalServiceSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef,
+};
 use crate::scope::{Ask, Blocks};
 
 /// Found once for all who ask, in a time that grows with what changed and what is near it.
@@ -101,16 +103,16 @@ impl Affected {
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
                 for route in worlds.into_iter().filter_map(|world| world.route(key)) {
                     route.parents().for_each(|parent| self.note_parent(worlds, parent));
+                    self.externals.extend(route.external_parents());
                     self.routes.insert(route.name_of_first());
                 }
             }
             Kind::ReferenceGrant => {
                 for route in worlds.into_iter().flat_map(|world| world.leading_into(&key.namespace)) {
-                    self.leading.extend(route.parents());
-                    self.routes.insert(route.name_of_first());
+                    self.note_leading(route);
                 }
             }
-            Kind::ExternalService => _ = self.externals.insert(name),
+            Kind::ExternalService => self.note_external(worlds, name),
             Kind::Workload => self.note_workload(worlds, name),
         }
         let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
@@ -121,16 +123,19 @@ impl Affected {
     fn note_traffic(&mut self, worlds: [&World; 2], namespace: &str, target: &TargetRef) {
         match target.kind {
             TargetKind::Service => _ = self.seen.insert(ObjectName::new(namespace, &target.name)),
+            TargetKind::ExternalService => self.note_settings_outside(worlds, ObjectName::new(namespace, &target.name)),
             TargetKind::Namespace => {
                 if self.swept.insert(namespace.to_owned()) {
                     for world in worlds {
                         self.seen.extend(world.of_namespace::<ServiceSpec>(namespace).map(Object::name));
+                        let outside = world.of_namespace::<ExternalServiceSpec>(namespace);
+                        outside.for_each(|external| self.note_settings_outside(worlds, external.name()));
                     }
                 }
             }
             TargetKind::Mesh => {
                 if self.swept.insert(String::new()) {
-                    worlds.iter().for_each(|world| self.seen.extend(world.services().map(Object::name)));
+                    worlds.iter().for_each(|world| self.note_everything_set(worlds, world));
                 }
             }
             TargetKind::Workload => {}
@@ -143,8 +148,41 @@ impl Affected {
         let name = |world: &World| world.mesh().map(|mesh| mesh.metadata.name.clone());
         let is_targeted = [&old, &new].iter().any(|world| world.index().targeting_mesh().next().is_some());
         if is_targeted && name(&old) != name(&new) {
-            [&old, &new].iter().for_each(|world| self.seen.extend(world.services().map(Object::name)));
+            let worlds = [&*old, &*new];
+            worlds.iter().for_each(|world| self.note_everything_set(worlds, world));
         }
+    }
+
+    /// Every service and every ExternalService of a world may be set otherwise.
+    fn note_everything_set(&mut self, worlds: [&World; 2], world: &World) {
+        self.seen.extend(world.services().map(Object::name));
+        world.externals().for_each(|external| self.note_settings_outside(worlds, external.name()));
+    }
+
+    /// An ExternalService may be set otherwise: who is led to it without seeing it is told, too.
+    fn note_settings_outside(&mut self, worlds: [&World; 2], name: ObjectName) {
+        for route in worlds.into_iter().flat_map(|world| world.index().leading_to(&name)) {
+            self.leading.extend(route.parents());
+            self.externals.extend(route.external_parents());
+        }
+        self.externals.insert(name);
+    }
+
+    /// What routes lead to it, and what those that are attached to it do, may be otherwise.
+    fn note_external(&mut self, worlds: [&World; 2], name: ObjectName) {
+        for world in worlds {
+            world.index().leading_to(&name).for_each(|route| self.note_leading(route));
+            let attached = world.index().attached_to(&name).filter_map(AnyRoute::of);
+            self.routes.extend(attached.map(AnyRoute::name_of_first));
+        }
+        self.externals.insert(name);
+    }
+
+    /// A route leads elsewhere, or may.
+    fn note_leading(&mut self, route: AnyRoute<'_>) {
+        self.leading.extend(route.parents());
+        self.externals.extend(route.external_parents());
+        self.routes.insert(route.name_of_first());
     }
 
     /// The services of a template's tier, and what the policies that use it are for.
@@ -163,10 +201,7 @@ impl Affected {
 
     fn note_service(&mut self, worlds: [&World; 2], name: ObjectName) {
         for world in worlds {
-            for route in world.index().leading_to(&name) {
-                self.leading.extend(route.parents());
-                self.routes.insert(route.name_of_first());
-            }
+            world.index().leading_to(&name).for_each(|route| self.note_leading(route));
             let attached = world.index().attached_to(&name).filter_map(AnyRoute::of);
             self.routes.extend(attached.map(AnyRoute::name_of_first));
             let Some(service) = world.service(&name) else { continue };

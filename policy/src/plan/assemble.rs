@@ -7,8 +7,8 @@ use super::external::{external_entry, seen};
 use super::http_only::{self, RoutesOf};
 use super::merge::merged;
 use super::modifier::actions;
-use super::route_status::resolve;
-use super::scope::concerns;
+use super::route_status::{Led, resolve};
+use super::scope::{backends_outside, concerns};
 use super::select::{holds_for, is_in_discovery, selected_by};
 use super::selects;
 use super::unserved::{Targets, targets};
@@ -44,13 +44,14 @@ pub fn bundle_for(world: &World, served: &[ObjectName], revision: Revision, trus
     let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
     let (services, routes) = visible(world, &namespaces);
     let filters = filters_for(world, served);
+    let externals = externals(world, &namespaces, &routes);
     Bundle {
         revision,
         mesh: Some(mesh_settings(world, trust_bundle_pem)),
         workloads: workloads.iter().filter_map(|w| serve(world, w)).map(|w| (w.name.to_string(), w)).collect(),
         services,
         routes,
-        externals: externals(world, &namespaces),
+        externals,
         filters,
         answered: BTreeSet::new(),
     }
@@ -67,9 +68,14 @@ pub fn filters_for(world: &World, served: &[ObjectName]) -> BTreeMap<String, Fil
     filters
 }
 
-/// The names outside the mesh that callers of these namespaces may reach.
-pub(crate) fn externals(world: &World, namespaces: &BTreeSet<&str>) -> BTreeMap<ObjectName, External> {
-    let entries = seen(world, namespaces).map(|object| external_entry(world, object));
+/// The names outside the mesh that callers of these namespaces may reach, and those to which these routes lead them.
+pub(crate) fn externals(
+    world: &World,
+    namespaces: &BTreeSet<&str>,
+    routes: &BTreeMap<ObjectName, Route>,
+) -> BTreeMap<ObjectName, External> {
+    let led_to = routes.values().flat_map(backends_outside).filter_map(|name| world.external(name));
+    let entries = seen(world, namespaces).chain(led_to).map(|object| external_entry(world, object));
     entries.map(|external| (external.name.clone(), external)).collect()
 }
 
@@ -80,7 +86,7 @@ pub(crate) fn visible(world: &World, namespaces: &BTreeSet<&str>) -> Visible {
     let services = world.services().map(|service| service_entry(world, service, namespaces));
     let services = services.map(|service| (service.name.clone(), service)).collect();
     let routes = world.routes().flat_map(|(route, created)| attached(world, route, created));
-    let met = routes.filter(|route| concerns(route, namespaces));
+    let met = routes.filter(|route| concerns(world, route, namespaces));
     (services, met.map(|route| (route.name.clone(), route)).collect())
 }
 
@@ -234,9 +240,9 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
     }
 }
 
-/// The route once for each service it is attached to. A route of which a part can't be
-/// done leads nowhere: left out, what it narrows would be open. So does one beside a route that can't be read: that one may
-/// have kept requests from it.
+/// The route once for each service or ExternalService it is attached to. A route of which a part can't be done leads
+/// nowhere: left out, what it narrows would be open. So does one beside a route that can't be read: that one may have
+/// kept requests from it.
 pub(super) fn attached(world: &World, route: AnyRoute<'_>, created: Revision) -> Vec<Route> {
     let name = route.name();
     let mut rules: Vec<RouteRule> =
@@ -244,7 +250,7 @@ pub(super) fn attached(world: &World, route: AnyRoute<'_>, created: Revision) ->
     if !route.spec.undoable().is_empty() {
         rules.iter_mut().for_each(RouteRule::lead_nowhere);
     }
-    let parents = route.spec.parent_refs.iter().enumerate().filter(|(_, parent)| parent.is_service());
+    let parents = route.spec.parent_refs.iter().enumerate().filter(|(_, parent)| route.may_hold_at(parent));
     let attach = |(index, parent): (usize, &ParentRef)| {
         let service = route.named(parent.namespace.as_deref(), &parent.name);
         let mut rules = rules.clone();
@@ -261,6 +267,7 @@ pub(super) fn attached(world: &World, route: AnyRoute<'_>, created: Revision) ->
             consumer_namespace: (service.namespace != name.namespace).then(|| name.namespace.clone()),
             parent_port: parent_port(world, parent, &service)?,
             parent: service,
+            outside: parent.is_external(),
             created,
             rules,
         })
@@ -284,12 +291,18 @@ fn parent_port(world: &World, parent: &ParentRef, service: &ObjectName) -> Optio
     if parent.section_name.is_none() {
         return Some(parent.port);
     }
-    let found = world.service(service)?.spec.served_ports().find(|port| parent.is_at(port))?;
-    Some(Some(found.port))
+    let found = match parent.is_external() {
+        true => {
+            let mut ports = world.external(service)?.spec.ports.iter();
+            ports.find(|port| parent.is_at_port(port.port, port.name.as_ref()))?.port
+        }
+        false => world.service(service)?.spec.served_ports().find(|port| parent.is_at(port))?.port,
+    };
+    Some(Some(found))
 }
 
 fn rule_entry(world: &World, route: AnyRoute<'_>, (place, rule): (usize, &RuleSpec)) -> RouteRule {
-    let named = |mirror: Referred<'_>| resolve(world, route, mirror).ok().map(Object::name);
+    let named = |mirror: Referred<'_>| resolve(world, route, mirror).ok().map(Led::name);
     let timeouts = rule.timeouts.clone().unwrap_or_default();
     let of_all = timeouts.request_ms.map(RouteAction::RequestTimeoutMs);
     let of_each = timeouts.backend_request_ms.map(RouteAction::AttemptTimeoutMs);
@@ -341,9 +354,11 @@ fn field_matches(fields: impl Iterator<Item = (String, String, HeaderType)>) -> 
 }
 
 fn backend_entry(world: &World, route: AnyRoute<'_>, rule: &RuleSpec, backend: &BackendRef) -> Backend {
-    let named = |referred: Referred<'_>| resolve(world, route, referred).ok().map(Object::name);
+    let led = |referred: Referred<'_>| resolve(world, route, referred).ok();
+    let (own, named) = (led(backend.referred()), |referred: Referred<'_>| led(referred).map(Led::name));
     Backend {
-        service: named(backend.referred()),
+        service: own.map(Led::name),
+        outside: own.is_some_and(Led::is_outside),
         port: backend.port,
         weight: backend.weight,
         actions: actions(&backend.filters, rule.prefix(), named),

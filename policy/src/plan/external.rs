@@ -3,15 +3,21 @@
 
 use std::collections::BTreeSet;
 
-use super::World;
+use super::merge::merged_outside;
 use super::route_status::Condition;
+use super::{World, traffic};
 use crate::bundle::{External, ExternalEndpoint, ExternalPort, ExternalTls, ObjectName, Revision};
 use crate::resource::external::{ExternalPortSpec, ExternalTlsSpec, Visibility};
 use crate::resource::{ExternalServiceSpec, Object, ROOT_NAMESPACE};
 
 /// True where callers of every namespace see it. Elsewhere than in the root namespace nobody may ask for that.
-fn is_mesh_wide(object: &Object<ExternalServiceSpec>) -> bool {
+pub(super) fn is_mesh_wide(object: &Object<ExternalServiceSpec>) -> bool {
     object.spec.visibility == Visibility::Mesh && object.metadata.namespace == ROOT_NAMESPACE
+}
+
+/// True where callers of these namespaces see it.
+pub(super) fn is_seen(object: &Object<ExternalServiceSpec>, namespaces: &BTreeSet<&str>) -> bool {
+    is_mesh_wide(object) || namespaces.contains(object.metadata.namespace.as_str())
 }
 
 /// Those that callers of these namespaces see.
@@ -46,6 +52,7 @@ pub(super) fn external_entry(world: &World, object: &Object<ExternalServiceSpec>
         ports: spec.ports.iter().map(port).collect(),
         endpoints: endpoints.collect(),
         tls: spec.tls.as_ref().map(tls),
+        traffic: traffic::settings_outside(&merged_outside(world, &object.name())).map(Box::new),
     }
 }
 

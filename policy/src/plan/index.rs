@@ -14,13 +14,17 @@ use imbl::{OrdMap, OrdSet};
 use self::owned::Owned;
 use super::world::{Entry, Held, Objects, World};
 use crate::bundle::ObjectName;
+use crate::resource::grant::GrantFrom;
 use crate::resource::{
-    AnyRoute, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind, TargetRef,
-    WorkloadSpec,
+    AnyRoute, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, ReferenceGrantSpec, Resource, ServiceSpec, Spec,
+    TargetKind, TargetRef, WorkloadSpec,
 };
 
 /// A namespace, and a label's key and value.
 type Label = (String, String, String);
+
+/// The namespace of a grant, and a kind and a namespace that it is for.
+type Granted = (String, String, String);
 
 /// Objects in the world's order, so that every answer comes in it.
 type Entries = Arc<Vec<Held>>;
@@ -36,6 +40,8 @@ pub(super) struct Index {
     routes: OrdMap<ObjectName, Entries>,
     leading: OrdMap<ObjectName, Entries>,
     policies: OrdMap<Scope, Entries>,
+    /// ReferenceGrants, by what they let in: into which namespace, from which kind of which.
+    grants: OrdMap<Granted, Entries>,
     /// Services that a policy is for, by the first label of their selector: others may be many, and all select the same.
     targeted: OrdMap<Label, OrdSet<ObjectName>>,
     /// Services and workloads by their addresses.
@@ -52,6 +58,7 @@ enum Scope {
     All(String),
     Namespace(String),
     Service(ObjectName),
+    External(ObjectName),
     Workload(ObjectName),
     Mesh,
 }
@@ -64,6 +71,7 @@ struct Found {
     routes: BTreeSet<ObjectName>,
     leading: BTreeSet<ObjectName>,
     policies: BTreeSet<Scope>,
+    grants: BTreeSet<Granted>,
     addresses: BTreeSet<IpAddr>,
     mesh_addresses: BTreeSet<SocketAddr>,
 }
@@ -94,9 +102,13 @@ impl Found {
             Resource::AccessPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::FilterPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::TrafficPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
+            Resource::ReferenceGrant(grant) => {
+                let of =
+                    |from: &GrantFrom| (grant.metadata.namespace.clone(), from.kind.clone(), from.namespace.clone());
+                found.grants = grant.spec.from.iter().map(of).collect();
+            }
             Resource::Namespace(_)
             | Resource::Mesh(_)
-            | Resource::ReferenceGrant(_)
             | Resource::Filter(_)
             | Resource::PolicyTemplate(_)
             | Resource::ExternalService(_) => {}
@@ -111,6 +123,7 @@ fn scopes(policy: &Metadata, targets: &[TargetRef]) -> BTreeSet<Scope> {
     let scope = |target: &TargetRef| match target.kind {
         TargetKind::Namespace => Scope::Namespace(target.name.clone()),
         TargetKind::Service => Scope::Service(named(target)),
+        TargetKind::ExternalService => Scope::External(named(target)),
         TargetKind::Workload => Scope::Workload(named(target)),
         TargetKind::Mesh => Scope::Mesh,
     };
@@ -211,12 +224,13 @@ impl Index {
     }
 
     fn take(&mut self, found: Found, turn: Turn<'_>) {
-        let Found { workloads, services, routes, leading, policies, addresses, mesh_addresses } = found;
+        let Found { workloads, services, routes, leading, policies, grants, addresses, mesh_addresses } = found;
         turn.note(&mut self.workloads, workloads);
         turn.note(&mut self.services, services);
         turn.note(&mut self.routes, routes);
         turn.note(&mut self.leading, leading);
         turn.note(&mut self.policies, policies);
+        turn.note(&mut self.grants, grants);
         turn.note(&mut self.addresses, addresses);
         turn.note(&mut self.mesh_addresses, mesh_addresses);
     }
@@ -319,10 +333,12 @@ impl Index {
         &self.owned
     }
 
-    /// Routes that are attached to a service or lead to it, and policies that name it.
+    /// Routes that are attached to a service or an ExternalService of this name or lead to it, and policies that name
+    /// it.
     pub(super) fn around_service(&self, name: &ObjectName) -> BTreeSet<ObjectKey> {
         let found = all(&self.routes, name).chain(all(&self.leading, name));
         let found = found.chain(all(&self.policies, &Scope::Service(name.clone())));
+        let found = found.chain(all(&self.policies, &Scope::External(name.clone())));
         found.map(|entry| entry.resource.key()).collect()
     }
 
@@ -335,6 +351,24 @@ impl Index {
     /// Policies that name a service, of every kind.
     pub(super) fn targeting<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Entry> + use<'w> {
         all(&self.policies, &Scope::Service(service.clone()))
+    }
+
+    /// The same of an ExternalService.
+    pub(super) fn targeting_external<'w>(&'w self, external: &ObjectName) -> impl Iterator<Item = &'w Entry> + use<'w> {
+        all(&self.policies, &Scope::External(external.clone()))
+    }
+
+    /// The grants of the namespace `into` for routes of this kind and namespace.
+    pub(super) fn grants<'w>(
+        &'w self,
+        into: &str,
+        kind: &str,
+        from: &str,
+    ) -> impl Iterator<Item = &'w Object<ReferenceGrantSpec>> + use<'w> {
+        let granted = (into.to_owned(), kind.to_owned(), from.to_owned());
+        let grants = all(&self.grants, &granted).filter_map(|entry| ReferenceGrantSpec::of(&entry.resource));
+        let (kind, from) = (granted.1, granted.2);
+        grants.filter(move |grant| grant.spec.is_for(&kind, &from))
     }
 
     /// Policies that name a namespace, of every kind.

@@ -137,6 +137,15 @@ pub(super) fn merged(world: &World, service: &ObjectName) -> Merged {
     merged
 }
 
+/// The same of an ExternalService, which is of no tier.
+pub(super) fn merged_outside(world: &World, external: &ObjectName) -> Merged {
+    let mut merged = Merged::default();
+    merged.take(world, Level::Service, &policies_for(world, At::External(external)));
+    merged.take(world, Level::Namespace, &policies_for(world, At::Namespace(&external.namespace)));
+    merged.take(world, Level::Mesh, &policies_for(world, At::Mesh));
+    merged
+}
+
 impl Merged {
     /// Takes what policies of one level say and no nearer one has said.
     fn take(&mut self, world: &World, level: Level, policies: &[&Object<TrafficPolicySpec>]) {
@@ -213,6 +222,7 @@ impl TemplateRef {
 #[derive(Debug, Clone, Copy)]
 enum At<'a> {
     Service(&'a ObjectName),
+    External(&'a ObjectName),
     Namespace(&'a str),
     Mesh,
 }
@@ -222,11 +232,12 @@ fn policies_for<'w>(world: &'w World, at: At<'_>) -> Vec<&'w Object<TrafficPolic
     let index = world.index();
     let entries: Vec<&Entry> = match at {
         At::Service(service) => index.targeting(service).collect(),
+        At::External(external) => index.targeting_external(external).collect(),
         At::Namespace(namespace) => index.targeting_namespace(namespace).collect(),
         At::Mesh => index.targeting_mesh().collect(),
     };
     let is_for = |policy: &Object<TrafficPolicySpec>| match at {
-        At::Service(_) => true,
+        At::Service(_) | At::External(_) => true,
         At::Namespace(namespace) => policy.metadata.namespace == namespace,
         At::Mesh => policy.metadata.namespace == ROOT_NAMESPACE && has_mesh(world, policy),
     };
@@ -243,10 +254,12 @@ fn has_mesh(world: &World, policy: &Object<TrafficPolicySpec>) -> bool {
     targets.any(|target| target.kind == TargetKind::Mesh && !is_missing(world, &policy.metadata, target))
 }
 
-/// What a target is, which is called this where it is a Service. `None`: refused at apply, and for nobody where a store has one.
+/// What a target is, which is called this where it is a Service or an ExternalService. `None`: refused at apply, and
+/// for nobody where a store has one.
 fn at<'a>(target: &'a TargetRef, service: &'a ObjectName) -> Option<At<'a>> {
     match target.kind {
         TargetKind::Service => Some(At::Service(service)),
+        TargetKind::ExternalService => Some(At::External(service)),
         TargetKind::Namespace => Some(At::Namespace(&target.name)),
         TargetKind::Mesh => Some(At::Mesh),
         TargetKind::Workload => None,

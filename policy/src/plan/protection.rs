@@ -209,6 +209,7 @@ fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
 pub(super) fn named(policy: &Metadata, target: &TargetRef) -> String {
     match target.kind {
         TargetKind::Service => format!("Service {}/{}", policy.namespace, target.name),
+        TargetKind::ExternalService => format!("ExternalService {}/{}", policy.namespace, target.name),
         TargetKind::Workload => format!("Workload {}/{}", policy.namespace, target.name),
         TargetKind::Namespace => format!("Namespace {}", target.name),
         TargetKind::Mesh => format!("Mesh {}", target.name),

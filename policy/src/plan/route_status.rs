@@ -6,11 +6,12 @@ use serde::{Serialize, Serializer};
 
 use super::World;
 use super::carried::{self, OffPorts};
+use super::external::is_mesh_wide;
 use super::grant;
 use super::http_only::{self, RoutesOf};
 use crate::bundle::{ObjectName, RouteName};
-use crate::resource::route::{ParentRef, Referred};
-use crate::resource::{AnyRoute, Object, ObjectKey, ServiceSpec, Unserved};
+use crate::resource::route::{ParentRef, Place, Referred};
+use crate::resource::{AnyRoute, ExternalServiceSpec, Object, ObjectKey, ServiceSpec, Unserved};
 
 /// The status of a route towards one of the services that it names as parents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,12 +61,13 @@ pub(crate) fn undone(world: &World, route: &ObjectName) -> Option<String> {
     (!undoable.is_empty()).then(|| in_words(&undoable))
 }
 
-/// Status of a route, for each parent that is a service, in the order written.
+/// Status of a route, for each parent that is a service or an ExternalService, in the order written.
 pub fn route_status(world: &World, route: AnyRoute<'_>) -> Vec<ParentStatus> {
-    let resolved = unresolved(world, route)
-        .unwrap_or_else(|| Condition::good("ResolvedRefs", "every backend is a port of a Service that exists"));
+    let resolved = unresolved(world, route).unwrap_or_else(|| {
+        Condition::good("ResolvedRefs", "every backend is a port of a Service or an ExternalService that exists")
+    });
     let partial = partially(route);
-    let parents = route.spec.parent_refs.iter().enumerate().filter(|(_, parent)| parent.is_service());
+    let parents = route.spec.parent_refs.iter().enumerate().filter(|(_, parent)| route.may_hold_at(parent));
     let status = |(index, parent): (usize, &ParentRef)| {
         let accepted = accepted(world, route, index, parent);
         let conditions = [Some(accepted), Some(resolved.clone()), partial.clone()];
@@ -102,6 +104,12 @@ fn accepted(world: &World, route: AnyRoute<'_>, index: usize, parent: &ParentRef
         let key = format!("spec.{}", first.key);
         return Condition { status: false, reason: "UnsupportedValue", message, key, ..good() };
     }
+    if parent.is_external() {
+        return match misattached(world, route, parent, &name) {
+            Some(message) => refused(message),
+            None => Condition::good("Accepted", format!("attached to ExternalService {name}")),
+        };
+    }
     match world.service(&name) {
         None => refused(format!("Service {name} does not exist")),
         Some(service) => match (parent.port, &parent.section_name) {
@@ -112,6 +120,22 @@ fn accepted(world: &World, route: AnyRoute<'_>, index: usize, parent: &ParentRef
             (Some(port), Some(section)) => refused(format!("Service {name} has no port {port} named {section}")),
         },
     }
+}
+
+/// Why a route holds for nothing that goes to the ExternalService that it names as parent.
+pub(crate) fn misattached(world: &World, route: AnyRoute<'_>, parent: &ParentRef, name: &ObjectName) -> Option<String> {
+    let Some(external) = world.external(name) else { return Some(format!("ExternalService {name} does not exist")) };
+    let own = &route.metadata.namespace;
+    if name.namespace != *own && !is_mesh_wide(external) {
+        return Some(format!("nobody in namespace {own} sees ExternalService {name}"));
+    }
+    let mut named =
+        external.spec.ports.iter().filter(|port| parent.is_at_port(port.port, port.name.as_ref())).peekable();
+    if named.peek().is_none() {
+        return Some(format!("ExternalService {name} has no such port"));
+    }
+    let carries_none = named.all(|port| !port.protocol.is_http());
+    carries_none.then(|| format!("no port of ExternalService {name} that it names carries requests"))
 }
 
 /// The ports of a parent at which a route is not asked, because another's kind comes first (GEP-1294, Route types).
@@ -185,8 +209,35 @@ fn unresolved(world: &World, route: AnyRoute<'_>) -> Option<Condition> {
     None
 }
 
-/// The service of a backend or a mirror. A reference to what doesn't exist, or into another namespace without its grant,
-/// doesn't resolve. Without a grant nothing is said of whether it exists.
+/// What a backend or a mirror leads to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Led<'w> {
+    Service(&'w Object<ServiceSpec>),
+    External(&'w Object<ExternalServiceSpec>),
+}
+
+impl<'w> Led<'w> {
+    pub(crate) fn name(self) -> ObjectName {
+        match self {
+            Self::Service(service) => service.name(),
+            Self::External(external) => external.name(),
+        }
+    }
+
+    pub(crate) fn service(self) -> Option<&'w Object<ServiceSpec>> {
+        match self {
+            Self::Service(service) => Some(service),
+            Self::External(_) => None,
+        }
+    }
+
+    pub(crate) fn is_outside(self) -> bool {
+        self.service().is_none()
+    }
+}
+
+/// The service or ExternalService of a backend, or the service of a mirror. A reference to what doesn't exist, or into
+/// another namespace without its grant, doesn't resolve. Without a grant nothing is said of whether it exists.
 ///
 /// # Errors
 /// The reason in Gateway API's words, and why.
@@ -194,20 +245,60 @@ pub(crate) fn resolve<'w>(
     world: &'w World,
     route: AnyRoute<'_>,
     backend: Referred<'_>,
-) -> Result<&'w Object<ServiceSpec>, (&'static str, String)> {
+) -> Result<Led<'w>, (&'static str, String)> {
     let namespace = route.metadata.namespace.as_str();
     let name = backend.object_name(namespace);
-    if !backend.is_service {
-        return Err(("InvalidKind", format!("{} {name} takes no requests: a backend is a Service", backend.kind)));
+    let Some(place) = backend.place else {
+        let message =
+            format!("{} {name} takes no requests: a backend is a Service or an ExternalService", backend.kind);
+        return Err(("InvalidKind", message));
+    };
+    if place == Place::External && (backend.is_mirror || route.kind.is_of_bytes()) {
+        let what = if backend.is_mirror { "copies are" } else { "connections are" };
+        return Err(("InvalidKind", format!("{what} sent to Services only, and {name} is an ExternalService")));
     }
-    if !grant::is_permitted(world, route, &name) {
+    if !grant::is_permitted(world, route, (place, &name)) {
         let message = format!(
-            "Service {name} is in another namespace, where no ReferenceGrant permits it; this one would: {}",
-            grant::missing(route, &name)
+            "{} {name} is in another namespace, where no ReferenceGrant permits it; this one would: {}",
+            place.kind(),
+            grant::missing(route, (place, &name))
         );
         return Err(("RefNotPermitted", message));
     }
-    match world.service(&name) {
+    match place {
+        Place::Service => resolve_service(world, route, backend, &name).map(Led::Service),
+        Place::External => resolve_outside(world, backend, &name).map(Led::External),
+    }
+}
+
+fn resolve_outside<'w>(
+    world: &'w World,
+    backend: Referred<'_>,
+    name: &ObjectName,
+) -> Result<&'w Object<ExternalServiceSpec>, (&'static str, String)> {
+    let absent = |message: String| ("BackendNotFound", message);
+    let external = world.external(name).ok_or_else(|| absent(format!("ExternalService {name} does not exist")))?;
+    let number = backend.port;
+    let port = external.spec.ports.iter().find(|port| port.port == number);
+    let port = port.ok_or_else(|| absent(format!("ExternalService {name} has no port {number}")))?;
+    match port.protocol.is_http() {
+        true => Ok(external),
+        false => {
+            let declared = port.protocol;
+            let message =
+                format!("port {number} of ExternalService {name} is declared {declared}: no request is sent to it");
+            Err(("UnsupportedProtocol", message))
+        }
+    }
+}
+
+fn resolve_service<'w>(
+    world: &'w World,
+    route: AnyRoute<'_>,
+    backend: Referred<'_>,
+    name: &ObjectName,
+) -> Result<&'w Object<ServiceSpec>, (&'static str, String)> {
+    match world.service(name) {
         None => Err(("BackendNotFound", format!("Service {name} does not exist"))),
         Some(service) if service.spec.port(backend.port).is_none() => {
             Err(("BackendNotFound", format!("Service {name} has no port {}", backend.port)))

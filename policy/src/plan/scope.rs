@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::World;
-use super::assemble::{attached, bundle_for};
+use super::assemble::{attached, bundle_for, externals};
+use super::external::{is_seen, seen};
 use crate::bundle::{Bundle, ObjectName, Revision, Route};
 use crate::resource::AnyRoute;
 use crate::route::mirrors;
@@ -13,13 +14,17 @@ use crate::scope::{Ask, Blocks, Ranges};
 /// The services that the proxy of `served` holds once it has asked for `asked`.
 pub fn scope_of(world: &World, served: &[ObjectName], asked: &BTreeSet<Ask>) -> BTreeSet<ObjectName> {
     let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
-    let backends = |service: &ObjectName| {
-        let routes = world.index().attached_to(service).filter_map(AnyRoute::of);
+    let led_to = |parent: &ObjectName, outside: bool| -> Vec<ObjectName> {
+        let routes = world.index().attached_to(parent).filter_map(AnyRoute::of);
         let routes = routes.flat_map(|route| attached(world, route, Revision::default()));
-        let met = routes.filter(|route| route.parent == *service && concerns(route, &namespaces));
-        met.flat_map(|route| backends(&route).cloned().collect::<Vec<_>>()).collect()
+        let is_met =
+            |route: &Route| route.parent == *parent && route.outside == outside && concerns(world, route, &namespaces);
+        routes.filter(is_met).flat_map(|route| backends(&route).cloned().collect::<Vec<_>>()).collect()
     };
-    closure(world, roots(world, served, asked), backends)
+    let mut from = roots(world, served, asked);
+    // What goes outside may be led back: nobody asks for that.
+    seen(world, &namespaces).for_each(|external| from.extend(led_to(&external.name(), true)));
+    closure(world, from, |service| led_to(service, false))
 }
 
 /// What `bundle_for` says, without the services that are not in scope and their routes.
@@ -33,7 +38,9 @@ pub fn scoped_bundle_for(
     let held = scope_of(world, served, asked);
     let mut bundle = bundle_for(world, served, revision, trust_bundle_pem);
     bundle.services.retain(|name, _| held.contains(name));
-    bundle.routes.retain(|_, route| held.contains(&route.parent));
+    bundle.routes.retain(|_, route| route.outside || held.contains(&route.parent));
+    let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
+    bundle.externals = externals(world, &namespaces, &bundle.routes);
     bundle.mesh.iter_mut().for_each(|mesh| mesh.ranges = Some(ranges(world)));
     bundle.answered.clone_from(asked);
     bundle
@@ -84,13 +91,31 @@ pub(super) fn backends(route: &Route) -> impl Iterator<Item = &ObjectName> {
     route.rules.iter().flat_map(move |rule| {
         let backends = rule.backends.iter();
         let mirrored = of_actions(&rule.actions).chain(backends.clone().flat_map(move |it| of_actions(&it.actions)));
-        backends.filter_map(|backend| backend.service.as_ref()).chain(mirrored)
+        let inside = backends.filter(|backend| !backend.outside).filter_map(|backend| backend.service.as_ref());
+        inside.chain(mirrored)
     })
 }
 
+/// The ExternalServices that a route leads to.
+pub(super) fn backends_outside(route: &Route) -> impl Iterator<Item = &ObjectName> {
+    let backends = route.rules.iter().flat_map(|rule| &rule.backends);
+    backends.filter(|backend| backend.outside).filter_map(|backend| backend.service.as_ref())
+}
+
 /// True where callers of these namespaces meet the route.
-pub(super) fn concerns(route: &Route, namespaces: &BTreeSet<&str>) -> bool {
-    route.consumer_namespace.as_deref().is_none_or(|consumer| namespaces.contains(consumer))
+pub(super) fn concerns(world: &World, route: &Route, namespaces: &BTreeSet<&str>) -> bool {
+    is_met(world, (&route.parent, route.outside), route.consumer_namespace.as_deref(), namespaces)
+}
+
+/// The same of a route with this parent: an ExternalService that nobody of them sees has no routes for them.
+pub(super) fn is_met(
+    world: &World,
+    (parent, outside): (&ObjectName, bool),
+    consumer: Option<&str>,
+    namespaces: &BTreeSet<&str>,
+) -> bool {
+    let is_theirs = consumer.is_none_or(|consumer| namespaces.contains(consumer));
+    is_theirs && (!outside || world.external(parent).is_some_and(|external| is_seen(external, namespaces)))
 }
 
 /// Blocks around every address of a service or a workload.

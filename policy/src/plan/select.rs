@@ -74,6 +74,7 @@ pub(crate) fn holds_for(
         }
         // Refused at apply. Where a store has one, it restricts everybody.
         TargetKind::Mesh => policy.namespace == ROOT_NAMESPACE,
+        TargetKind::ExternalService => policy.namespace == own.namespace,
     })
 }
 
@@ -82,6 +83,9 @@ pub(crate) fn is_missing(world: &World, policy: &Metadata, target: &TargetRef) -
     let name = ObjectName::new(policy.namespace.clone(), target.name.clone());
     match target.kind {
         TargetKind::Service => world.service(&name).is_none() && !world.is_unreadable(Kind::Service, &name),
+        TargetKind::ExternalService => {
+            world.external(&name).is_none() && !world.is_unreadable(Kind::ExternalService, &name)
+        }
         TargetKind::Workload => world.workload(&name).is_none(),
         TargetKind::Namespace => !world.has_namespace(&target.name),
         TargetKind::Mesh => {

@@ -9,8 +9,8 @@ use imbl::OrdMap;
 
 use super::affected::{Affected, Which};
 use super::assemble::{attached, filters_for, mesh_settings, serve, service_entry};
-use super::external::{external_entry, seen};
-use super::scope::{backends, blocks as blocks_of, closure, meant, roots};
+use super::external::{external_entry, is_seen, seen};
+use super::scope::{backends, backends_outside, blocks as blocks_of, closure, is_met, meant, roots};
 use super::{Entry, World};
 use crate::bundle::{MeshSettings, ObjectName};
 use crate::delta::Object;
@@ -54,13 +54,17 @@ struct Attached<T> {
     /// The namespace whose callers alone meet it.
     consumer: Option<String>,
     parent: ObjectName,
+    /// The parent is an ExternalService.
+    outside: bool,
     backends: Vec<ObjectName>,
+    /// The ExternalServices that it leads to.
+    led_out: Vec<ObjectName>,
     made: Arc<T>,
 }
 
 impl<T> Attached<T> {
-    fn concerns(&self, namespaces: &BTreeSet<&str>) -> bool {
-        self.consumer.as_deref().is_none_or(|consumer| namespaces.contains(consumer))
+    fn concerns(&self, world: &World, namespaces: &BTreeSet<&str>) -> bool {
+        is_met(world, (&self.parent, self.outside), self.consumer.as_deref(), namespaces)
     }
 }
 
@@ -180,18 +184,27 @@ impl<T> Shared<T> {
         let mut all = vec![self.mesh()];
         all.extend(served.iter().filter_map(|name| self.workload(name)));
         all.extend(self.world.services().map(|service| self.service(service, &namespaces)));
+        let mut led_out = BTreeSet::new();
         for entry in Kind::ROUTES.into_iter().flat_map(|kind| self.world.of_kind(kind)).map(|(_, entry)| entry) {
             let attached = self.route(entry);
-            all.extend(attached.iter().filter(|one| one.concerns(&namespaces)).map(|one| one.made.clone()));
+            for one in attached.iter().filter(|one| one.concerns(&self.world, &namespaces)) {
+                all.push(one.made.clone());
+                led_out.extend(one.led_out.iter().cloned());
+            }
         }
-        all.extend(seen(&self.world, &namespaces).map(|external| self.external(external)));
+        all.extend(self.externals_of(&namespaces, &led_out));
         all.extend(self.filters_of(served).iter().cloned());
         all
     }
 
     /// The services that the proxy of `served` holds once it has asked for `asked`: what `scope_of` says.
     pub fn scope(&self, served: &[ObjectName], asked: &BTreeSet<Ask>) -> BTreeSet<ObjectName> {
-        self.reached(served, roots(&self.world, served, asked))
+        let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
+        let mut from = roots(&self.world, served, asked);
+        for external in seen(&self.world, &namespaces) {
+            self.each_met((&external.name(), true), &namespaces, |one| from.extend(one.backends.iter().cloned()));
+        }
+        self.reached(served, from)
     }
 
     /// The services that the answers to `asks` bring to the proxy of `served`.
@@ -204,7 +217,7 @@ impl<T> Shared<T> {
         let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
         closure(&self.world, from, |service| {
             let mut backends = Vec::new();
-            self.each_met(service, &namespaces, |one| backends.extend_from_slice(&one.backends));
+            self.each_met((service, false), &namespaces, |one| backends.extend_from_slice(&one.backends));
             backends
         })
     }
@@ -215,12 +228,20 @@ impl<T> Shared<T> {
         let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
         let mut all = vec![self.scoped_mesh()];
         all.extend(served.iter().filter_map(|name| self.workload(name)));
+        let mut led_out = BTreeSet::new();
+        let mut take = |all: &mut Vec<Arc<T>>, one: &Attached<T>| {
+            all.push(one.made.clone());
+            led_out.extend(one.led_out.iter().cloned());
+        };
         for service in scope.iter().filter_map(|name| self.world.service(name)) {
             all.push(self.service(service, &namespaces));
-            self.each_met(&service.name(), &namespaces, |one| all.push(one.made.clone()));
+            self.each_met((&service.name(), false), &namespaces, |one| take(&mut all, one));
+        }
+        for external in seen(&self.world, &namespaces) {
+            self.each_met((&external.name(), true), &namespaces, |one| take(&mut all, one));
         }
         // All of them: they are few, and what is outside can't be asked for by a name that nobody knows yet.
-        all.extend(seen(&self.world, &namespaces).map(|external| self.external(external)));
+        all.extend(self.externals_of(&namespaces, &led_out));
         all.extend(self.filters_of(served).iter().cloned());
         all
     }
@@ -244,12 +265,25 @@ impl<T> Shared<T> {
         meant(&self.world, ask)
     }
 
-    /// The routes of a service that callers of these namespaces meet.
-    fn each_met(&self, service: &ObjectName, namespaces: &BTreeSet<&str>, mut take: impl FnMut(&Attached<T>)) {
-        for entry in self.world.index().routes_of(service) {
+    /// The routes of a service, or of an ExternalService, that callers of these namespaces meet.
+    fn each_met(
+        &self,
+        (parent, outside): (&ObjectName, bool),
+        namespaces: &BTreeSet<&str>,
+        mut take: impl FnMut(&Attached<T>),
+    ) {
+        for entry in self.world.index().routes_of(parent) {
             let attached = self.route(entry);
-            attached.iter().filter(|one| one.parent == *service && one.concerns(namespaces)).for_each(&mut take);
+            let of_parent = attached.iter().filter(|one| one.parent == *parent && one.outside == outside);
+            of_parent.filter(|one| one.concerns(&self.world, namespaces)).for_each(&mut take);
         }
+    }
+
+    /// The ExternalServices that callers of these namespaces see, and those that their routes lead to.
+    fn externals_of(&self, namespaces: &BTreeSet<&str>, led_out: &BTreeSet<ObjectName>) -> Vec<Arc<T>> {
+        let others = led_out.iter().filter_map(|name| self.world.external(name));
+        let others = others.filter(|external| !is_seen(external, namespaces));
+        seen(&self.world, namespaces).chain(others).map(|external| self.external(external)).collect()
     }
 
     fn scoped_mesh(&self) -> Arc<T> {
@@ -288,7 +322,9 @@ impl<T> Shared<T> {
             let made = attached.map(|route| Attached {
                 consumer: route.consumer_namespace.clone(),
                 parent: route.parent.clone(),
+                outside: route.outside,
                 backends: backends(&route).cloned().collect(),
+                led_out: backends_outside(&route).cloned().collect(),
                 made: Arc::new((self.make)(Object::Route(route))),
             });
             made.collect()

@@ -83,12 +83,15 @@ pub(super) fn held(world: &World, namespace: &str, other: &str) -> BTreeMap<Key,
     let mut bundle = bundle_for(world, &served, Revision(1), "");
     bundle.services.retain(|name, _| name.namespace != other);
     bundle.routes.retain(|name, route| name.namespace != other || route.parent.namespace != other);
+    // One is held that nobody here sees where a route leads to it, as the services that it leads to are.
+    bundle.externals.retain(|name, _| name.namespace != other);
     // Who sends to a service of the other has asked for what becomes of it.
     let asked = |name: &Option<ObjectName>| name.as_ref().is_some_and(|name| name.namespace == other);
     for route in bundle.routes.values_mut() {
         let is_theirs = route.parent.namespace == other;
         let backends = route.rules.iter_mut().flat_map(|rule| &mut rule.backends);
-        backends.filter(|backend| is_theirs || asked(&backend.service)).for_each(|backend| backend.service = None);
+        let led = backends.filter(|backend| is_theirs || asked(&backend.service));
+        led.for_each(|backend| (backend.service, backend.outside) = (None, false));
         for rule in &mut route.rules {
             let of_backends = rule.backends.iter_mut().flat_map(|backend| &mut backend.actions);
             for action in rule.actions.iter_mut().chain(of_backends) {

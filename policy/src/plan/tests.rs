@@ -326,10 +326,10 @@ fn a_route_that_cannot_be_done_leads_nowhere() {
     let web = "parentRefs: [{group: \"\", kind: Service, name: web}]";
     for rule in [
         "matches: [{path: {type: RegularExpression, value: /v.*}}], filters: [{type: ExtensionRef, extensionRef: {}}]",
-        "backendRefs: [{name: web, port: 80, filters: [{type: RequestRedirect, requestRedirect: {}}]}]",
+        "backendRefs: [{name: web, port: 80, filters: [{type: RequestRedirect, requestRedirect: {}}, {type: CORS, cors: {}}]}]",
         "filters: [{type: RequestRedirect, requestRedirect: {}}, {type: ResponseHeaderModifier, responseHeaderModifier: {}}]",
         "filters: [{type: RequestRedirect, requestRedirect: {}}, {type: CORS, cors: {}}]",
-        "backendRefs: [{name: web, port: 80, filters: [{type: CORS, cors: {}}]}]",
+        "backendRefs: [{name: web, port: 80, filters: [{type: ExternalAuth, externalAuth: {}}]}]",
     ] {
         let world = shop_and(&route("shop/r", &format!("{{{web}, rules: [{{}}, {{{rule}}}]}}")));
         // It leads nowhere as a whole: what it narrows is not open meanwhile.
@@ -360,7 +360,7 @@ fn parents_by_the_name_of_a_port_and_of_other_kinds() {
     assert_eq!(
         undone(&world),
         [
-            "spec.parentRefs[0].kind: Gateway is not served here: the route is attached to Services only",
+            "spec.parentRefs[0].kind: Gateway is not served here: the route is attached to Services and ExternalServices",
             "spec.parentRefs[2]: Service shop/api has no port named none",
         ]
     );

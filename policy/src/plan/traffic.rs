@@ -1,14 +1,16 @@
 //! What callers keep of a service's settings, and what is told of the policies and templates that say them.
 
-use super::merge::{Idle, Level, Merged, Setter, Source, Sources, merged, older_of_tier, overruled};
+use super::merge::{Idle, Level, Merged, Setter, Source, Sources, merged, merged_outside, older_of_tier, overruled};
 use super::protection::named;
 use super::route_status::Condition;
 use super::select::is_missing;
-use super::{World, mesh_settings, spread};
-use crate::bundle::{Balancing, ObjectName, Traffic};
+use super::{World, spread};
+use crate::bundle::{Balancing, HealthCheck, ObjectName, Traffic};
 use crate::resource::hedge::HedgeSpec;
 use crate::resource::template::{self, Misfit, TemplateRef};
-use crate::resource::{Kind, Object, PolicyTemplateSpec, TargetKind, TargetRef, TrafficPolicySpec, duration_text};
+use crate::resource::{
+    Kind, Object, PolicyTemplateSpec, ServiceSpec, TargetKind, TargetRef, TrafficPolicySpec, duration_text,
+};
 
 /// The settings of a service. `None`: all are as by default.
 pub(super) fn settings(merged: &Merged) -> Option<Traffic> {
@@ -30,6 +32,27 @@ pub(super) fn settings(merged: &Merged) -> Option<Traffic> {
         retry: spec.retry.as_ref().map(|retry| retry.retry()),
         hedge: spec.hedge.as_ref().and_then(HedgeSpec::hedge),
     })
+}
+
+/// The settings of an ExternalService. Nobody's addresses are balanced, checked or ejected: what policies say of that
+/// holds for services.
+pub(super) fn settings_outside(merged: &Merged) -> Option<Traffic> {
+    let all = settings(merged)?;
+    let sets_some = all.limits.is_some()
+        || all.request_timeout_ms.is_some()
+        || all.attempt_timeout_ms.is_some()
+        || all.retry.is_some();
+    sets_some.then(|| Traffic { balancing: Balancing::default(), outliers: None, health_check: None, ..all })
+}
+
+/// The settings of a policy of which an ExternalService has nothing, by their keys.
+fn without_effect_outside(policy: &TrafficPolicySpec) -> Vec<&'static str> {
+    let said = [
+        ("loadBalancing", policy.load_balancing.is_some()),
+        ("outlierDetection", policy.outlier_detection.is_some()),
+        ("healthCheck", policy.health_check.is_some()),
+    ];
+    said.into_iter().filter_map(|(key, is_said)| is_said.then_some(key)).collect()
 }
 
 /// A setting of a service as callers keep it.
@@ -78,7 +101,8 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
         let by = Some(Source { level: Level::Service, by: Setter::Service(service.clone()) });
         locality = Effective { value: of_service.to_string(), by, ..locality };
     }
-    let of_mesh = deadline_text(mesh_settings(world, "").request_timeout_ms.unwrap_or_default());
+    let of_mesh =
+        deadline_text(world.mesh().and_then(|mesh| mesh.spec.defaults.request_timeout_ms).unwrap_or_default());
     let mut all = vec![
         own("loadBalancing", balancing, Balancing::default().algorithm()),
         own("outlierDetection", outliers, "nobody is ejected"),
@@ -108,6 +132,11 @@ fn by_mesh(world: &World) -> Option<Source> {
 /// Who says the settings of a service, by their keys. One that is not there is the default.
 pub(crate) fn sources_of(world: &World, service: &ObjectName) -> Sources {
     merged(world, service).sources
+}
+
+/// The same of an ExternalService.
+pub(crate) fn sources_outside(world: &World, external: &ObjectName) -> Sources {
+    merged_outside(world, external).sources
 }
 
 /// The settings for a service that policies say in vain: equally near ones are older.
@@ -143,23 +172,40 @@ fn unchecked(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<String> {
     let Some(check) = policy.spec.health_check.as_ref().and_then(|check| check.health_check()) else {
         return Vec::new();
     };
+    let namespace = &policy.metadata.namespace;
     let reason = |target: &TargetRef| {
-        if target.kind != TargetKind::Service {
-            return None;
-        }
-        let service = world.service(&ObjectName::new(policy.metadata.namespace.clone(), &target.name))?;
-        let mut ports = service.spec.served_ports();
-        let asked = match check.port {
-            Some(number) => service.spec.port(number),
-            None => ports.next(),
-        };
-        let why = match asked {
-            Some(port) => format!("port {} is declared {}", port.port, check.misfit(port.protocol())?),
-            None => check.port.map_or_else(|| "it has no port".to_owned(), |number| format!("it has no port {number}")),
+        let why = match target.kind {
+            TargetKind::Service => misfit(&check, world.service(&ObjectName::new(namespace.clone(), &target.name))?)?,
+            TargetKind::Namespace => misfit_of_all(&check, world.of_namespace(&target.name))?,
+            TargetKind::Mesh => misfit_of_all(&check, world.services())?,
+            TargetKind::Workload | TargetKind::ExternalService => return None,
         };
         Some(format!("endpoints of {} are not checked: {why}", named(&policy.metadata, target)))
     };
     policy.spec.target_refs.iter().filter_map(reason).collect()
+}
+
+/// Why endpoints of a service can't be checked so.
+fn misfit(check: &HealthCheck, service: &Object<ServiceSpec>) -> Option<String> {
+    let mut ports = service.spec.served_ports();
+    let asked = match check.port {
+        Some(number) => service.spec.port(number),
+        None => ports.next(),
+    };
+    Some(match asked {
+        Some(port) => format!("port {} is declared {}", port.port, check.misfit(port.protocol())?),
+        None => check.port.map_or_else(|| "it has no port".to_owned(), |number| format!("it has no port {number}")),
+    })
+}
+
+/// The same where it is so of each of several services; the first tells why.
+fn misfit_of_all<'s>(check: &HealthCheck, services: impl Iterator<Item = &'s Object<ServiceSpec>>) -> Option<String> {
+    let mut first = None;
+    for service in services {
+        let why = misfit(check, service)?;
+        first.get_or_insert_with(|| format!("no Service there has a port for it; of {}: {why}", service.name()));
+    }
+    first
 }
 
 /// Everything because of which a policy says less than it is written to: a reason, the key inside `spec` and the words.
@@ -183,7 +229,13 @@ fn shortcomings(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<(&'sta
     });
     let unchecked = unchecked(world, policy).into_iter();
     let unchecked = unchecked.map(|message| ("UnsupportedValue", "healthCheck".to_owned(), message));
-    missing.chain(template).chain(unfit).chain(overruled).chain(unchecked).collect()
+    let idle = without_effect_outside(&policy.spec).join(", ");
+    let outside = targets.iter().enumerate().filter(|(_, target)| target.kind == TargetKind::ExternalService);
+    let outside = outside.filter(|_| !idle.is_empty()).map(|(index, target)| {
+        let message = format!("for {} {idle} has no effect: nothing is balanced outside", named(metadata, target));
+        ("UnsupportedValue", format!("targetRefs[{index}]"), message)
+    });
+    missing.chain(template).chain(unfit).chain(overruled).chain(unchecked).chain(outside).collect()
 }
 
 /// Tells whether a policy holds for its targets: of each that is not there, and of each for which an older one says the same.

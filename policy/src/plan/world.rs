@@ -260,6 +260,14 @@ impl World {
         self.named(name)
     }
 
+    pub(crate) fn external(&self, name: &ObjectName) -> Option<&Object<ExternalServiceSpec>> {
+        self.named(name)
+    }
+
+    pub(super) fn externals(&self) -> impl Iterator<Item = &Object<ExternalServiceSpec>> {
+        self.all()
+    }
+
     pub fn filter(&self, name: &ObjectName) -> Option<&Object<FilterSpec>> {
         self.named(name)
     }

@@ -142,8 +142,12 @@ fn publishers(keys: &[String]) -> impl Iterator<Item = (String, String)> {
 
 /// A policy for workloads has a form for all of them.
 fn not_for_the_mesh(kind: Kind, targets: &[TargetRef], wrong: &mut Vec<ResourceError>) {
-    for (index, _) in targets.iter().enumerate().filter(|(_, target)| target.kind == TargetKind::Mesh) {
-        let message = format!("a {kind} for the whole mesh is one of {ROOT_NAMESPACE} without targetRefs");
+    for (index, target) in targets.iter().enumerate() {
+        let message = match target.kind {
+            TargetKind::Mesh => format!("a {kind} for the whole mesh is one of {ROOT_NAMESPACE} without targetRefs"),
+            TargetKind::ExternalService => format!("a {kind} is for workloads, which an ExternalService has none of"),
+            TargetKind::Service | TargetKind::Workload | TargetKind::Namespace => continue,
+        };
         refuse(wrong, format!("spec.targetRefs[{index}].kind"), message);
     }
 }

@@ -9,7 +9,7 @@ use super::check::is_one_host;
 use super::{Object, ROOT_NAMESPACE, value};
 use crate::bundle::ExternalProtocol;
 use crate::host::is_under;
-use crate::identity::is_subdomain;
+use crate::identity::{is_label, is_subdomain};
 
 /// Bounds of its lists.
 const MAX_HOSTS: usize = 32;
@@ -100,11 +100,26 @@ pub enum Visibility {
 
 type Wrong = Vec<(String, String)>;
 
+/// True for a pattern that has one label behind its `*.`.
+fn is_of_one_label(host: &str) -> bool {
+    host.strip_prefix("*.").is_some_and(|name| is_label(name))
+}
+
 impl Object<ExternalServiceSpec> {
     /// Everything that is wrong; keys are inside `spec`.
     pub(super) fn check(&self) -> Wrong {
         let mut wrong = self.spec.check_lists();
         wrong.extend(self.spec.tls.iter().flat_map(|tls| tls.check(&self.spec.ports)));
+        if self.metadata.namespace != ROOT_NAMESPACE {
+            let hosts = self.spec.hosts.iter().enumerate().filter(|(_, host)| is_of_one_label(host));
+            wrong.extend(hosts.map(|(index, host)| {
+                let message = format!(
+                    "{host:?} stands for all names of a top-level domain, which is for namespace {ROOT_NAMESPACE} only: it would \
+                     let its workloads out to nearly everywhere"
+                );
+                (format!("hosts[{index}]"), message)
+            }));
+        }
         if self.spec.visibility == Visibility::Mesh && self.metadata.namespace != ROOT_NAMESPACE {
             let message = format!(
                 "\"Mesh\" is for namespace {ROOT_NAMESPACE} only: it would say where other namespaces' requests go"

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::route::{EXTERNAL_GROUP, Place};
 use super::value;
 
 /// The group of routes.
@@ -60,9 +61,17 @@ impl ReferenceGrantSpec {
             .collect()
     }
 
-    /// True where routes of this kind and namespace may lead to a Service of the grant's namespace.
-    pub(crate) fn permits(&self, kind: &str, namespace: &str, service: &str) -> bool {
-        self.from.iter().any(|from| from.is(kind, namespace)) && self.to.iter().any(|to| to.is_service(service))
+    /// True where it is about routes of this kind and namespace.
+    pub(crate) fn is_for(&self, kind: &str, namespace: &str) -> bool {
+        self.from.iter().any(|from| from.is(kind, namespace))
+    }
+
+    /// True where they may lead to this Service or ExternalService of the grant's namespace.
+    pub(crate) fn leads_to(&self, place: Place, name: &str) -> bool {
+        self.to.iter().any(|to| match place {
+            Place::Service => to.is_service(name),
+            Place::External => to.is_external(name),
+        })
     }
 }
 
@@ -76,6 +85,15 @@ impl GrantTo {
     /// True where it is about Services, and about this one.
     pub fn is_service(&self, name: &str) -> bool {
         let is_of_services = matches!(self.group.as_str(), "" | "core") && self.kind == "Service";
-        is_of_services && self.name.as_ref().is_none_or(|own| own == name)
+        is_of_services && self.is_this(name)
+    }
+
+    /// The same of ExternalServices.
+    fn is_external(&self, name: &str) -> bool {
+        self.group == EXTERNAL_GROUP && self.kind == "ExternalService" && self.is_this(name)
+    }
+
+    fn is_this(&self, name: &str) -> bool {
+        self.name.as_ref().is_none_or(|own| own == name)
     }
 }

@@ -11,15 +11,19 @@ mod mirror;
 mod session;
 mod stream;
 
+use std::net::IpAddr;
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Unserved;
 use super::core::PortSpec;
 use super::retry::{RetrySpec, Timeouts};
 use super::value::{self, Filled};
+use super::{Kind, Unserved};
 use crate::bundle::ObjectName;
-use crate::route::pattern;
+use crate::host::{bare, plain};
+use crate::identity::is_subdomain;
+use crate::route::{HOST, pattern};
 
 pub use any::AnyRoute;
 pub use cors::CorsSpec;
@@ -48,7 +52,8 @@ pub struct HttpRouteSpec {
     /// One that takes every request, where none is written.
     #[serde(default = "default_rules")]
     pub rules: Vec<RuleSpec>,
-    /// The server names of a TLSRoute. Else for routes of Gateways: a service has one name.
+    /// The server names of a TLSRoute. Else for routes of Gateways: nothing is inferred of them for a Service
+    /// (GEP-1294), of which lint tells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
     #[serde(default, skip_serializing)]
@@ -59,7 +64,7 @@ fn default_rules<R: Default>() -> Vec<R> {
     vec![R::default()]
 }
 
-/// The service that the route is attached to.
+/// The service or ExternalService that the route is attached to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ParentRef {
@@ -79,21 +84,57 @@ pub struct ParentRef {
 }
 
 impl ParentRef {
-    /// Another kind of parent is somebody else's.
+    /// `None`: another kind of parent is somebody else's.
+    pub(crate) fn place(&self) -> Option<Place> {
+        Place::of(&self.group, &self.kind)
+    }
+
     pub(crate) fn is_service(&self) -> bool {
-        is_service(&self.group, &self.kind)
+        self.place() == Some(Place::Service)
+    }
+
+    pub(crate) fn is_external(&self) -> bool {
+        self.place() == Some(Place::External)
     }
 
     /// True where it means this port of its service; without a number and a name it means all of them.
     pub(crate) fn is_at(&self, port: &PortSpec) -> bool {
-        self.port.is_none_or(|number| number == port.port)
-            && self.section_name.as_ref().is_none_or(|name| port.name.as_ref() == Some(name))
+        self.is_at_port(port.port, port.name.as_ref())
+    }
+
+    /// The same of a port by its number and its name.
+    pub(crate) fn is_at_port(&self, port: u16, name: Option<&String>) -> bool {
+        self.port.is_none_or(|number| number == port) && self.section_name.as_ref().is_none_or(|own| name == Some(own))
     }
 }
 
-fn is_service(group: &str, kind: &str) -> bool {
-    matches!(group, "" | "core") && kind == "Service"
+/// The kinds that routes are attached to and lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Service,
+    External,
 }
+
+impl Place {
+    fn of(group: &str, kind: &str) -> Option<Self> {
+        match (group, kind) {
+            ("" | "core", "Service") => Some(Self::Service),
+            (EXTERNAL_GROUP, "ExternalService") => Some(Self::External),
+            _ => None,
+        }
+    }
+
+    /// Its kind.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Service => Kind::Service,
+            Self::External => Kind::ExternalService,
+        }
+    }
+}
+
+/// The group of ExternalServices.
+pub(crate) const EXTERNAL_GROUP: &str = "weft.dev";
 
 fn gateway_group() -> String {
     "gateway.networking.k8s.io".to_owned()
@@ -165,13 +206,15 @@ impl RuleSpec {
                 Some((format!("{at}[{k}].{field}"), message))
             })
         });
-        let redirects = self.has(FilterType::RequestRedirect);
-        let rewrites = redirects && self.has(FilterType::UrlRewrite);
-        let both = rewrites.then_some(("filters", "RequestRedirect and URLRewrite exclude each other"));
-        let reaches = redirects && !self.backend_refs.is_empty();
-        let backends = reaches.then_some(("backendRefs", "a rule with RequestRedirect reaches no backend"));
-        let excluded = both.into_iter().chain(backends);
-        paths.chain(excluded.map(|(end, message)| (end.to_owned(), message.to_owned())))
+        let both = self.filter_lists().filter_map(|(at, filters)| {
+            let has = |wanted: FilterType| filters.iter().any(|filter| filter.filter_type() == wanted);
+            let excluded = has(FilterType::RequestRedirect) && has(FilterType::UrlRewrite);
+            excluded.then(|| (at, "RequestRedirect and URLRewrite exclude each other".to_owned()))
+        });
+        let reaches = self.has(FilterType::RequestRedirect) && !self.backend_refs.is_empty();
+        let message = "a rule with RequestRedirect reaches no backend";
+        let backends = reaches.then(|| ("backendRefs".to_owned(), message.to_owned()));
+        paths.chain(both).chain(backends)
     }
 
     /// What is wrong about the lists of CORS.
@@ -235,8 +278,22 @@ impl MatchSpec {
         let params = self.query_params.iter().enumerate().filter(|(_, it)| !it.param_type.is_exact());
         let params = params.map(|(k, it)| (format!("queryParams[{k}].value"), pattern::check(&it.value)));
         let checked = path.chain(headers).chain(params).filter_map(|(end, checked)| Some((end, checked.err()?)));
-        checked.chain(self.rpc.iter().flat_map(RpcSpec::check).map(|(end, wrong)| (format!("method{end}"), wrong)))
+        let of_host = |it: &HeaderSpec| it.header_type.is_exact() && it.name.eq_ignore_ascii_case(HOST);
+        let hosts = self.headers.iter().enumerate().filter(move |(_, it)| of_host(it) && !is_plain_host(&it.value));
+        let hosts = hosts.map(|(k, it)| {
+            let message = format!("{:?} is no host as it is compared: in lower case, without a port", it.value);
+            (format!("headers[{k}].value"), message)
+        });
+        checked
+            .chain(hosts)
+            .chain(self.rpc.iter().flat_map(RpcSpec::check).map(|(end, wrong)| (format!("method{end}"), wrong)))
     }
+}
+
+/// True for a host as requests are compared with it.
+fn is_plain_host(text: &str) -> bool {
+    let is_one = bare(text).parse::<IpAddr>().is_ok() || is_subdomain(text);
+    is_one && plain(text) == text
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -347,7 +404,8 @@ impl BackendRef {
     pub(crate) fn referred(&self) -> Referred<'_> {
         Referred {
             kind: &self.kind,
-            is_service: is_service(&self.group, &self.kind),
+            place: Place::of(&self.group, &self.kind),
+            is_mirror: false,
             namespace: self.namespace.as_deref(),
             name: &self.name,
             port: self.port,
@@ -359,8 +417,10 @@ impl BackendRef {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Referred<'r> {
     pub(crate) kind: &'r str,
-    /// Nothing else takes requests.
-    pub(crate) is_service: bool,
+    /// `None`: nothing else takes requests.
+    pub(crate) place: Option<Place>,
+    /// Copies are sent there.
+    pub(crate) is_mirror: bool,
     namespace: Option<&'r str>,
     name: &'r str,
     pub(crate) port: u16,
@@ -445,11 +505,10 @@ impl HttpRouteSpec {
     pub fn undoable(&self) -> Vec<Unserved> {
         let mut found = Vec::new();
         for (i, rule) in self.rules.iter().enumerate() {
-            let redirects = rule.has(FilterType::RequestRedirect);
             for (at, filters) in rule.filter_lists() {
-                let of_backend = at != "filters";
+                let redirects = filters.iter().any(|filter| filter.filter_type() == FilterType::RequestRedirect);
                 for (k, filter) in filters.iter().enumerate() {
-                    if let Some(message) = filter.undoable(of_backend, redirects) {
+                    if let Some(message) = filter.undoable(redirects) {
                         found.push(Unserved { key: format!("rules[{i}].{at}[{k}].type"), message });
                     }
                 }
@@ -462,11 +521,9 @@ impl HttpRouteSpec {
     pub fn unserved(&self) -> Vec<Unserved> {
         let mut found = Vec::new();
         let mut tell = |key: String, message: &str| found.push(Unserved { key, message: message.to_owned() });
-        if !self.hostnames.is_empty() {
-            tell("hostnames".to_owned(), "have no effect on the route of a Service, which is reached by its name");
-        }
-        for (i, parent) in self.parent_refs.iter().enumerate().filter(|(_, parent)| !parent.is_service()) {
-            let message = format!("{} is not served here: the route is attached to Services only", parent.kind);
+        for (i, parent) in self.parent_refs.iter().enumerate().filter(|(_, parent)| parent.place().is_none()) {
+            let message =
+                format!("{} is not served here: the route is attached to Services and ExternalServices", parent.kind);
             tell(format!("parentRefs[{i}].kind"), &message);
         }
         for (i, rule) in self.rules.iter().enumerate() {

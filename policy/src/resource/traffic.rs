@@ -409,7 +409,7 @@ impl LoadBalancingSpec {
 fn unfit(own: &Metadata, target: &TargetRef) -> Option<(&'static str, String)> {
     let Metadata { namespace, .. } = own;
     match target.kind {
-        TargetKind::Service => None,
+        TargetKind::Service | TargetKind::ExternalService => None,
         TargetKind::Namespace if target.name == *namespace => None,
         TargetKind::Namespace => {
             let message = format!("a TrafficPolicy is for services of its own namespace, {namespace}");
@@ -439,7 +439,7 @@ impl TrafficPolicySpec {
         if targets.is_empty() {
             wrong.push((
                 "targetRefs".to_owned(),
-                "what it is for is expected: Services, its Namespace or the Mesh".to_owned(),
+                "what it is for is expected: Services, ExternalServices, its Namespace or the Mesh".to_owned(),
             ));
         }
         if targets.len() > MAX_TARGETS {

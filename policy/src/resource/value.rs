@@ -7,6 +7,7 @@ use serde::de::{Error, IgnoredAny, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::identity::{is_label, is_subdomain};
+use crate::route::HOST;
 pub use crate::text::duration_text;
 
 /// Addresses of a workload beside its first.
@@ -161,9 +162,12 @@ pub(super) fn matchable_header(name: &str) -> Result<(), String> {
     Err(format!("{name:?} never reaches a rule: {instead}"))
 }
 
-/// The name of a header that rules can see.
+/// The name of a header that the rules of a route can see: the host of a request, too, as GEP-1294 has it for meshes.
 pub(super) fn matchable_header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = header_name(deserializer)?;
+    if name.eq_ignore_ascii_case(HOST) {
+        return Ok(name);
+    }
     matchable_header(&name).map(|()| name).map_err(D::Error::custom)
 }
 

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::Hello;
+use super::{Hello, Resolved};
 use crate::bundle::{
-    Bundle, External, ExternalPort, ExternalProtocol, ExternalTls, ObjectName, RequestRefusal, TunnelRefusal,
-    WorkloadPort,
+    AppVersion, Bundle, External, ExternalPort, ExternalProtocol, ExternalTls, ObjectName, Service, ServicePort,
+    TunnelRefusal, WorkloadPort,
 };
 use crate::host::{bare, is_below, plain};
+use crate::path::PathReading;
 
 /// Names and addresses, each with those that claim it, the oldest first.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub(super) struct Externals {
     /// By what follows the `*`, the dot included.
     below: BTreeMap<String, Vec<ObjectName>>,
     addresses: BTreeMap<IpAddr, Vec<ObjectName>>,
+    /// Each as routes see it.
+    services: BTreeMap<ObjectName, Service>,
 }
 
 /// The way to somewhere outside the mesh that an ExternalService is for one request or connection.
@@ -26,6 +29,7 @@ pub(super) struct Externals {
 pub struct WayOut<'t> {
     pub external: &'t External,
     pub port: &'t ExternalPort,
+    service: &'t Service,
     met: Met,
 }
 
@@ -38,7 +42,8 @@ enum Met {
 
 impl Externals {
     pub(super) fn of(bundle: &Bundle) -> Self {
-        let mut externals = Self::default();
+        let services = bundle.externals.iter().map(|(name, external)| (name.clone(), as_service(external)));
+        let mut externals = Self { services: services.collect(), ..Self::default() };
         let mut all: Vec<&External> = bundle.externals.values().collect();
         all.sort_by_key(|external| (external.created, &external.name));
         for external in all {
@@ -57,7 +62,7 @@ impl Externals {
     }
 
     /// By a name, in any case, with or without the trailing dot.
-    pub(super) fn by_host<'t>(&self, bundle: &'t Bundle, host: &str, port: u16, from: &str) -> Option<WayOut<'t>> {
+    pub(super) fn by_host<'t>(&'t self, bundle: &'t Bundle, host: &str, port: u16, from: &str) -> Option<WayOut<'t>> {
         if self.exact.is_empty() && self.below.is_empty() {
             return None;
         }
@@ -67,16 +72,64 @@ impl Externals {
         let below = ends.filter_map(|end| self.below.get(end)).flatten();
         let claims: Vec<&ObjectName> = self.exact.get(&host).into_iter().flatten().chain(below).collect();
         let (external, port) = first(bundle, &claims, port, from)?;
-        Some(WayOut { external, port, met: Met::Host(host) })
+        Some(WayOut { external, port, service: self.services.get(&external.name)?, met: Met::Host(host) })
     }
 
     /// By an address that is one of its endpoints.
-    pub(super) fn by_address<'t>(&self, bundle: &'t Bundle, address: SocketAddr, from: &str) -> Option<WayOut<'t>> {
+    pub(super) fn by_address<'t>(&'t self, bundle: &'t Bundle, address: SocketAddr, from: &str) -> Option<WayOut<'t>> {
         let ip = address.ip().to_canonical();
         let claims: Vec<&ObjectName> = self.addresses.get(&ip)?.iter().collect();
         let (external, port) = first(bundle, &claims, address.port(), from)?;
-        Some(WayOut { external, port, met: Met::Address(ip) })
+        Some(WayOut { external, port, service: self.services.get(&external.name)?, met: Met::Address(ip) })
     }
+
+    /// For a request for the host `asked` that a route leads to an ExternalService. It goes to that host where it is
+    /// one of the ExternalService's, else to the first of those that is no pattern. `None`: there is no such port, or
+    /// no host.
+    pub(super) fn by_route<'t>(
+        &'t self,
+        bundle: &'t Bundle,
+        name: &ObjectName,
+        port: u16,
+        asked: Option<&str>,
+    ) -> Option<WayOut<'t>> {
+        let (external, service) = (bundle.externals.get(name)?, self.services.get(name)?);
+        let port = external.port(port)?;
+        let asked = asked.map(plain).filter(|host| has_host(external, host));
+        let host = asked.or_else(|| external.exact_host().map(str::to_owned))?;
+        Some(WayOut { external, port, service, met: Met::Host(host) })
+    }
+}
+
+/// An ExternalService as routes and their settings see a service: one without endpoints in the mesh. How its servers
+/// read a path nobody says.
+fn as_service(external: &External) -> Service {
+    let port = |port: &ExternalPort| ServicePort {
+        name: None,
+        port: port.port,
+        target_port: port.target_port,
+        protocol: port.protocol.declared(),
+        app_version: AppVersion::AsCaller,
+        opaque_refused: false,
+        other_targets: BTreeMap::new(),
+    };
+    Service {
+        name: external.name.clone(),
+        ports: external.ports.iter().map(port).collect(),
+        vip: None,
+        path_reading: PathReading::default(),
+        traffic: external.traffic.clone(),
+        spread: None,
+        endpoints: BTreeMap::new(),
+    }
+}
+
+/// True where one of its names is this host, in lower case and without a dot at its end, or a pattern for it.
+fn has_host(external: &External, host: &str) -> bool {
+    external.hosts.iter().any(|own| match own.strip_prefix('*') {
+        Some(end) => is_below(host, end),
+        None => own == host,
+    })
 }
 
 /// Of those that claim something, in their order, the first that has this port and that callers of `from` see: their own
@@ -100,6 +153,19 @@ fn first<'t>(
 pub(super) fn is_told_by_bytes(bundle: &Bundle, port: u16, from: &str) -> bool {
     let mut seen = bundle.externals.values().filter(|external| external.is_seen_in(from));
     seen.any(|external| external.port(port).is_some_and(|port| port.protocol != ExternalProtocol::Tcp))
+}
+
+impl<'t> WayOut<'t> {
+    /// What routes are asked about.
+    pub fn resolved(&self) -> Resolved<'t> {
+        Resolved { service: self.service, port: self.port.port, endpoint: None, outside: true }
+    }
+
+    /// The host that is sent in the place of the one that a request asks for, where that is none of the resource's.
+    pub(super) fn host_instead(&self, asked: Option<&str>) -> Option<&'t str> {
+        let is_own = asked.is_some_and(|host| has_host(self.external, &plain(host)));
+        self.external.exact_host().filter(|_| !is_own)
+    }
 }
 
 impl WayOut<'_> {
@@ -140,17 +206,7 @@ impl WayOut<'_> {
         if let Ok(address) = bare(host).parse::<IpAddr>() {
             return matches!(self.met, Met::Address(dialled) if dialled == address.to_canonical());
         }
-        let host = plain(host);
-        self.external.hosts.iter().any(|own| match own.strip_prefix('*') {
-            Some(end) => is_below(&host, end),
-            None => *own == host,
-        })
-    }
-
-    /// # Errors
-    /// The port carries no HTTP.
-    pub fn takes_requests(&self) -> Result<(), RequestRefusal> {
-        self.port.protocol.declared().takes_requests(self.port.port)
+        has_host(self.external, &plain(host))
     }
 
     /// # Errors

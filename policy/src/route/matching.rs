@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::HeadView;
 use super::index::Place;
 use super::pattern::{Pattern, Patterns};
 use super::query::QueryReading;
+use super::{HOST, HeadView};
 use crate::bundle::{FieldMatch, PathMatch, Route, RouteKind, RouteMatch, RpcMatch};
+use crate::host::plain;
 use crate::path;
 
 /// One match of one rule of one route.
@@ -21,6 +22,8 @@ pub(super) struct Candidate {
     path: PathTest,
     method: Option<String>,
     headers: Vec<(String, TextTest)>,
+    /// Of the host that is asked for, without a port, in lower case and without a dot at its end.
+    host: Option<TextTest>,
     query: Vec<(String, TextTest)>,
 }
 
@@ -69,15 +72,19 @@ impl Candidate {
     fn new(route: usize, rule: usize, matching: Option<(usize, &RouteMatch)>, patterns: &mut Patterns) -> Self {
         let spec = matching.map(|(_, spec)| spec);
         let path = PathTest::of(spec.and_then(|spec| spec.path.as_ref()), patterns);
-        let mut tests =
-            |fields: &[FieldMatch]| fields.iter().map(|it| (it.name.clone(), TextTest::of(it, patterns))).collect();
+        let mut tests = |fields: &[FieldMatch]| -> Vec<_> {
+            fields.iter().map(|it| (it.name.clone(), TextTest::of(it, patterns))).collect()
+        };
+        let mut headers = spec.map(|spec| tests(&spec.headers)).unwrap_or_default();
+        let host = headers.iter().position(|(name, _)| name == HOST).map(|at| headers.remove(at).1);
         Self {
             route,
             rule,
             matching: matching.map(|(index, _)| index),
             path,
             method: spec.and_then(|spec| spec.method.clone()),
-            headers: spec.map(|spec| tests(&spec.headers)).unwrap_or_default(),
+            headers,
+            host,
             query: spec.map(|spec| tests(&spec.query)).unwrap_or_default(),
         }
     }
@@ -87,6 +94,7 @@ impl Candidate {
         self.path.holds(path)
             && self.method.as_ref().is_none_or(|method| method == head.method)
             && self.headers.iter().all(|(name, test)| (head.headers)(name).is_some_and(|it| test.holds(it.as_bytes())))
+            && self.host.as_ref().is_none_or(|test| head.host.is_some_and(|it| test.holds(plain(it).as_bytes())))
             && self.query.iter().all(|(name, test)| {
                 let value = head.path.query().and_then(|text| query.value(text, name));
                 value.is_some_and(|value| test.holds(&value))
@@ -115,7 +123,8 @@ impl Candidate {
             PathTest::Rpc(service, method) => (0, length(service), length(method)),
             PathTest::Any => (0, 0, 0),
         };
-        let conditions = (path, self.method.is_some(), self.headers.len(), self.query.len());
+        let headers = self.headers.len() + usize::from(self.host.is_some());
+        let conditions = (path, self.method.is_some(), headers, self.query.len());
         (layer(route), Reverse(conditions), (route.created, route.name.clone()), (self.rule, self.matching))
     }
 }

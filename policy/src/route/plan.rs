@@ -1,15 +1,16 @@
 //! How a request reaches the service that it was resolved to: the rule of the routes, a backend, its port, its deadline.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::action::{Actions, AnswerEdits, Setting, deadline};
 use super::cors::{self, Preflight, Sharing};
 use super::rewrite;
-use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
+use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, WayOut, pick_backend};
 use crate::bundle::{
-    MeshSettings, Mirror, ObjectName, Persistence, Retry, Route, RouteKind, RouteName, RouteRule, Service, ServicePort,
-    Traffic,
+    Cors, MeshSettings, Mirror, ObjectName, Persistence, Retry, Route, RouteKind, RouteName, RouteRule, Service,
+    ServicePort, Traffic,
 };
 use crate::path::{self, NormalPath};
 
@@ -20,8 +21,10 @@ pub struct Plan<'t> {
     pub route: Option<&'t Route>,
     /// The place of the rule in its route.
     pub rule_index: usize,
-    /// The service whose endpoints may take it.
+    /// The service whose endpoints may take it; with `exit` an ExternalService as [`WayOut::resolved`] has it.
     pub service: &'t Service,
+    /// Out of the mesh, by this way.
+    pub exit: Option<WayOut<'t>>,
     /// The port at the endpoints.
     pub target: Target<'t>,
     /// Only this endpoint may take it.
@@ -239,14 +242,59 @@ pub fn plan_kept<'t>(
     match choose(table, to, from_namespace, head)? {
         Choice::Direct(to) => directly(&to, mesh),
         Choice::Rule(met) => {
-            own_answer(&met, to, head)?;
             let kept = met.actions.rule.persistence.as_ref().and_then(|persistence| kept(persistence, met.rule));
-            let backend =
-                kept.filter(|place| *place < met.rule.backends.len()).or_else(|| pick_backend(met.rule, dice));
-            let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
-            to_backend(table, met, backend?, head, mesh)
+            let kept = kept.filter(|place| *place < met.rule.backends.len());
+            let backend = kept.or_else(|| pick_backend(met.rule, dice));
+            by_rule(table, met, backend, to, head, mesh)
         }
     }
+}
+
+/// The same of a request to an ExternalService.
+///
+/// # Errors
+/// The request goes nowhere.
+pub fn plan_outside<'t>(
+    table: &'t RouteTable,
+    way: &WayOut<'t>,
+    from_namespace: &str,
+    head: &HeadView<'_>,
+    dice: u64,
+    mesh: &MeshSettings,
+) -> Result<Plan<'t>, RouteRefusal> {
+    let to = way.resolved();
+    match choose(table, &to, from_namespace, head)? {
+        Choice::Direct(to) => directly_outside(way, &to, mesh),
+        Choice::Rule(met) => {
+            let backend = pick_backend(met.rule, dice);
+            by_rule(table, met, backend, &to, head, mesh)
+        }
+    }
+}
+
+fn by_rule<'t>(
+    table: &'t RouteTable,
+    met: MetRule<'t>,
+    backend: Option<usize>,
+    to: &Resolved<'t>,
+    head: &HeadView<'_>,
+    mesh: &MeshSettings,
+) -> Result<Plan<'t>, RouteRefusal> {
+    own_answer(&met, backend, to, head)?;
+    let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
+    to_backend(table, met, backend?, head, mesh)
+}
+
+/// Out of the mesh, where no rule holds.
+///
+/// # Errors
+/// The ExternalService has no such port.
+pub(crate) fn directly_outside<'t>(
+    way: &WayOut<'t>,
+    to: &Resolved<'t>,
+    mesh: &MeshSettings,
+) -> Result<Plan<'t>, RouteRefusal> {
+    Ok(Plan { exit: Some(way.clone()), ..directly(to, mesh)? })
 }
 
 /// Plans the way of a connection for which no route holds, and that is not looked into.
@@ -254,7 +302,7 @@ pub fn plan_kept<'t>(
 /// # Errors
 /// The service has no such port.
 pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> {
-    let Resolved { service, port, endpoint } = *to;
+    let Resolved { service, port, endpoint, outside: _ } = *to;
     // An endpoint addressed by its own IP was addressed by its own port.
     let target = if endpoint.is_some() { Target { number: port, port: None } } else { target(service, port)? };
     let actions = [None, None];
@@ -262,6 +310,7 @@ pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> 
         route: None,
         rule_index: 0,
         service,
+        exit: None,
         target,
         direct: endpoint,
         timeout: None,
@@ -331,16 +380,36 @@ pub fn choose<'t>(
     Ok(Choice::Rule(met))
 }
 
-/// Answers what a rule answers itself.
+impl<'t> MetRule<'t> {
+    /// The actions of a backend, by its place. One that doesn't resolve does nothing.
+    fn of_backend(&self, backend: usize) -> Option<&'t Actions> {
+        let resolves = self.rule.backends.get(backend).is_some_and(|backend| backend.service.is_some());
+        self.actions.backends.get(backend).filter(|_| resolves)
+    }
+
+    /// What is said to other origins: as the backend has it, else as the rule.
+    fn cors(&self, backend: Option<usize>) -> Option<&'t Arc<Cors>> {
+        let own = backend.and_then(|backend| self.of_backend(backend)?.cors.as_ref());
+        own.or(self.actions.rule.cors.as_ref())
+    }
+}
+
+/// Answers what a rule answers itself, or the `backend` to which it would lead the request.
 ///
 /// # Errors
-/// The rule redirects, or the request is a preflight that the rule is asked about.
-pub(crate) fn own_answer(met: &MetRule<'_>, to: &Resolved<'_>, head: &HeadView<'_>) -> Result<(), RouteRefusal> {
-    let preflight = met.actions.rule.cors.as_ref().and_then(|cors| cors::preflight(cors, head));
+/// One of them redirects, or the request is a preflight that one of them is asked about.
+pub(crate) fn own_answer(
+    met: &MetRule<'_>,
+    backend: Option<usize>,
+    to: &Resolved<'_>,
+    head: &HeadView<'_>,
+) -> Result<(), RouteRefusal> {
+    let preflight = met.cors(backend).and_then(|cors| cors::preflight(cors, head));
     if let Some(preflight) = preflight.map(Box::new) {
         return Err(RouteRefusal::Preflight { route: met.route.name.clone(), preflight });
     }
-    let Some(redirect) = &met.actions.rule.redirect else { return Ok(()) };
+    let of_backend = || met.of_backend(backend?)?.redirect.as_ref();
+    let Some(redirect) = met.actions.rule.redirect.as_ref().or_else(of_backend) else { return Ok(()) };
     let route = met.route.name.clone();
     Err(match rewrite::location(redirect, to, head) {
         Some(location) => RouteRefusal::Redirect { route, status: redirect.status, location },
@@ -348,10 +417,11 @@ pub(crate) fn own_answer(met: &MetRule<'_>, to: &Resolved<'_>, head: &HeadView<'
     })
 }
 
-/// True where pages of the origin that the request has may read its answer; `None` where the rule says nothing of it.
+/// True where pages of the origin that the request has may read its answer; `None` where neither the rule nor the
+/// backend says anything of it.
 #[cfg(feature = "manifest")]
-pub(crate) fn is_shared(met: &MetRule<'_>, head: &HeadView<'_>) -> Option<bool> {
-    let cors = met.actions.rule.cors.as_ref()?;
+pub(crate) fn is_shared(met: &MetRule<'_>, backend: Option<usize>, head: &HeadView<'_>) -> Option<bool> {
+    let cors = met.cors(backend)?;
     (head.headers)("origin").map(|_| Sharing::of(cors, head).is_allowed())
 }
 
@@ -363,21 +433,32 @@ pub(crate) fn to_backend<'t>(
     head: &HeadView<'_>,
     mesh: &MeshSettings,
 ) -> Result<Plan<'t>, RouteRefusal> {
+    let sharing = met.cors(Some(backend)).map(|cors| Sharing::of(cors, head));
     let MetRule { route, index: rule_index, rule, actions, mirrors } = met;
     let mirrors = [&mirrors.rule[..], &mirrors.backends[backend]];
     let (backend, own) = (&rule.backends[backend], &actions.backends[backend]);
-    let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
-    let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: route.name.clone() })?;
+    let unknown = || RouteRefusal::BackendNotFound { route: route.name.clone() };
+    let name = backend.service.as_ref().ok_or_else(unknown)?;
+    let exit = match backend.outside {
+        true => Some(table.led_out(name, backend.port, head.host).ok_or_else(unknown)?),
+        false => None,
+    };
+    let service = match &exit {
+        Some(exit) => exit.resolved().service,
+        None => table.bundle.services.get(name).ok_or_else(unknown)?,
+    };
+    let instead = exit.as_ref().and_then(|exit| exit.host_instead(head.host));
     let (own_rewrite, rules) = (&own.rewrite, &actions.rule.rewrite);
     let change = own_rewrite.path.as_ref().or(rules.path.as_ref());
     let unfit = || RouteRefusal::Rewrite { route: route.name.clone() };
     let traffic = service.traffic.as_deref();
     Ok(Plan {
-        host: own_rewrite.host.as_deref().or(rules.host.as_deref()),
+        host: own_rewrite.host.as_deref().or(rules.host.as_deref()).or(instead),
         path: change.map(|change| rewrite::changed(head.path, change).ok_or_else(unfit)).transpose()?,
         route: Some(route),
         rule_index,
         service,
+        exit,
         target: target(service, backend.port)?,
         direct: None,
         timeout: actions.rule.timeout(request_timeout_ms(traffic, mesh)),
@@ -386,7 +467,7 @@ pub(crate) fn to_backend<'t>(
         persistence: actions.rule.persistence.as_ref(),
         actions: [Some(&actions.rule), Some(own)],
         mirrors,
-        sharing: actions.rule.cors.as_ref().map(|cors| Sharing::of(cors, head)),
+        sharing,
     })
 }
 

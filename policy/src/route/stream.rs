@@ -167,9 +167,10 @@ pub(crate) fn to_backend_of_bytes<'t>(
     backend: usize,
 ) -> Result<Plan<'t>, RouteRefusal> {
     let backend = &met.rule.backends[backend];
-    let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
+    let named = backend.service.as_ref().filter(|_| !backend.outside);
+    let service = named.and_then(|name| table.bundle.services.get(name));
     let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: met.route.name.clone() })?;
-    let mut plan = plan_connection(&Resolved { service, port: backend.port, endpoint: None })?;
+    let mut plan = plan_connection(&Resolved { service, port: backend.port, endpoint: None, outside: false })?;
     plan.route = Some(met.route);
     Ok(plan)
 }

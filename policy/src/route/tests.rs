@@ -1,5 +1,6 @@
 //! Names, and GAMMA's precedence against a naive model with seeded random routes.
 
+mod backends;
 mod external;
 mod grpc;
 mod index;
@@ -158,6 +159,7 @@ fn route(text: &str, created: u64, rules: Vec<RouteRule>) -> Route {
         name: name(text),
         kind: RouteKind::Http,
         parent: name("shop/web"),
+        outside: false,
         parent_port: None,
         consumer_namespace: None,
         hostnames: Vec::new(),
@@ -324,6 +326,7 @@ fn backends_by_weight() {
     fn check(weights: &[u32], expect: &[Option<usize>]) {
         let backend = |(index, weight): (usize, &u32)| Backend {
             service: None,
+            outside: false,
             port: u16::try_from(index).unwrap(),
             weight: *weight,
             actions: vec![],
@@ -442,10 +445,10 @@ fn resolved(table: &RouteTable, mesh: &MeshSettings, meant: Meant<'_>, host: Opt
         _ => (host, None),
     };
     match resolver.resolve(meant, host.map(|host| Authority { host, port })) {
-        Resolution::Mesh(Resolved { service, port, endpoint: Some(endpoint) }) => {
+        Resolution::Mesh(Resolved { service, port, endpoint: Some(endpoint), outside: _ }) => {
             format!("{}:{port}@{endpoint}", service.name)
         }
-        Resolution::Mesh(Resolved { service, port, endpoint: None }) => format!("{}:{port}", service.name),
+        Resolution::Mesh(Resolved { service, port, endpoint: None, outside: _ }) => format!("{}:{port}", service.name),
         Resolution::External(way) => format!("{}, {}", way.external.name, way.in_words()),
         Resolution::Outside => "outside".to_owned(),
         Resolution::Unknown(ask) => format!("unknown {ask}"),
@@ -559,6 +562,7 @@ fn plans_name_all_that_an_attempt_needs() {
     };
     let to = |service: Option<&str>, port, weight| Backend {
         service: service.map(name),
+        outside: false,
         port,
         weight,
         actions: vec![setting("x-backend")],
@@ -621,7 +625,8 @@ fn plans_name_all_that_an_attempt_needs() {
 
 #[test]
 fn readings_that_meet_another_rule_are_ambiguous_where_it_matters() {
-    let to = |service: &str| Backend { service: Some(name(service)), port: 80, weight: 1, actions: vec![] };
+    let to =
+        |service: &str| Backend { service: Some(name(service)), outside: false, port: 80, weight: 1, actions: vec![] };
     let actions = vec![RouteAction::RequestTimeoutMs(5)];
     let timed = RouteRule { actions, ..rule("timed", vec![matching(prefix("/timed"), None, &[])]) };
     let plain =

@@ -4,7 +4,7 @@ use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
     AdaptiveLimit, Cors, External, FilterAttachment, HashKey, HeaderModifier, HealthCheck, HealthProbe, Limits, Mirror,
     PathChange, PathMatch, Persistence, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule,
-    ServedWorkload, Service, SessionToken, Spread, SuccessRate,
+    ServedWorkload, Service, SessionToken, Spread, SuccessRate, Traffic,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -52,7 +52,10 @@ fn service_is_fit(service: &Service) -> Checked {
         }
     }
     service.spread.as_ref().map_or(Ok(()), |spread| spread_is_fit(spread))?;
-    let Some(traffic) = &service.traffic else { return Ok(()) };
+    service.traffic.as_deref().map_or(Ok(()), traffic_is_fit)
+}
+
+fn traffic_is_fit(traffic: &Traffic) -> Checked {
     if let Some(outliers) = &traffic.outliers
         && (outliers.ejection_ms == 0 || outliers.longest_ms < outliers.ejection_ms)
     {
@@ -166,6 +169,7 @@ fn external_is_fit(external: &External) -> Checked {
             return fault(format!("endpoints[{index}].address"), message);
         }
     }
+    external.traffic.as_deref().map_or(Ok(()), traffic_is_fit)?;
     let name = external.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     name.and_then(|name| wrong_host(name, false)).map_or(Ok(()), |message| fault("tls.server_name", message))
 }
@@ -184,6 +188,10 @@ fn route_is_fit(route: &Route) -> Checked {
     let looks_at_requests = route.actions().next().is_some() || route.rules.iter().any(|rule| !rule.matches.is_empty());
     if route.kind.is_of_bytes() && looks_at_requests {
         return fault("rules", "nothing of a connection is matched or changed");
+    }
+    let leads_outside = route.rules.iter().flat_map(|rule| &rule.backends).any(|backend| backend.outside);
+    if route.kind.is_of_bytes() && (route.outside || leads_outside) {
+        return fault("outside", "connections are led from Services to Services");
     }
     route.rules.iter().enumerate().try_for_each(|(index, rule)| rule_is_fit(&format!("rules[{index}]"), rule))
 }
@@ -213,13 +221,9 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
                 RouteAction::Persistence(_) => {
                     return fault(format!("{at}.actions"), "a session is of a rule, not of a backend");
                 }
-                RouteAction::Redirect(_) => {
-                    return fault(format!("{at}.actions"), "a redirect is of a rule, not of a backend");
-                }
-                RouteAction::Cors(_) => {
-                    return fault(format!("{at}.actions"), "an answer to other origins is of a rule, not of a backend");
-                }
-                RouteAction::RequestHeaders(_)
+                RouteAction::Redirect(_)
+                | RouteAction::Cors(_)
+                | RouteAction::RequestHeaders(_)
                 | RouteAction::ResponseHeaders(_)
                 | RouteAction::Rewrite(_)
                 | RouteAction::Mirror(_) => {}

@@ -8,12 +8,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_SERVICE, FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING,
-    OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE,
+    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, FILTER_STATEMENT, GRPC_ROUTE,
+    HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
+    SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE,
     TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
-use crate::bundle::{Limits, Route, RouteKind, Service};
+use crate::bundle::{External, Limits, Route, RouteAction, RouteKind, Service};
 use crate::delta::{Key, Object};
+use crate::route::HOST;
 
 /// Wraps an object for the wire.
 pub fn encode(object: &Object) -> v1::Object {
@@ -34,7 +36,7 @@ fn requires(object: &Object) -> Vec<String> {
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
         Object::Service(service) => required_by(service).map(str::to_owned).collect(),
         Object::Route(route) => required_by_route(route).map(str::to_owned).collect(),
-        Object::External(_) => vec![EXTERNAL_SERVICE.to_owned()],
+        Object::External(external) => required_outside(external).map(str::to_owned).collect(),
         Object::Mesh(_) | Object::Workload(_) => Vec::new(),
     }
 }
@@ -59,8 +61,19 @@ fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
         RouteKind::Tcp => Some(TCP_ROUTE),
     };
     let retries = route.repeats().then_some(ROUTE_RETRIES);
+    let mirrors = route.mirrors().then_some(REQUEST_MIRROR);
     let sessions = route.keeps_sessions().then_some(SESSION_PERSISTENCE);
-    kind.into_iter().chain(retries).chain(route.mirrors().then_some(REQUEST_MIRROR)).chain(sessions)
+    let mut backends = route.rules.iter().flat_map(|rule| &rule.backends);
+    let outside = (route.outside || backends.clone().any(|backend| backend.outside)).then_some(EXTERNAL_ROUTES);
+    let answers = |action: &RouteAction| matches!(action, RouteAction::Redirect(_) | RouteAction::Cors(_));
+    let answers = backends.any(|backend| backend.actions.iter().any(answers)).then_some(BACKEND_ANSWERS);
+    let mut matches = route.rules.iter().flat_map(|rule| &rule.matches);
+    let host = matches.any(|matching| matching.headers.iter().any(|header| header.name == HOST)).then_some(HOST_MATCH);
+    kind.into_iter().chain(retries).chain(mirrors).chain(sessions).chain(outside).chain(answers).chain(host)
+}
+
+fn required_outside(external: &External) -> impl Iterator<Item = &'static str> {
+    std::iter::once(EXTERNAL_SERVICE).chain(external.traffic.is_some().then_some(EXTERNAL_ROUTES))
 }
 
 fn payload(object: &Object) -> Vec<u8> {

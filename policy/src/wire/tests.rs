@@ -41,11 +41,12 @@ fn rule() -> RouteRule {
         backends: vec![
             Backend {
                 service: Some(name("shop/web")),
+                outside: false,
                 port: 80,
                 weight: 9,
                 actions: vec![RouteAction::RequestHeaders(modifier)],
             },
-            Backend { service: None, port: 81, weight: 0, actions: Vec::new() },
+            Backend { service: None, outside: false, port: 81, weight: 0, actions: Vec::new() },
         ],
     }
 }
@@ -77,6 +78,7 @@ fn route() -> Route {
         name: name("shop/r#1"),
         kind: RouteKind::Http,
         parent: name("shop/web"),
+        outside: false,
         parent_port: Some(80),
         consumer_namespace: Some("partner".to_owned()),
         hostnames: Vec::new(),
@@ -440,11 +442,8 @@ fn actions_that_no_release_takes_are_refused_by_key() {
     check(cors("methods", json!(["GET", "a b"])), ": \"a b\" is no method");
     check(cors("expose", json!(["X"])), ": \"X\" is no field name in lower case");
     check(cors("private", json!(true)), ".cors.private: unknown field `private`");
-    let refused = receive(vec![changed(3, "/rules/0/backends/0/actions", json!([cors("credentials", json!(true))]))]);
-    let reason = "rules[0].backends[0].actions: an answer to other origins is of a rule, not of a backend";
-    assert_eq!(refused.unwrap_err().reason, reason);
-    let refused = receive(vec![changed(3, "/rules/0/backends/0/actions", json!([{"redirect": {"status": 302}}]))]);
-    assert_eq!(refused.unwrap_err().reason, "rules[0].backends[0].actions: a redirect is of a rule, not of a backend");
+    let refused = receive(vec![changed(3, "/rules/0/backends/0/actions", json!([{"request_timeout_ms": 5}]))]);
+    assert_eq!(refused.unwrap_err().reason, "rules[0].backends[0].actions: a deadline is of a rule, not of a backend");
 }
 
 #[test]

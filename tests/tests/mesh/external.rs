@@ -13,7 +13,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use weft_policy::bundle::{
-    Bundle, Egress, External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls, ObjectName, Revision,
+    Backend, Balancing, Bundle, Egress, External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls,
+    Limits, ObjectName, PathChange, PathMatch, Retry, Revision, Rewrite, Route, RouteAction, RouteKind, RouteMatch,
+    RouteRule, Traffic,
 };
 use weft_tests::client::{full, try_tunnel, tunnel};
 use weft_tests::{App, Client, Mesh, TcpApp, Workload, address, eventually};
@@ -29,15 +31,22 @@ fn external(name: &str, hosts: &[&str], protocol: ExternalProtocol, port: u16, t
         ports: vec![ExternalPort { port, target_port: port, protocol }],
         endpoints: vec![ExternalEndpoint { address: to.ip().to_string(), port: Some(to.port()) }],
         tls: None,
+        traffic: None,
     }
 }
 
 /// The caller's proxy knows these, and lets nothing else out.
 fn closed(externals: Vec<External>) -> Pair {
+    routed(externals, Vec::new())
+}
+
+/// The same with routes.
+fn routed(externals: Vec<External>, routes: Vec<Route>) -> Pair {
     Pair::start_with(&[], move |of, bundle: &mut Bundle| {
         if of == Of::Caller {
             bundle.mesh.as_mut().expect("settings").egress = Egress::RegistryOnly;
             bundle.externals = externals.iter().map(|it| (it.name.clone(), it.clone())).collect();
+            bundle.routes = routes.iter().map(|it| (it.name.clone(), it.clone())).collect();
         }
     })
 }
@@ -88,6 +97,75 @@ async fn under_registry_only_what_an_external_service_names_is_the_only_way_out(
         (series.sum("istio_requests_total", &of) >= 4.0).then_some(())
     })
     .await;
+}
+
+/// A rule for paths below a prefix that leads to an ExternalService.
+fn leading(below: &str, to: &str, actions: Vec<RouteAction>) -> RouteRule {
+    let to = Some(ObjectName::new("default", to));
+    RouteRule {
+        name: None,
+        matches: vec![RouteMatch { path: Some(PathMatch::Prefix(below.to_owned())), ..RouteMatch::default() }],
+        actions,
+        backends: vec![Backend { service: to, outside: true, port: 80, weight: 1, actions: Vec::new() }],
+    }
+}
+
+/// What goes outside meets routes and policies as what goes to a service does: it is led elsewhere, by the host of whom
+/// it goes to, sent again within what is asked for, and kept to a time and a number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_and_policies_hold_for_what_goes_outside() {
+    let [api, old] = [App::start("api", address::next(), 0).await, App::start("old", address::next(), 0).await];
+    let http = |name: &str, host: &str, to: SocketAddr| external(name, &[host], ExternalProtocol::Http, 80, to);
+    let traffic = Traffic {
+        policy: ObjectName::new("default", "slow"),
+        balancing: Balancing::default(),
+        outliers: None,
+        health_check: None,
+        limits: Some(Limits { active: 1, pending_ms: 1_000, ..Limits::default() }),
+        request_timeout_ms: Some(400),
+        attempt_timeout_ms: None,
+        retry: None,
+    };
+    let slow = External { traffic: Some(Box::new(traffic)), ..http("slow", "slow.example.com", api.address) };
+    let path = Some(PathChange::Prefix { matched: "/old".to_owned(), to: "/".to_owned() });
+    let retry = Retry { codes: vec![503], attempts: Some(2), backoff_ms: Some(1), ..Retry::default() };
+    let route = Route {
+        name: ObjectName::new("default", "r"),
+        kind: RouteKind::Http,
+        parent: ObjectName::new("default", "api"),
+        outside: true,
+        parent_port: None,
+        consumer_namespace: None,
+        hostnames: Vec::new(),
+        created: Revision(1),
+        rules: vec![
+            leading("/old", "old", vec![RouteAction::Rewrite(Rewrite { host: None, path })]),
+            leading("/", "api", vec![RouteAction::Retry(retry)]),
+        ],
+    };
+    let externals =
+        vec![http("api", "api.example.com", api.address), http("old", "old.example.com", old.address), slow];
+    let pair = routed(externals, vec![route]);
+    let mut client = Client::through(pair.proxy(), "api.example.com").await;
+    let answer = client.get_with("/old/who", &[("x-show", "all")]).await;
+    let seen: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let host = serde_json::json!(["host", "old.example.com"]);
+    let has_host = seen["headers"].as_array().is_some_and(|headers| headers.contains(&host));
+    assert_eq!((seen["app"].as_str(), has_host), (Some("old"), true), "{}", answer.text());
+    assert_eq!(client.get("/who").await.text(), "api");
+    api.fail(503);
+    let before = api.served();
+    assert_eq!((client.get("/who").await.status.as_u16(), api.served() - before), (503, 3));
+    // A route of one says nothing of what goes to the other itself.
+    assert_eq!(get(pair.proxy(), "old.example.com").await, (200, "old".to_owned()));
+    api.fail(0);
+    let proxy = pair.proxy();
+    let slow =
+        || async move { Client::through(proxy, "slow.example.com").await.get("/slow/3000").await.status.as_u16() };
+    let (one, other) = tokio::join!(slow(), slow());
+    // One may be under way, and none may wait.
+    assert_eq!([one.min(other), one.max(other)], [503, 504]);
+    assert_eq!(get(pair.proxy(), "slow.example.com").await, (200, "api".to_owned()));
 }
 
 /// Somebody outside who speaks TLS as one of these names, and hands what is inside to an app.
@@ -197,6 +275,23 @@ async fn an_external_service_is_applied_explained_and_deleted() {
     let told = format!("dialled: {}, http as the app sends it", app.address);
     assert!(explained.out.contains("ExternalService default/api lets requests out"), "{}", explained.out);
     assert!(explained.out.contains(&told), "{}", explained.out);
+    // It is routed, and policies set its times, as those of a service.
+    mesh.apply(
+        "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: api, namespace: default}, spec: {targetRefs: [{kind: \
+         ExternalService, name: api}], timeouts: {request: 9s}}}\n---\n{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, \
+         metadata: {name: api, namespace: default}, spec: {parentRefs: [{group: weft.dev, kind: ExternalService, name: api}], rules: \
+         [{matches: [{path: {value: /who}}], backendRefs: [{group: weft.dev, kind: ExternalService, name: api, port: 80}]}]}}\n",
+    );
+    eventually("the route holds", || async {
+        let answer = Client::through(caller.proxy(), "api.example.com").await.get("/elsewhere").await;
+        (answer.status.as_u16() == 404 && answer.text().contains("no rule")).then_some(())
+    })
+    .await;
+    assert_eq!(get(caller.proxy(), "api.example.com").await, (200, "outside".to_owned()));
+    let explained = mesh.weft(&["explain", "--from", "default/shopper", "--to", "api.example.com", "--path", "/who"]);
+    for told in ["HTTPRoute default/api", "9s in all, as TrafficPolicy default/api says", told.as_str()] {
+        assert!(explained.out.contains(told), "{told}: {}", explained.out);
+    }
     let described = mesh.weft(&["describe", "externalservice", "api"]);
     assert!(described.out.contains("- api.example.com"), "{}{}", described.out, described.err);
     let listed = mesh.weft(&["get", "externalservices"]);

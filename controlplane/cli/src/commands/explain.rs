@@ -108,7 +108,8 @@ fn render(args: &ExplainArgs, answer: &Explanation, paint: &Paint) -> String {
             ]);
         }
         if backend.endpoints.is_empty() {
-            endpoints.row([name, weight, "none".to_owned()]);
+            let of_mesh = !name.starts_with("ExternalService ");
+            endpoints.row([name, weight, if of_mesh { "none" } else { "outside" }.to_owned()]);
         }
     }
     if !endpoints.is_empty() {

@@ -181,7 +181,11 @@ pub(crate) fn watch(hub: &Hub, proxies: Vec<ProxyStatus>, is_new: bool) {
 }
 
 fn service(name: ObjectName) -> ObjectKey {
-    ObjectKey::new(Kind::Service, &name.namespace, &name.name)
+    key(Kind::Service, &name)
+}
+
+fn key(kind: Kind, name: &ObjectName) -> ObjectKey {
+    ObjectKey::new(kind, &name.namespace, &name.name)
 }
 
 /// The status of a route towards a service, or by backends, of which its reader may not know whether they exist.
@@ -197,7 +201,9 @@ const NOT_READABLE: &str = "NotReadable";
 fn since(published: &Published, arrivals: &Arrivals, route: AnyRoute<'_>, stored: &Entry) -> Revision {
     let parents = route.spec.parent_refs.iter();
     let parents = parents.map(|parent| route.named(parent.namespace.as_deref(), &parent.name));
-    let named = parents.chain(route.backends()).map(service).filter(|key| arrivals.may_read(key));
+    let named = parents.chain(route.backends());
+    let named = named.flat_map(|name| [Kind::Service, Kind::ExternalService].map(|kind| key(kind, &name)));
+    let named = named.filter(|key| arrivals.may_read(key));
     let changed = named.filter_map(|key| published.world.get(&key)).map(|service| service.modified);
     // Looked for where it leads to alone: the mesh may have many.
     let backends = route.backends().map(|backend| backend.namespace);

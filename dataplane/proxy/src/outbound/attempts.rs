@@ -44,6 +44,8 @@ pub(super) struct Goal<'s> {
     pub(super) target: Target<'s>,
     /// Only this endpoint may serve it (addressed by its own IP).
     pub(super) direct: Option<&'s ObjectName>,
+    /// It is an ExternalService: nobody is picked.
+    pub(super) outside: bool,
 }
 
 /// The attempts of one request or connection. They hold nothing of the snapshot that they were made from: endpoints come
@@ -106,7 +108,10 @@ impl<'a> Attempts<'a> {
     }
 
     fn wanting(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'_>, key: Wanted) -> Self {
-        let state = worker.destinations.service(snapshot, from, goal.service, goal.target.partial());
+        let state = match goal.outside {
+            true => worker.destinations.outside(snapshot, from, goal.service),
+            false => worker.destinations.service(snapshot, from, goal.service, goal.target.partial()),
+        };
         let once = Once { target: goal.target.keep(), connect_timeout: snapshot.connect_timeout(), key, state };
         Self {
             direct: goal.direct.cloned(),
@@ -219,14 +224,34 @@ impl<'a> Attempts<'a> {
         Rc::clone(&self.state.unreached)
     }
 
+    /// Begins the next attempt; the first counts in the retry budget.
+    ///
+    /// # Errors
+    /// Their time is over.
+    pub(super) fn begin(&self) -> Result<(), Failure> {
+        self.until.check()?;
+        if self.counts {
+            self.holds.count(&self.state.budget);
+        }
+        Ok(())
+    }
+
+    /// How long one of them may take to connect: who has a time of its own is not waited for beyond it.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        let limit = self.attempt_timeout.map(|limit| limit.saturating_sub(AHEAD));
+        limit.map_or(self.connect_timeout, |limit| self.connect_timeout.min(limit))
+    }
+
+    /// The end of their time, and how their callee is told of it.
+    pub(super) fn until(&self) -> &Until {
+        &self.until
+    }
+
     /// Picks the endpoint of the next attempt.
     pub(super) fn pick(&self) -> Result<Attempt<'a>, Failure> {
-        self.until.check()?;
+        self.begin()?;
         let Self { worker, state, .. } = self;
         let now = worker.now();
-        if self.counts {
-            self.holds.count(&state.budget);
-        }
         let picked = match &self.direct {
             Some(workload) => state.direct(workload),
             None => self
@@ -238,26 +263,23 @@ impl<'a> Attempts<'a> {
         let picked = picked.and_then(|picked| Some((state.target(self.target, &picked.endpoint.workload)?, picked)));
         let nobody = || Failure::NoEndpoints { service: state.name.to_string() };
         let (port, destination) = picked.ok_or_else(nobody)?;
-        Ok(self.begin(destination, port, now, self.tried.len()))
+        Ok(self.attempt_at(destination, port, now, self.tried.len()))
     }
 
     /// Begins an attempt, beyond so many others that had the request.
-    fn begin(&self, destination: Rc<Destination>, port: u16, now: Duration, others: usize) -> Attempt<'a> {
+    fn attempt_at(&self, destination: Rc<Destination>, port: u16, now: Duration, others: usize) -> Attempt<'a> {
         let Self { worker, state, .. } = self;
         destination.vitals.started();
         if let Some(nearness) = destination.nearness().filter(|_| self.is_spread()) {
             worker.ledger.counters.near(nearness).increment(1);
         }
         let last = self.is_last(&destination);
-        let connect_timeout = self
-            .attempt_timeout
-            .map_or(self.connect_timeout, |limit| self.connect_timeout.min(limit.saturating_sub(AHEAD)));
         Attempt {
             worker,
             state: Rc::clone(state),
             destination,
             port,
-            connect_timeout,
+            connect_timeout: self.connect_timeout(),
             // Who has a time of its own is not waited for beyond it.
             last: last && self.attempt_timeout.is_none(),
             purpose: self.key.purpose,

@@ -3,60 +3,65 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Version;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use weft_filter_host::Permit;
 use weft_policy::bundle::ExternalProtocol;
 use weft_policy::route::{Hello, WayOut};
 use weft_transport::http::RequestHead;
 
+use super::attempts::Attempts;
+use super::mirror::Mirrors;
 use super::{Target, passthrough};
+use crate::call::{Call, Failed};
+use crate::destination::outside_labels;
+use crate::filtering::Filtered;
 use crate::reply::{Failure, NotOutside};
 use crate::snapshot::{Served, Snapshot};
 use crate::sockets::PlainSocket;
-use crate::telemetry::series::{PairLabels, PairMetrics, Peer};
+use crate::telemetry::series::PairMetrics;
 use crate::worker::Worker;
 
 /// A way out of the mesh, held beyond the snapshot that says it.
 pub(super) struct Exit {
     places: Vec<Target>,
-    /// The port that was asked for.
-    pub(super) port: u16,
     pub(super) metrics: Rc<PairMetrics>,
-    /// In which version requests are sent; `None`: in the caller's.
-    pub(super) version: Option<Version>,
+    /// In which version requests are sent.
+    version: Version,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 impl Exit {
-    /// For a request with this head.
+    /// For a request with this head, as it is sent.
     ///
     /// # Errors
     /// The port carries no requests, or TLS would have to be begun and can't be.
-    pub(super) fn of_request(
+    fn of_request(
         worker: &Worker,
         snapshot: &Snapshot,
         from: &Served,
         way: &WayOut<'_>,
         head: &RequestHead,
     ) -> Result<Self, Failure> {
-        way.takes_requests().map_err(Failure::RequestForbidden)?;
+        let to = way.resolved();
+        to.protocol().takes_requests(to.port).map_err(Failure::RequestForbidden)?;
         let is_grpc = way.port.protocol == ExternalProtocol::Grpc;
-        let version = match (is_grpc, way.tls()) {
-            // An upgrade is asked for in HTTP/1.1.
-            (true, _) if head.protocol.is_none() => Some(Version::HTTP_2),
-            (true, _) | (false, Some(_)) => Some(Version::HTTP_11),
-            (false, None) => None,
-        };
+        // As the caller's, where nothing else is said.
+        let is_multiplexed = is_grpc || way.tls().is_none() && head.version == Version::HTTP_2;
+        // An upgrade is asked for in HTTP/1.1.
+        let version = if is_multiplexed && head.protocol.is_none() { Version::HTTP_2 } else { Version::HTTP_11 };
         let mut exit = Self::of(worker, from, way);
         exit.version = version;
         if way.tls().is_some() {
             let failed = |reason| Failure::OutsideTls { address: exit.to_string(), reason };
             let name = way.server_name().ok_or_else(|| failed("nobody says who the server has to be".to_owned()))?;
-            let config = snapshot.originations.config(&way.external.name, version == Some(Version::HTTP_2));
+            let config = snapshot.originations.config(&way.external.name, version == Version::HTTP_2);
             let config = config.map_err(failed)?;
             let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(error.to_string()))?;
             exit.tls = Some((config, name));
@@ -85,27 +90,26 @@ impl Exit {
         };
         Self {
             places: way.places().into_iter().map(place).collect(),
-            port: way.port.port,
-            metrics: worker.ledger.metrics.pair(&labels(from, way)),
-            version: None,
+            metrics: worker.ledger.metrics.pair(&outside_labels(from, way.external)),
+            version: Version::HTTP_11,
             tls: None,
         }
     }
 
-    /// Its sockets that may be dialled for a client at `client`.
+    /// Its sockets that may be dialled for a client at `client`. `timeout`: of each look-up of a name.
     ///
     /// # Errors
     /// There is none, or the guard refuses all that there are.
     pub(super) async fn sockets(
         &self,
         worker: &Worker,
-        snapshot: &Snapshot,
+        timeout: Duration,
         from: &Served,
         client: IpAddr,
     ) -> Result<Vec<PlainSocket>, Failure> {
         let (mut found, mut failure) = (Vec::new(), None);
         for place in &self.places {
-            match passthrough::addresses(worker, snapshot, place).await.and_then(|found| not_this_host(place, found)) {
+            match passthrough::addresses(worker, timeout, place).await.and_then(|found| not_this_host(place, found)) {
                 Ok(addresses) => found.extend(addresses),
                 Err(error) => failure = failure.or(Some(error)),
             }
@@ -116,12 +120,91 @@ impl Exit {
                 || Failure::Passthrough { address: self.to_string(), reason: "no name has an address".to_owned() };
             return Err(failure.unwrap_or_else(none));
         }
-        let outside = passthrough::let_pass(worker, from, found, client).await?;
+        let named = self.places.iter().filter_map(|place| match place {
+            Target::Address(address) => Some(address.ip().to_canonical()),
+            Target::Name { .. } => None,
+        });
+        let named: Vec<IpAddr> = named.collect();
+        let outside = passthrough::let_pass(worker, from, found, (client, &named)).await?;
         let socket = |outside| match &self.tls {
             None => PlainSocket::Outside(outside),
             Some((config, name)) => worker.apps.with_tls(outside, config, name),
         };
         Ok(outside.into_iter().map(socket).collect())
+    }
+}
+
+/// The way of a request that leaves the mesh, which is told who sent it on.
+///
+/// # Errors
+/// As [`Exit::of_request`].
+pub(super) fn leaving(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    from: &Served,
+    way: Option<&WayOut<'_>>,
+    head: &mut RequestHead,
+) -> Result<Option<Exit>, Failure> {
+    let Some(way) = way else { return Ok(None) };
+    let exit = Exit::of_request(worker, snapshot, from, way, head)?;
+    worker.shared.via.enter(head);
+    Ok(Some(exit))
+}
+
+/// Sends a request out of the mesh; again where its rule or the ExternalService's policy asks for that.
+pub(super) async fn send(
+    worker: &Rc<Worker>,
+    (exit, from, client): (&Exit, &Served, IpAddr),
+    (attempts, mirrors): (&mut Attempts<'_>, &mut Mirrors),
+    mut permit: Permit,
+    filtered: &mut Filtered<'_>,
+    call: &mut Call<'_, '_>,
+) -> Result<(), Failure> {
+    worker.ledger.counters.passthrough.increment(1);
+    call.record.metrics = Some(Rc::clone(&exit.metrics));
+    call.record.log(|log| log.upstream = Some(exit.to_string()));
+    super::enter(attempts, call).await?;
+    loop {
+        attempts.begin()?;
+        mirrors.start(worker, from, call);
+        let end = attempts.attempt_end();
+        if let Some(trial) = call.trial {
+            trial.end.set(attempts.head_end(end));
+        }
+        let carried = exit.carry(worker, (from, client), attempts, permit, filtered, call);
+        let ended = super::within(end, pin!(carried), Failed::Final).await;
+        let wait;
+        (permit, wait) = match ended {
+            Ok(()) => return Ok(()),
+            Err(Failed::Unprocessed(failure, again) | Failed::Unfinished(failure, again)) if call.rewind() => {
+                (again, attempts.granted(failure)?)
+            }
+            Err(failed) => return Err(failed.failure()),
+        };
+        if !wait.is_zero() {
+            Box::pin(super::pause(wait, call)).await?;
+        }
+    }
+}
+
+impl Exit {
+    /// One attempt at whoever of its sockets answers first.
+    async fn carry(
+        &self,
+        worker: &Rc<Worker>,
+        (from, client): (&Served, IpAddr),
+        attempts: &Attempts<'_>,
+        permit: Permit,
+        filtered: &mut Filtered<'_>,
+        call: &mut Call<'_, '_>,
+    ) -> Result<(), Failed> {
+        let timeout = attempts.connect_timeout();
+        let sockets = match Box::pin(self.sockets(worker, timeout, from, client)).await {
+            Ok(sockets) => sockets,
+            Err(failure) => return Err(Failed::Unprocessed(failure, permit)),
+        };
+        let to = (&sockets[..], self.version);
+        Box::pin(super::plainly(worker, (timeout, attempts.until()), to, permit, filtered, call)).await
     }
 }
 
@@ -141,20 +224,6 @@ fn not_this_host(place: &Target, found: Vec<SocketAddr>) -> Result<Vec<SocketAdd
     match (place, found.iter().copied().find(is_loopback)) {
         (Target::Name { .. }, Some(address)) => Err(Failure::NotOutside { address, why: NotOutside::LoopbackByName }),
         (Target::Name { .. } | Target::Address(_), _) => Ok(found),
-    }
-}
-
-/// The labels of what goes to an ExternalService: named by the resource, whatever name below a pattern was asked for.
-fn labels(from: &Served, way: &WayOut<'_>) -> PairLabels {
-    let name = &way.external.name;
-    PairLabels {
-        reporter: "source",
-        source: from.peer(),
-        destination: Peer::default(),
-        destination_service: way.external.hosts.first().cloned().unwrap_or_default(),
-        destination_service_name: name.name.clone(),
-        destination_service_namespace: name.namespace.clone(),
-        mutual_tls: false,
     }
 }
 

@@ -53,7 +53,7 @@ impl Mirrors {
             copied.to
         });
         let once = |(service, target)| {
-            let goal = Goal { service, target, direct: None };
+            let goal = Goal { service, target, direct: None, outside: false };
             (Attempts::new(worker, snapshot, from, goal, Some(&head.headers)).once(), permit.of_copy())
         };
         Self(Some(resolved.map(once).collect()))

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::Version;
 use tokio::net::TcpStream;
@@ -23,43 +24,32 @@ use crate::sockets::{OutsideSocket, PlainSocket};
 use crate::telemetry::counters::Limited;
 use crate::worker::Worker;
 
-/// Sends a request to a host that is no service. `exit`: the way that an ExternalService says.
+/// Sends a request to a host that is no service, and that no ExternalService names.
 pub(super) async fn request(
     worker: &Rc<Worker>,
     snapshot: Current,
     from: &Served,
     origin: &Origin,
-    exit: Option<Exit>,
     request: &mut Request<'_>,
     record: &mut Record,
 ) -> Result<(), Failure> {
     worker.ledger.counters.passthrough.increment(1);
-    let (client, version) = (origin.peer.ip(), exit.as_ref().and_then(|exit| exit.version));
-    let (sockets, port) = match exit {
-        Some(exit) => {
-            record.metrics = Some(Rc::clone(&exit.metrics));
-            record.log(|log| log.upstream = Some(exit.to_string()));
-            (Box::pin(exit.sockets(worker, &snapshot, from, client)).await?, exit.port)
-        }
-        None => {
-            let target = match &origin.target {
-                Some(target) => target.clone(),
-                None => target_of(&request.head)?,
-            };
-            record.log(|log| log.upstream = Some(target.to_string()));
-            (look_up(worker, &snapshot, from, &target, client).await?, target.port())
-        }
+    let (client, connect_timeout) = (origin.peer.ip(), snapshot.connect_timeout());
+    let target = match &origin.target {
+        Some(target) => target.clone(),
+        None => target_of(&request.head)?,
     };
-    let connect_timeout = snapshot.connect_timeout();
+    record.log(|log| log.upstream = Some(target.to_string()));
+    let sockets = look_up(worker, connect_timeout, from, &target, client).await?;
     // As in the mesh: a request that stands keeps nothing of the configuration.
     drop(snapshot);
-    let place = Place::outbound(client, port, from);
+    let place = Place::outbound(client, target.port(), from);
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
     worker.shared.via.enter(head);
     let multiplexed = head.version == Version::HTTP_2 && head.protocol.is_none();
-    let version = version.unwrap_or(if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 });
+    let version = if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 };
     let mut call = Call { head, body, responder, record, holder: &origin.holder(), trial: None };
     let carried = worker.app_leg(connect_timeout).carry(&sockets, version, permit, &mut filtered, &mut call).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
@@ -83,8 +73,8 @@ pub(super) async fn connect<'w>(
     worker.ledger.counters.passthrough.increment(1);
     let timeout = snapshot.connect_timeout();
     let sockets = match exit {
-        Some(exit) => Box::pin(exit.sockets(worker, snapshot, from, client)).await?,
-        None => look_up(worker, snapshot, from, target, client).await?,
+        Some(exit) => Box::pin(exit.sockets(worker, timeout, from, client)).await?,
+        None => look_up(worker, timeout, from, target, client).await?,
     };
     let place = Place::outbound(client, target.port(), from);
     let (filtered, permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
@@ -103,29 +93,25 @@ fn failed(target: &Target, reason: &str) -> Failure {
 /// There is none, or the guard refuses all that there are; then the first refusal.
 async fn look_up(
     worker: &Worker,
-    snapshot: &Snapshot,
+    timeout: Duration,
     from: &Served,
     target: &Target,
     client: IpAddr,
 ) -> Result<Vec<PlainSocket>, Failure> {
-    let found = addresses(worker, snapshot, target).await?;
-    let outside = let_pass(worker, from, found, client).await?;
+    let found = addresses(worker, timeout, target).await?;
+    let outside = let_pass(worker, from, found, (client, &[])).await?;
     if outside.is_empty() {
         return Err(failed(target, "the name has no address"));
     }
     Ok(outside.into_iter().map(PlainSocket::Outside).collect())
 }
 
-/// The addresses of a target, as many as are tried.
-pub(super) async fn addresses(
-    worker: &Worker,
-    snapshot: &Snapshot,
-    target: &Target,
-) -> Result<Vec<SocketAddr>, Failure> {
+/// The addresses of a target, as many as are tried. `timeout`: of the look-up of a name.
+pub(super) async fn addresses(worker: &Worker, timeout: Duration, target: &Target) -> Result<Vec<SocketAddr>, Failure> {
     Ok(match target {
         Target::Address(address) => vec![*address],
         Target::Name { host, port } => {
-            let found = worker.names.look_up(host, snapshot.connect_timeout()).await;
+            let found = worker.names.look_up(host, timeout).await;
             let found = found.map_err(|error| failed(target, &error.to_string()))?;
             let most = worker.shared.config.limits.outside_addresses;
             if found.len() > most {
@@ -136,7 +122,8 @@ pub(super) async fn addresses(
     })
 }
 
-/// Those of the addresses that may be dialled for a client at `client`.
+/// Those of the addresses that may be dialled for a client at `client`. `named`: those that an ExternalService names
+/// themselves.
 ///
 /// # Errors
 /// The guard refuses all of them; then the first refusal.
@@ -144,7 +131,7 @@ pub(super) async fn let_pass(
     worker: &Worker,
     from: &Served,
     found: Vec<SocketAddr>,
-    client: IpAddr,
+    (client, named): (IpAddr, &[IpAddr]),
 ) -> Result<Vec<OutsideSocket>, Failure> {
     let (mut sockets, mut refusal) = (Vec::with_capacity(found.len()), None);
     let mut patience = Patience::default();
@@ -152,6 +139,7 @@ pub(super) async fn let_pass(
         // A name that leads to a workload would pass by its identity, its policy and its declared protocol.
         let outside = match is_in_mesh(worker, from, address, &mut patience).await {
             Ok(true) => Err(Failure::NotOutside { address, why: NotOutside::Workload }),
+            Ok(false) if named.contains(&address.ip().to_canonical()) => worker.shared.guard.named(address, client),
             Ok(false) => worker.shared.guard.outside(address, client),
             Err(failure) => Err(failure),
         };

@@ -120,17 +120,22 @@ impl Plan<'_> {
         &self.plan
     }
 
+    /// Out of the mesh, by this way.
+    pub(super) fn exit(&self) -> Option<&WayOut<'_>> {
+        self.plan.exit.as_ref()
+    }
+
     /// The rule's changes of the answer.
     pub(super) fn answer_edits(&self) -> AnswerEdits {
         self.plan.answer_edits()
     }
 }
 
-/// `now`: in seconds since 1970.
+/// `way`: of a request to an ExternalService. `now`: in seconds since 1970.
 pub(super) fn route<'s>(
     snapshot: &'s Snapshot,
     from: &Served,
-    resolved: &Resolved<'s>,
+    (to, way): (&Resolved<'s>, Option<&WayOut<'s>>),
     (head, path): (&RequestHead, Option<&NormalPath>),
     (dice, now): (u64, u64),
 ) -> Result<Plan<'s>, Failure> {
@@ -141,7 +146,11 @@ pub(super) fn route<'s>(
     let from_namespace = &from.workload.name.namespace;
     let kept = |persistence: &Persistence, rule: &RouteRule| session::kept(persistence, rule, &head.headers, now);
     let (table, mesh) = (&snapshot.routes, &snapshot.mesh);
-    let plan = route::plan_kept(table, resolved, from_namespace, &view, (dice, kept), mesh).map_err(refused)?;
+    let plan = match way {
+        Some(way) => route::plan_outside(table, way, from_namespace, &view, dice, mesh),
+        None => route::plan_kept(table, to, from_namespace, &view, (dice, kept), mesh),
+    };
+    let plan = plan.map_err(refused)?;
     let session = plan.persistence.map(|persistence| {
         let (KeptTarget::Of(port) | KeptTarget::Number(port)) = plan.target.keep();
         let backend = session::backend_mark(&plan.service.name, port);
@@ -179,7 +188,7 @@ pub(super) fn goal<'s>(to: &Resolved<'s>) -> Result<Goal<'s>, Failure> {
 }
 
 fn goal_of<'s>(plan: &route::Plan<'s>) -> Goal<'s> {
-    Goal { service: plan.service, target: plan.target, direct: plan.direct }
+    Goal { service: plan.service, target: plan.target, direct: plan.direct, outside: plan.exit.is_some() }
 }
 
 fn refused(refusal: route::RouteRefusal) -> Failure {

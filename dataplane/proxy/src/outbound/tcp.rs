@@ -128,7 +128,12 @@ pub(super) async fn open<'w>(
         Way::External(way) => {
             let exit = Exit::of_connection(worker, from, &way, hello)?;
             record.metrics = Some(Rc::clone(&exit.metrics));
-            open_outside(worker, &snapshot, (from, origin), target, Some(&exit), record).await
+            let state = worker.destinations.outside(&snapshot, from, way.resolved().service);
+            let held = state.gate().map_or(Ok(None), |gate| gate.connect());
+            let full = |full| Failure::DestinationFull { service: state.name.to_string(), full };
+            let held = held.map_err(full)?;
+            let far = open_outside(worker, &snapshot, (from, origin), target, Some(&exit), record).await?;
+            Ok(Far { _held: held, ..far })
         }
         Way::Outside => open_outside(worker, &snapshot, (from, origin), target, None, record).await,
     }

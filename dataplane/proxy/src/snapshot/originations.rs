@@ -80,6 +80,7 @@ mod tests {
             ports: Vec::new(),
             endpoints: Vec::new(),
             tls: Some(ExternalTls { server_name: None, roots_pem: Some(roots.to_owned()) }),
+            traffic: None,
         };
         Originations::of(&Bundle { externals: [(name, external)].into(), ..Bundle::default() })
     }

@@ -167,7 +167,8 @@ impl ClientConn {
     pub fn slot(&self) -> Option<Slot> {
         self.has_room().then(|| {
             self.streams.open.set(self.streams.open.get() + 1);
-            Slot { conn: self.clone(), open: Some(Rc::new(OpenStream(Rc::clone(&self.streams)))) }
+            let open = Some(Rc::new(OpenStream(Rc::clone(&self.streams))));
+            Slot { conn: self.clone(), open, scheme: uri::Scheme::HTTP }
         })
     }
 
@@ -262,9 +263,16 @@ pub struct Slot {
     conn: ClientConn,
     /// Gone once it was used.
     open: Option<Rc<OpenStream>>,
+    scheme: uri::Scheme,
 }
 
 impl Slot {
+    /// The request is one of `https`: there is TLS below.
+    //= rfc9113#section-8.3.1
+    pub fn secured(&mut self) {
+        self.scheme = uri::Scheme::HTTPS;
+    }
+
     /// Sends the one request that the slot is for. After a GOAWAY the error says `unprocessed`.
     #[expect(clippy::unused_async, reason = "the seam is asynchronous for codecs that write here")]
     pub async fn send(&mut self, head: &RequestHead, end: bool) -> Result<(SendStream, RecvStream), SendError> {
@@ -273,7 +281,7 @@ impl Slot {
         if head.protocol.is_some() && !requests.is_extended_connect_protocol_enabled() {
             return Err(unsent(StreamError::Protocol("the server has no extended CONNECT")));
         }
-        let (request, asked) = request(head).map_err(unsent)?;
+        let (request, asked) = request(head, &self.scheme).map_err(unsent)?;
         // A failure here means that the request was not sent.
         let sent = requests.send_request(request, end).map_err(|error| unsent(stream_error(&error)));
         let (response, body) = sent?;
@@ -292,7 +300,7 @@ fn unsent(error: StreamError) -> SendError {
     SendError { error, unprocessed: true }
 }
 
-fn request(head: &RequestHead) -> Result<(Request<()>, Asked), StreamError> {
+fn request(head: &RequestHead, scheme: &uri::Scheme) -> Result<(Request<()>, Asked), StreamError> {
     let mut parts = uri::Parts::default();
     parts.authority = head.authority.clone();
     let mut version = Version::HTTP_2;
@@ -300,7 +308,7 @@ fn request(head: &RequestHead) -> Result<(Request<()>, Asked), StreamError> {
         let path = head.path.as_ref().map(Target::to_uri).transpose();
         parts.path_and_query = path.map_err(|_| StreamError::Limit("request target"))?;
         match parts.authority {
-            Some(_) => parts.scheme = Some(uri::Scheme::HTTP),
+            Some(_) => parts.scheme = Some(scheme.clone()),
             // The crate takes a request without an authority only as one that came by HTTP/1.
             None => version = Version::HTTP_11,
         }
@@ -327,4 +335,28 @@ fn ask(request: &mut Request<()>, wanted: &ExtendedConnect) -> Result<Asked, Str
     request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
     *request.method_mut() = Method::CONNECT;
     Ok(Asked::Upgrade(upgrade::take_key(request.headers_mut())))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    /// A strict server refuses what comes by TLS and says something else.
+    #[test]
+    fn a_request_by_tls_says_https() {
+        let head = RequestHead {
+            method: Method::POST,
+            authority: Some("api.example.com".parse().unwrap()),
+            path: Some("/a.A/B".parse().unwrap()),
+            protocol: None,
+            headers: HeaderMap::new(),
+            version: Version::HTTP_2,
+        };
+        for scheme in [uri::Scheme::HTTP, uri::Scheme::HTTPS] {
+            let (request, _) = request(&head, &scheme).unwrap();
+            assert_eq!(request.uri().scheme(), Some(&scheme));
+        }
+    }
 }

@@ -36,7 +36,15 @@ fn everything_that_is_wrong_is_told_at_once() {
     let hosts = "hosts: [api.example.com]";
     check("shop/x", &format!("{{{hosts}, {PORTS}}}"), &[]);
     check("weft-system/x", &format!("{{{hosts}, {PORTS}, visibility: Mesh}}"), &[]);
-    check("shop/x", &format!("{{hosts: ['*.example', '*.internal'], {PORTS}}}"), &[]);
+    check("weft-system/x", &format!("{{hosts: ['*.example', '*.internal'], {PORTS}}}"), &[]);
+    check("shop/x", &format!("{{hosts: ['*.a.example'], {PORTS}}}"), &[]);
+    let nearly = "stands for all names of a top-level domain, which is for namespace weft-system only: it would let its workloads out to \
+                  nearly everywhere";
+    check(
+        "shop/x",
+        &format!("{{hosts: [a.example, '*.com'], {PORTS}}}"),
+        &[&format!("spec.hosts[1]: \"*.com\" {nearly}")],
+    );
     let list = "1 to 32 are expected";
     check("shop/x", &format!("{{hosts: [], {PORTS}}}"), &[&format!("spec.hosts: 0 are given: {list}")]);
     let many: Vec<String> = (0..33).map(|number| format!("h{number}.example")).collect();
@@ -159,4 +167,174 @@ fn of_two_that_claim_a_host_the_younger_is_told() {
     check("shop/a", Some(("spec.hosts[1]", why)));
     check("shop/other-port", None);
     check("partner/b", None);
+}
+
+/// A route of `shop` with these parents and backends, in their own words.
+fn leading(kind: &str, own: &str, parents: &str, backends: &str) -> String {
+    let (namespace, name) = own.split_once('/').unwrap();
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: \
+         {{parentRefs: [{parents}], rules: [{{backendRefs: [{backends}]}}]}}\n"
+    )
+}
+
+const TO_WEB: &str = "{name: web, port: 80, weight: 9}";
+
+fn outside(name: &str) -> String {
+    format!("{{group: weft.dev, kind: ExternalService, name: {name}}}")
+}
+
+fn outside_at(name: &str, port: u16) -> String {
+    format!("{{group: weft.dev, kind: ExternalService, name: {name}, port: {port}}}")
+}
+
+/// Reasons of a route's conditions, `False` ones with their message.
+fn status(world: &World, kind: Kind, own: &str) -> Vec<String> {
+    let own = name(own);
+    let route = world.route(&ObjectKey::new(kind, &own.namespace, &own.name)).unwrap();
+    let told = route_status(world, route).into_iter().flat_map(|parent| parent.conditions);
+    let words = told.map(|it| if it.status { it.reason.to_owned() } else { format!("{}: {}", it.reason, it.message) });
+    words.collect()
+}
+
+#[test]
+fn routes_attach_outside_and_lead_there() {
+    let api = external(
+        "shop/api",
+        "{hosts: [api.example], ports: [{name: web, port: 80, protocol: http}, {port: 81, protocol: tcp}]}",
+    );
+    let check = |kind: Kind, parents: &str, backends: &str, expect: &[&str]| {
+        let text = [api.clone(), leading(kind.as_str(), "shop/r", parents, backends)].join("---\n");
+        assert_eq!(status(&shop_and(&text), kind, "shop/r"), expect, "{parents} {backends}");
+    };
+    let http = Kind::HttpRoute;
+    let good = ["Accepted", "ResolvedRefs"];
+    check(http, &outside("api"), TO_WEB, &good);
+    check(http, &outside_at("api", 80), &format!("{TO_WEB}, {}", outside_at("api", 80)), &good);
+    check(Kind::GrpcRoute, &outside("api"), TO_WEB, &good);
+    check(http, "{group: '', kind: Service, name: web}", &outside_at("api", 80), &good);
+    let refused = |message: &str| format!("NoMatchingParent: {message}");
+    let gone = refused("ExternalService shop/gone does not exist");
+    check(http, &outside("gone"), TO_WEB, &[&gone, "ResolvedRefs"]);
+    check(
+        http,
+        &outside_at("api", 82),
+        TO_WEB,
+        &[&refused("ExternalService shop/api has no such port"), "ResolvedRefs"],
+    );
+    let bytes = refused("no port of ExternalService shop/api that it names carries requests");
+    check(http, &outside_at("api", 81), TO_WEB, &[&bytes, "ResolvedRefs"]);
+    let parent = outside("api");
+    let lost = |backend: &str, expect: &str| check(http, &parent, backend, &["Accepted", expect]);
+    lost(&outside_at("gone", 80), "BackendNotFound: ExternalService shop/gone does not exist");
+    lost(&outside_at("api", 82), "BackendNotFound: ExternalService shop/api has no port 82");
+    let declared = "UnsupportedProtocol: port 81 of ExternalService shop/api is declared tcp: no request is sent to it";
+    lost(&outside_at("api", 81), declared);
+    // Connections go as the resource says.
+    let kind = "InvalidKind: connections are sent to Services only, and shop/api is an ExternalService";
+    let tcp = "{group: '', kind: Service, name: nothing}";
+    check(Kind::TcpRoute, tcp, &outside_at("api", 81), &["Accepted", kind]);
+}
+
+/// Who is led to an ExternalService by a route of another namespace holds it, without seeing its hosts; whoever sees
+/// none of its hosts is told no route of it.
+#[test]
+fn proxies_hold_what_their_routes_lead_to() {
+    let api = external("shop/api", &format!("{{hosts: [api.example], {PORTS}}}"));
+    let service = "{group: '', kind: Service, name: web}";
+    let text = [
+        api,
+        leading("HTTPRoute", "shop/out", &outside("api"), "{name: web-v2, port: 80}"),
+        leading("HTTPRoute", "shop/old", service, &format!("{TO_WEB}, {}", outside_at("api", 80))),
+    ];
+    let world = shop_and(&text.join("---\n"));
+    let held = |served: &str| {
+        let bundle = bundle(&world, &[served]);
+        let routes: Vec<String> = bundle.routes.keys().map(ToString::to_string).collect();
+        (routes, bundle.externals.contains_key(&name("shop/api")))
+    };
+    assert_eq!(held("shop/web-1"), (vec!["shop/old".to_owned(), "shop/out".to_owned()], true));
+    assert_eq!(held("partner/api-1"), (vec!["shop/old".to_owned()], true));
+    let routes = bundle(&world, &["shop/web-1"]).routes;
+    let (out, old) = (&routes[&name("shop/out")], &routes[&name("shop/old")]);
+    assert!(out.outside && !out.rules[0].backends[0].outside);
+    assert_eq!(old.rules[0].backends.iter().map(|it| it.outside).collect::<Vec<_>>(), [false, true]);
+    // One that holds only what it uses holds where what goes outside is led, and nothing for the others.
+    let (served, none) = ([name("shop/web-1")], BTreeSet::new());
+    assert_eq!(scope_of(&world, &served, &none), [name("shop/web"), name("shop/web-v2")].into());
+    let shared = Shared::new(Arc::new(world.clone()), "ROOTS".into(), |object| object);
+    for served in [name("shop/web-1"), name("partner/api-1")].map(|name| [name]) {
+        let asked = BTreeSet::new();
+        let scope = shared.scope(&served, &asked);
+        assert_eq!(scope, scope_of(&world, &served, &asked));
+        let wanted = scoped_bundle_for(&world, &served, &asked, Revision(1), "ROOTS").objects();
+        let got = shared.of_scope(&served, &scope).into_iter().map(|object| (object.key(), Object::clone(&object)));
+        assert_eq!(got.collect::<std::collections::BTreeMap<_, _>>(), wanted);
+        let all = shared.of_proxy(&served).into_iter().map(|object| (object.key(), Object::clone(&object)));
+        let wanted = bundle_for(&world, &served, Revision(1), "ROOTS").objects();
+        assert_eq!(all.collect::<std::collections::BTreeMap<_, _>>(), wanted);
+    }
+    // Everybody who is led there is told when it changes.
+    let mut changed = world.clone();
+    changed.remove(&ObjectKey::new(Kind::ExternalService, "shop", "api")).unwrap();
+    let next = shared.next(Arc::new(changed.clone()), "ROOTS");
+    for served in [name("shop/web-1"), name("partner/api-1")].map(|name| [name]) {
+        let (asked, scope) = (BTreeSet::new(), [name("shop/web")].into());
+        _ = next.of_scope(&served, &scope);
+        assert!(next.concerns(&shared, &served, &asked, &scope), "{served:?}");
+        let all = next.of_proxy(&served).into_iter().map(|object| (object.key(), Object::clone(&object)));
+        let wanted = bundle_for(&changed, &served, Revision(1), "ROOTS").objects();
+        assert_eq!(all.collect::<std::collections::BTreeMap<_, _>>(), wanted);
+    }
+}
+
+#[test]
+fn a_grant_permits_an_external_service_by_its_own_kind() {
+    let theirs = external("partner/api", &format!("{{hosts: [api.example], {PORTS}}}"));
+    let wide = external("weft-system/wide", &format!("{{hosts: [wide.example], {PORTS}, visibility: Mesh}}"));
+    let backend = |namespace: &str, name: &str| {
+        format!("{{group: weft.dev, kind: ExternalService, name: {name}, namespace: {namespace}, port: 80}}")
+    };
+    let parent = "{group: '', kind: Service, name: web}";
+    let route = leading("HTTPRoute", "shop/r", parent, &backend("partner", "api"));
+    let told = |more: &[&str]| {
+        let text: Vec<&str> = [theirs.as_str(), &wide, &route].into_iter().chain(more.iter().copied()).collect();
+        status(&shop_and(&text.join("---\n")), Kind::HttpRoute, "shop/r").remove(1)
+    };
+    let refused = told(&[]);
+    assert!(refused.starts_with("RefNotPermitted: ExternalService partner/api is in another namespace"), "{refused}");
+    let (_, manifest) = refused.split_once("this one would: ").unwrap();
+    assert_eq!(told(&[&format!("{manifest}\n")]), "ResolvedRefs", "{manifest}");
+    let of_services = manifest.replace("group: weft.dev, kind: ExternalService", "group: '', kind: Service");
+    assert_ne!(told(&[&format!("{of_services}\n")]), "ResolvedRefs", "{of_services}");
+    // What is for the whole mesh is everybody's.
+    let route = leading("HTTPRoute", "shop/r", parent, &backend("weft-system", "wide"));
+    assert_eq!(status(&shop_and(&[wide.clone(), route].join("---\n")), Kind::HttpRoute, "shop/r")[1], "ResolvedRefs");
+}
+
+#[test]
+fn policies_set_what_can_be_set_outside() {
+    let api = external("shop/api", &format!("{{hosts: [api.example], {PORTS}}}"));
+    let policy = |name: &str, target: &str, spec: &str| {
+        format!(
+            "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{targetRefs: \
+             [{{{target}}}], {spec}}}\n"
+        )
+    };
+    let own =
+        policy("own", "kind: ExternalService, name: api", "retry: {codes: [503]}, loadBalancing: {algorithm: Random}");
+    let all = policy("all", "kind: Namespace, name: shop", "timeouts: {request: 5s}, outlierDetection: {}");
+    let world = shop_and(&[api, own, all].join("---\n"));
+    let traffic = bundle(&world, &["shop/web-1"]).externals[&name("shop/api")].traffic.clone().unwrap();
+    assert_eq!((traffic.request_timeout_ms, traffic.policy.clone()), (Some(5_000), name("shop/own")));
+    assert_eq!(traffic.retry.as_ref().map(|retry| retry.codes.clone()), Some(vec![503]));
+    assert!(traffic.outliers.is_none() && traffic.balancing == crate::bundle::Balancing::default(), "{traffic:?}");
+    let told = |name: &str| {
+        let policy = world.traffic_policy(&ObjectName::new("shop", name)).unwrap();
+        let condition = traffic_status(&world, policy).remove(0);
+        (condition.status, condition.message)
+    };
+    let idle = "for ExternalService shop/api loadBalancing has no effect: nothing is balanced outside";
+    assert_eq!(told("own"), (false, idle.to_owned()));
+    assert!(told("all").0);
 }

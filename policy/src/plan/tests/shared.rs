@@ -32,6 +32,8 @@ pub(crate) enum Step {
     },
     /// One of the whole mesh.
     Mesh(u8),
+    /// ExternalServices, and routes and policies of theirs.
+    Outside(u8),
 }
 
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -50,8 +52,43 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (own(), drawn()).prop_map(|(own, drawn)| Step::Renew { own, drawn }),
         1 => (own(), kind).prop_map(|(own, kind)| Step::Unreadable { own, kind }),
         2 => (0_u8..13).prop_map(Step::Mesh),
+        3 => (0_u8..14).prop_map(Step::Outside),
     ];
     proptest::collection::vec(step, 1..40)
+}
+
+/// One object comes or goes that is about what is outside.
+fn outside(world: &mut World, number: u8, revision: u64) {
+    const API: &str = "weft.dev/v1alpha1";
+    const ROUTE: &str = "gateway.networking.k8s.io/v1";
+    let service = |own: &str| format!("{{group: '', kind: Service, name: {own}}}");
+    let external = |rest: &str| format!("{{group: weft.dev, kind: ExternalService, {rest}}}");
+    let route =
+        |parent: String, backend: String| format!("parentRefs: [{parent}], rules: [{{backendRefs: [{backend}]}}]");
+    let to_x = || "{name: x, port: 80}".to_owned();
+    let hosts = |host: &str| format!("hosts: [{host}], ports: [{{port: 80, protocol: http}}]");
+    let policy = "targetRefs: [{kind: ExternalService, name: out}], timeouts: {request: 1s}".to_owned();
+    let wide = format!("{}, visibility: Mesh", hosts("wide.example"));
+    let (kind, version, namespace, name, spec) = match number / 2 {
+        0 => (Kind::ExternalService, API, "a", "out", hosts("out.example")),
+        1 => (Kind::HttpRoute, ROUTE, "a", "led", route(external("name: out"), to_x())),
+        2 => (Kind::HttpRoute, ROUTE, "a", "lead", route(service("x"), external("name: out, port: 80"))),
+        3 => (Kind::TrafficPolicy, API, "a", "out", policy),
+        4 => (Kind::ExternalService, API, "weft-system", "wide", wide),
+        5 => {
+            let (parent, to) = ("name: wide, namespace: weft-system", "name: wide, namespace: weft-system, port: 80");
+            (Kind::HttpRoute, ROUTE, "b", "wide", route(external(parent), external(to)))
+        }
+        _ => (Kind::GrpcRoute, ROUTE, "b", "out", route(service("y"), external("name: out, namespace: a, port: 80"))),
+    };
+    match number % 2 {
+        0 => {
+            let head =
+                format!("apiVersion: {version}, kind: {kind}, metadata: {{name: {name}, namespace: {namespace}}}");
+            put(world, &format!("{{{head}, spec: {{{spec}}}}}"), revision);
+        }
+        _ => drop(world.remove(&ObjectKey::new(kind, namespace, name))),
+    }
 }
 
 fn template(name: &str, head: &str, body: &str) -> String {
@@ -77,6 +114,7 @@ pub(crate) fn take(world: &mut World, step: &Step, revision: u64) {
             world.remove(&key);
             world.note_unreadable(key);
         }
+        Step::Outside(number) => outside(world, *number, revision),
         Step::Mesh(0) => put(world, "{apiVersion: v1, kind: Namespace, metadata: {name: empty}}", revision),
         Step::Mesh(1) => drop(world.remove(&ObjectKey::new(Kind::Namespace, "", "empty"))),
         Step::Mesh(2) => put(

@@ -1,6 +1,6 @@
 //! Routes of every kind as one: who plans them, tells of them or looks for mistakes asks the kind only where it matters.
 
-use super::{GrpcRouteSpec, HttpRouteSpec, RuleSpec, TcpRouteSpec, TlsRouteSpec};
+use super::{GrpcRouteSpec, HttpRouteSpec, ParentRef, Place, RuleSpec, TcpRouteSpec, TlsRouteSpec};
 use crate::bundle::{ObjectName, RouteKind};
 use crate::resource::{Kind, Metadata, Object, ObjectKey, Resource, Unserved};
 
@@ -93,11 +93,25 @@ impl<'r> AnyRoute<'r> {
 
     /// Services that it is attached to.
     pub(crate) fn parents(self) -> impl Iterator<Item = ObjectName> + use<'r> {
-        let services = self.spec.parent_refs.iter().filter(|parent| parent.is_service());
-        services.map(move |parent| self.named(parent.namespace.as_deref(), &parent.name))
+        self.parents_at(Place::Service)
     }
 
-    /// Services that it leads to, copies included.
+    /// ExternalServices that it is attached to.
+    pub(crate) fn external_parents(self) -> impl Iterator<Item = ObjectName> + use<'r> {
+        self.parents_at(Place::External)
+    }
+
+    fn parents_at(self, place: Place) -> impl Iterator<Item = ObjectName> + use<'r> {
+        let parents = self.spec.parent_refs.iter().filter(move |parent| parent.place() == Some(place));
+        parents.map(move |parent| self.named(parent.namespace.as_deref(), &parent.name))
+    }
+
+    /// True where the route may hold at what a parent names: connections are led from Services only.
+    pub(crate) fn may_hold_at(self, parent: &ParentRef) -> bool {
+        parent.is_service() || parent.is_external() && !self.kind.is_of_bytes()
+    }
+
+    /// Services and ExternalServices that it leads to, copies included.
     pub fn backends(self) -> impl Iterator<Item = ObjectName> + use<'r> {
         let referred = self.spec.rules.iter().flat_map(RuleSpec::referred);
         referred.map(move |(_, backend)| backend.object_name(&self.metadata.namespace))
@@ -106,10 +120,14 @@ impl<'r> AnyRoute<'r> {
     /// What it asks for that nothing acts on: it holds without that.
     pub fn unserved(self) -> Vec<Unserved> {
         let mut found = self.spec.unserved();
-        if self.kind == RouteKind::Tls {
-            found.retain(|unserved| unserved.key != "hostnames");
-        }
         if self.kind.is_of_bytes() {
+            let outside = self.spec.parent_refs.iter().enumerate().filter(|(_, parent)| parent.is_external());
+            let message =
+                format!("no {} holds at an ExternalService: its connections go as it says", self.kind.as_str());
+            found.extend(
+                outside
+                    .map(|(index, _)| Unserved { key: format!("parentRefs[{index}].kind"), message: message.clone() }),
+            );
             let message = "no connection meets it: the first rule takes all, since nothing tells connections apart";
             let further = (1..self.spec.rules.len()).map(|index| format!("rules[{index}]"));
             found.extend(further.map(|key| Unserved { key, message: message.to_owned() }));

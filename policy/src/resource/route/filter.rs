@@ -65,13 +65,10 @@ impl RouteFilter {
         }
     }
 
-    /// Why it can't be done: of a backend, or in a rule that `redirects`.
-    pub(super) fn undoable(&self, of_backend: bool, redirects: bool) -> Option<String> {
+    /// Why it can't be done: at all, or beside one of the same list that `redirects`.
+    pub(super) fn undoable(&self, redirects: bool) -> Option<String> {
         match self {
             Self::Later(fields) => Some(format!("{} is not supported yet", fields.filter_type.names().0)),
-            Self::RequestRedirect(_) | Self::Cors(_) if of_backend => {
-                Some(format!("{} of a backend is not supported yet", self.filter_type().names().0))
-            }
             Self::ResponseHeaderModifier(_) | Self::Cors(_) if redirects => {
                 Some(format!("{} of a redirect is not supported yet", self.filter_type().names().0))
             }

@@ -3,7 +3,7 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Referred, is_service, service};
+use super::{Place, Referred, service};
 use crate::resource::value;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,8 @@ impl MirrorRef {
     pub(crate) fn referred(&self) -> Referred<'_> {
         Referred {
             kind: &self.kind,
-            is_service: is_service(&self.group, &self.kind),
+            place: Place::of(&self.group, &self.kind),
+            is_mirror: true,
             namespace: self.namespace.as_deref(),
             name: &self.name,
             port: self.port,

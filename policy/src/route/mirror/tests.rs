@@ -38,12 +38,13 @@ fn service(name: &str) -> Service {
 fn copies(of_rule: Vec<RouteAction>, of_backend: Vec<RouteAction>, dice: &[u64]) -> Vec<String> {
     let names = ["shop/web", "shop/copy", "shop/other"];
     let web: ObjectName = "shop/web".parse().unwrap();
-    let backend = Backend { service: Some(web.clone()), port: 80, weight: 1, actions: of_backend };
+    let backend = Backend { service: Some(web.clone()), outside: false, port: 80, weight: 1, actions: of_backend };
     let rule = RouteRule { name: None, matches: Vec::new(), actions: of_rule, backends: vec![backend] };
     let route = Route {
         name: "shop/r".parse().unwrap(),
         kind: RouteKind::Http,
         parent: web.clone(),
+        outside: false,
         parent_port: None,
         consumer_namespace: None,
         hostnames: Vec::new(),
@@ -58,7 +59,7 @@ fn copies(of_rule: Vec<RouteAction>, of_backend: Vec<RouteAction>, dice: &[u64])
     let table = RouteTable::new(&bundle);
     let path = NormalPath::new("/".to_owned().into()).unwrap();
     let head = HeadView { method: "GET", path: &path, host: None, headers: &|_| None };
-    let to = Resolved { service: &bundle.services[&web], port: 80, endpoint: None };
+    let to = Resolved { service: &bundle.services[&web], port: 80, endpoint: None, outside: false };
     let Ok(Choice::Rule(met)) = choose(&table, &to, "shop", &head) else { panic!("no rule") };
     let plan = to_backend(&table, met, 0, &head, &super::super::tests::mesh(crate::bundle::Egress::Allow)).unwrap();
     let mut dice = dice.iter().copied();

@@ -19,7 +19,7 @@ fn redirects_name_the_scheme_host_and_port_that_they_change() {
             spread: None,
             endpoints: BTreeMap::new(),
         };
-        let to = Resolved { service: &service, port, endpoint: None };
+        let to = Resolved { service: &service, port, endpoint: None, outside: false };
         let path = NormalPath::new(at.to_owned().into()).unwrap();
         let head = HeadView { method: "GET", path: &path, host, headers: &|_| None };
         assert_eq!(location(&redirect, &to, &head).as_deref(), Some(expect), "{redirect:?} {port} {host:?} {at}");

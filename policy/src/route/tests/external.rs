@@ -1,7 +1,7 @@
 //! Which ExternalService a name or an address meets, for whom, and how it is dialled.
 
 use super::*;
-use crate::bundle::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
+use crate::bundle::{Balancing, External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls, Traffic};
 
 fn external(own: &str, created: u64, hosts: &[&str], ports: &[(u16, u16, ExternalProtocol)]) -> External {
     let port = |(port, target_port, protocol): &(u16, u16, ExternalProtocol)| ExternalPort {
@@ -17,6 +17,7 @@ fn external(own: &str, created: u64, hosts: &[&str], ports: &[(u16, u16, Externa
         ports: ports.iter().map(port).collect(),
         endpoints: Vec::new(),
         tls: None,
+        traffic: None,
     }
 }
 
@@ -151,7 +152,8 @@ fn a_declared_protocol_is_law_outside_too() {
     let table = outside();
     let check = |host: &str, port: u16, expect: (bool, bool)| {
         let way = table.external(host, port, "shop").unwrap();
-        assert_eq!((way.takes_requests().is_ok(), way.takes_tunnels().is_ok()), expect, "{host}:{port}");
+        let requests = way.resolved().protocol().takes_requests(port);
+        assert_eq!((requests.is_ok(), way.takes_tunnels().is_ok()), expect, "{host}:{port}");
     };
     check("api.example.com", 80, (true, false));
     check("api.example.com", 443, (false, true));
@@ -170,4 +172,103 @@ fn names_of_the_mesh_are_never_outside() {
     check("web.shop", "shop/web:80");
     check("gone.shop", "no such service");
     check("web.nowhere", "shop/x, dialled: web.nowhere:80, http as the app sends it");
+}
+
+/// Two ExternalServices, one of which has the name of a service, one of patterns only, and their routes.
+fn routed() -> RouteTable {
+    use ExternalProtocol::Http;
+    let traffic = Traffic {
+        policy: name("shop/p"),
+        balancing: Balancing::default(),
+        outliers: None,
+        health_check: None,
+        limits: None,
+        request_timeout_ms: Some(9),
+        attempt_timeout_ms: None,
+        retry: None,
+    };
+    let old = External {
+        traffic: Some(Box::new(traffic)),
+        ..external("shop/old", 2, &["old.example.com"], &[(80, 80, Http)])
+    };
+    let externals = [
+        external("shop/api", 1, &["api.example.com", "*.cdn.example.com"], &[(80, 8080, Http)]),
+        old,
+        external("shop/any", 3, &["*.any.example"], &[(80, 80, Http)]),
+    ];
+    let to = |text: &str, outside| {
+        vec![Backend { service: Some(name(text)), outside, port: 80, weight: 1, actions: Vec::new() }]
+    };
+    let at = |path: &str, backends| RouteRule { backends, ..rule(path, vec![matching(prefix(path), None, &[])]) };
+    let rules = vec![
+        at("/mesh", to("shop/api", false)),
+        at("/old", to("shop/old", true)),
+        at("/gone", to("shop/gone", true)),
+        at("/any", to("shop/any", true)),
+        at("/", to("shop/api", true)),
+    ];
+    let of = |own: &str, outside| Route { parent: name("shop/api"), outside, ..route(own, 1, rules.clone()) };
+    let routes = [of("shop/outside", true), of("shop/inside", false)];
+    RouteTable::new(&Arc::new(Bundle {
+        services: [(name("shop/api"), service("shop/api", None, &[]))].into(),
+        routes: routes.into_iter().map(|route| (route.name.clone(), route)).collect(),
+        externals: externals.into_iter().map(|external| (external.name.clone(), external)).collect(),
+        ..Bundle::default()
+    }))
+}
+
+/// Where a plan leads, with the host that is put in the place of the request's, or the status of its refusal.
+fn leads(plan: Result<Plan<'_>, RouteRefusal>) -> String {
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(refusal) => return refusal.status().to_string(),
+    };
+    let host = plan.host.map(|host| format!(" as {host}")).unwrap_or_default();
+    match &plan.exit {
+        Some(exit) => format!("out by {} to {:?}{host}", exit.external.name.name, exit.places()[0].0),
+        None => format!("to {}{host}", plan.service.name.name),
+    }
+}
+
+/// A name stands for a service and for an ExternalService, each with routes of its own; what a route leads out is sent
+/// a host of the resource that lets it out.
+#[test]
+fn routes_hold_outside_and_lead_out() {
+    let table = routed();
+    let settings = mesh(Egress::RegistryOnly);
+    let check = |host: &str, at: &str, expect: &str| {
+        let at = path(at);
+        let head = HeadView { method: "GET", path: &at, host: Some(host), headers: &|_| None };
+        let plan = match table.external(host, 80, "shop") {
+            Some(way) => leads(plan_outside(&table, &way, "shop", &head, 0, &settings)),
+            None => leads(plan(&table, &table.by_host(host, 80, "shop").unwrap(), "shop", &head, 0, &settings)),
+        };
+        assert_eq!(plan, expect, "{host}{at}");
+    };
+    check("api.example.com", "/", "out by api to \"api.example.com\"");
+    check("a.cdn.example.com", "/x", "out by api to \"a.cdn.example.com\"");
+    check("api.example.com", "/mesh", "to api");
+    check("api.example.com", "/old/x", "out by old to \"old.example.com\" as old.example.com");
+    check("api.example.com", "/gone", "500");
+    // Nobody says which of the hosts below a pattern is meant.
+    check("api.example.com", "/any", "500");
+    // Without a route as before.
+    check("old.example.com", "/mesh", "out by old to \"old.example.com\"");
+    check("x.any.example", "/mesh", "out by any to \"x.any.example\"");
+    check("api.shop", "/mesh", "to api");
+    check("api.shop", "/", "out by api to \"api.example.com\" as api.example.com");
+}
+
+#[test]
+fn what_policies_set_holds_outside() {
+    let table = routed();
+    let timeout = |host: &str| {
+        let way = table.external(host, 80, "shop").unwrap();
+        let head = HeadView { method: "GET", path: &path("/"), host: Some(host), headers: &|_| None };
+        plan_outside(&table, &way, "shop", &head, 0, &mesh(Egress::Allow)).unwrap().timeout
+    };
+    let ms = std::time::Duration::from_millis;
+    assert_eq!(timeout("old.example.com"), Some(ms(9)));
+    // As the mesh has it.
+    assert_eq!(timeout("api.example.com"), Some(ms(7_000)));
 }

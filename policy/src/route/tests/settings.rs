@@ -25,7 +25,8 @@ fn table_with(request_timeout_ms: Option<u64>, attempt_timeout_ms: Option<u64>, 
     };
     let mut web = service("shop/web", None, &[]);
     web.traffic = Some(Box::new(traffic));
-    let to = |service: &str| Backend { service: Some(name(service)), port: 80, weight: 1, actions: vec![] };
+    let to =
+        |service: &str| Backend { service: Some(name(service)), outside: false, port: 80, weight: 1, actions: vec![] };
     let own =
         vec![RouteAction::RequestTimeoutMs(5), RouteAction::AttemptTimeoutMs(3), RouteAction::Retry(self::retry(9))];
     let none =

@@ -7,6 +7,7 @@ use crate::bundle::RouteName;
 fn stream(kind: RouteKind, text: &str, created: u64, hostnames: &[&str], weights: &[(&str, u32)]) -> Route {
     let backend = |(service, weight): &(&str, u32)| Backend {
         service: Some(*service).filter(|service| *service != "gone").map(|service| ObjectName::new("shop", service)),
+        outside: false,
         port: 80,
         weight: *weight,
         actions: Vec::new(),

@@ -1,7 +1,7 @@
 //! ExternalServices on the wire: only to who can do what they say, and whole or not at all.
 
 use super::*;
-use crate::bundle::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
+use crate::bundle::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls, Limits, Traffic};
 
 fn external() -> External {
     External {
@@ -12,6 +12,7 @@ fn external() -> External {
         ports: vec![ExternalPort { port: 80, target_port: 443, protocol: ExternalProtocol::Grpc }],
         endpoints: vec![ExternalEndpoint { address: "192.0.2.7".to_owned(), port: Some(8443) }],
         tls: Some(ExternalTls { server_name: Some("front.example".to_owned()), roots_pem: Some("PEM".to_owned()) }),
+        traffic: None,
     }
 }
 
@@ -22,7 +23,7 @@ fn what_is_sent_is_received() {
         let envelope = encode(&sent);
         assert_eq!(envelope.requires, [EXTERNAL_SERVICE]);
         assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
-        assert_eq!((sent.closed(), sent.without_preferences()), (None, None));
+        assert_eq!(sent.without_preferences(), None);
         let key = v1::Key::from(&sent.key());
         assert_eq!(Key::try_from(key).unwrap(), sent.key());
     }
@@ -48,4 +49,96 @@ fn what_cannot_be_meant_is_refused_by_key() {
     check(|it| it.endpoints[0].port = Some(0), "endpoints[0].port: 0 is not a port");
     check(|it| it.endpoints[0].address = "web".to_owned(), "endpoints[0].address: \"web\" has one label");
     check(|it| it.tls.as_mut().unwrap().server_name = Some("*.example".to_owned()), "tls.server_name: ");
+}
+
+/// What policies set is a preference, and left out for who can't keep it.
+#[test]
+fn what_policies_set_is_sent_to_those_who_know_it() {
+    let limits = Some(Limits { active: 5, pending_ms: 1_000, ..Limits::default() });
+    let traffic = Traffic {
+        policy: name("shop/p"),
+        balancing: crate::bundle::Balancing::default(),
+        outliers: None,
+        health_check: None,
+        limits,
+        request_timeout_ms: Some(5),
+        attempt_timeout_ms: None,
+        retry: None,
+    };
+    let sent = Object::External(External { traffic: Some(Box::new(traffic.clone())), ..external() });
+    let envelope = encode(&sent);
+    assert_eq!(envelope.requires, [EXTERNAL_SERVICE, EXTERNAL_ROUTES]);
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
+    assert_eq!(sent.without_preferences(), Some(Object::External(external())));
+    let none = Some(Limits { active: 0, ..Limits::default() });
+    let odd = External { traffic: Some(Box::new(Traffic { limits: none, ..traffic })), ..external() };
+    let refused = receive(vec![encode(&Object::External(odd))]).unwrap_err();
+    assert!(refused.reason.starts_with("traffic.limits: 0 requests"), "{}", refused.reason);
+}
+
+/// In every release that knows the kind: of whatever a port carries nothing goes out, and nobody is who TLS asks for.
+#[test]
+fn one_that_is_closed_keeps_its_hosts_in() {
+    let tcp = ExternalPort { port: 5432, target_port: 5432, protocol: ExternalProtocol::Tcp };
+    let open = External { ports: vec![tcp], ..external() };
+    let Some(Object::External(closed)) = Object::External(open.clone()).closed() else { panic!("no closed form") };
+    assert_eq!((&closed.hosts, &closed.endpoints, closed.created), (&open.hosts, &open.endpoints, open.created));
+    assert_eq!(closed.ports[0].protocol, ExternalProtocol::Http);
+    let tls = closed.tls.clone().unwrap();
+    assert_eq!((tls.server_name.as_deref(), tls.roots_pem.as_deref()), (Some("nowhere.invalid"), Some("")));
+    let envelope = encode(&Object::External(closed.clone()));
+    assert_eq!(envelope.requires, [EXTERNAL_SERVICE]);
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [Object::External(closed)]);
+}
+
+/// Routes of ExternalServices, and to them, go to those who know them; a route of a Service that leads to one is closed
+/// to others, as every release reads it.
+#[test]
+fn routes_that_lead_outside_are_sent_to_those_who_know_them() {
+    let backend = |outside| Backend { outside, ..rule().backends.remove(0) };
+    let of = |outside, backend: Backend| {
+        let rules = vec![RouteRule { backends: vec![backend], ..rule() }];
+        Object::Route(Route { outside, rules, ..route() })
+    };
+    for (sent, closed_requires) in [
+        (of(true, backend(false)), &[EXTERNAL_ROUTES][..]),
+        (of(false, backend(true)), &[]),
+        (of(true, backend(true)), &[EXTERNAL_ROUTES]),
+    ] {
+        let envelope = encode(&sent);
+        assert_eq!(envelope.requires, [EXTERNAL_ROUTES]);
+        assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
+        let closed = encode(&sent.closed().unwrap());
+        assert_eq!(closed.requires, closed_requires);
+        let payload = String::from_utf8_lossy(&closed.payload).into_owned();
+        assert_eq!(payload.contains("outside"), !closed_requires.is_empty(), "{payload}");
+    }
+    assert!(!String::from_utf8_lossy(&encode(&of(false, backend(false))).payload).contains("outside"));
+    let bytes = Object::Route(Route {
+        kind: RouteKind::Tcp,
+        outside: true,
+        rules: vec![RouteRule { name: None, matches: vec![], actions: vec![], backends: vec![] }],
+        ..route()
+    });
+    let refused = receive(vec![encode(&bytes)]).unwrap_err().reason;
+    assert_eq!(refused, "outside: connections are led from Services to Services");
+}
+
+/// A backend that answers, and a match of the host: a release that knows neither would send on what it was to answer.
+#[test]
+fn what_a_backend_answers_and_hosts_are_sent_to_those_who_know_them() {
+    let redirect = Redirect { status: 302, scheme: None, host: None, port: None, path: None };
+    let backend = Backend { actions: vec![RouteAction::Redirect(redirect)], ..rule().backends.remove(0) };
+    let host = FieldMatch { name: "host".to_owned(), value: "web.shop".to_owned(), regex: false };
+    let matching = RouteMatch { headers: vec![host], ..RouteMatch::default() };
+    for (rule, expect) in [
+        (RouteRule { backends: vec![backend], ..rule() }, BACKEND_ANSWERS),
+        (RouteRule { matches: vec![matching], ..rule() }, HOST_MATCH),
+    ] {
+        let sent = Object::Route(Route { rules: vec![rule], ..route() });
+        let envelope = encode(&sent);
+        assert_eq!(envelope.requires, [expect]);
+        assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
+        assert!(encode(&sent.closed().unwrap()).requires.is_empty());
+    }
 }

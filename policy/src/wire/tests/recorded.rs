@@ -78,6 +78,7 @@ fn defaults() -> Vec<Object> {
             name: name("shop/r"),
             kind: RouteKind::Http,
             parent: name("shop/web"),
+            outside: false,
             parent_port: None,
             consumer_namespace: None,
             hostnames: Vec::new(),

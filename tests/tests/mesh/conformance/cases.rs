@@ -489,6 +489,26 @@ pub(super) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
+        name: "redirect-backend",
+        of: &["HTTPRouteBackendRequestRedirect"],
+        routes: &["[{matches: [{path: {value: /moved}}], backendRefs: [{name: echo-v1, port: 80, filters: \
+                   [{@redirect: {hostname: example.org, statusCode: 301}}]}]}, {$1}]"],
+        rows: &[
+            ("GET /moved/here?a=b", &[], Moved(301, "http://example.org/moved/here?a=b")),
+            ("GET /here", &[], To(V1)),
+        ],
+        ..PLAIN
+    },
+    Case {
+        name: "host",
+        of: &[],
+        routes: &[
+            "[{matches: [{headers: [{name: Host, value: host}]}], $1}, {matches: [{headers: [{name: Host, value: other}]}], $2}]",
+        ],
+        rows: &[("GET /", &[], To(V1))],
+        ..PLAIN
+    },
+    Case {
         name: "request-headers",
         of: &["MeshHTTPRouteRequestHeaderModifier", "HTTPRouteRequestHeaderModifier"],
         routes: &[

@@ -1,8 +1,8 @@
 //! Objects that are closed: what something that a proxy can't do, or refuses, would have kept back does not pass.
 
 use weft_policy::bundle::{
-    Egress, Endpoint, FILTER_CONTRACT, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol, Route,
-    RouteKind, ServedWorkload, Service, WorkloadPort,
+    Egress, Endpoint, External, FILTER_CONTRACT, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol,
+    Route, RouteKind, ServedWorkload, Service, WorkloadPort,
 };
 use weft_policy::statement::SignedStatement;
 use weft_policy::wire::{FILTER_STATEMENT, OUTBOUND_CLOSED, TRAFFIC_POLICY};
@@ -18,6 +18,7 @@ fn what_something_withheld_would_have_narrowed_is_closed() {
         name: name(route),
         kind: RouteKind::Http,
         parent: name(parent),
+        outside: false,
         parent_port: None,
         consumer_namespace: None,
         hostnames: Vec::new(),
@@ -55,6 +56,24 @@ fn what_something_withheld_would_have_narrowed_is_closed() {
     }
     let closed = ["Service shop/web", "TCPRoute shop/t", "TCPRoute shop/u"];
     assert_eq!(exposed(&mixed, Key::Route(name("t#tcp")), &nothing), closed);
+    assert_eq!(exposed(&mixed, Key::Route(name("a")), &nothing), ["HTTPRoute shop/a", "HTTPRoute shop/b"]);
+    // A route of an ExternalService narrows what goes out by that, and nothing of a service of the same name.
+    let api = External {
+        name: name("web"),
+        mesh_wide: false,
+        created: Revision(1),
+        hosts: Vec::new(),
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+        tls: None,
+        traffic: None,
+    };
+    let outside = |own| Object::Route(Route { outside: true, ..route(own, "web") });
+    for object in [Object::External(api), outside("o"), outside("p")] {
+        mixed.put(Arc::new(Told::of(object)));
+    }
+    let closed = ["HTTPRoute shop/o", "HTTPRoute shop/p", "ExternalService shop/web"];
+    assert_eq!(exposed(&mixed, Key::Route(name("o")), &nothing), closed);
     assert_eq!(exposed(&mixed, Key::Route(name("a")), &nothing), ["HTTPRoute shop/a", "HTTPRoute shop/b"]);
 }
 
@@ -357,6 +376,39 @@ async fn a_proxy_that_checks_nobody_has_the_other_settings() {
     let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
     let told = "Service shop/web: as by default: its settings require health-checks";
     assert!(!complete && why.contains(told), "{states:?}");
+}
+
+/// What a proxy refuses of an ExternalService comes closed: its hosts would be anybody's where everything is let out.
+#[tokio::test]
+async fn an_external_service_that_is_refused_comes_closed() {
+    let outside = |port: u16| {
+        format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: ExternalService, metadata: {{name: api, namespace: shop}}, spec: {{hosts: \
+             [api.example.com], ports: [{{port: {port}, protocol: tcp}}]}}}}\n"
+        )
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(&format!("{WEB}---\n{}", outside(5432))).await;
+    let svid = control.join("shop/client").await;
+    let told = ["quic", ENVELOPES, FILTER_CONTRACT, OUTBOUND_CLOSED, "external-service"];
+    let mut proxy = Proxy::connect_with(&control, &svid, of_another_release("old-1", &told), Bundle::default()).await;
+    let delta = proxy.delta().await;
+    let (api, key) = (name("api"), Some((&Key::External(name("api"))).into()));
+    let nack = v1::Nack { revision: delta.revision.0, key, reason: "ports: odd".to_owned(), ..Default::default() };
+    proxy.say(Message::Nack(nack)).await;
+    proxy.take_until(|bundle| bundle.externals.contains_key(&api)).await;
+    let is_closed = |bundle: &Bundle| {
+        let external = &bundle.externals[&api];
+        external.ports.iter().all(|port| port.protocol.is_http())
+            && external.tls.as_ref().is_some_and(|tls| tls.roots_pem.as_deref() == Some(""))
+    };
+    assert!(is_closed(&proxy.bundle), "{:?}", proxy.bundle.externals);
+    let (_, states) = state(&control, revision, 10_000).await;
+    assert!(states[0].2.contains("ExternalService shop/api: closed: ports: odd"), "{states:?}");
+    // As soon as it takes another version, that holds.
+    control.apply(&outside(5433)).await;
+    proxy.take_until(|bundle| !is_closed(bundle)).await;
 }
 
 /// An ExternalService only permits: a proxy that does not know it goes without, and people are told.

@@ -97,6 +97,7 @@ fn route(path: &str) -> Object {
         name: ObjectName::new("shop", "r"),
         kind: RouteKind::Http,
         parent: ObjectName::new("shop", "web"),
+        outside: false,
         parent_port: None,
         consumer_namespace: None,
         hostnames: Vec::new(),
