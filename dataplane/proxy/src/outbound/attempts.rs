@@ -323,7 +323,7 @@ impl<'a> Attempts<'a> {
             counters.retries_refused.increment(1);
             return None;
         }
-        Some(self.begin(picked, port, now, self.tried.len() + 1))
+        Some(self.attempt_at(picked, port, now, self.tried.len() + 1))
     }
 
     /// True for what goes to any endpoint that is picked, and is sent there.
