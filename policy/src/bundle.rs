@@ -620,8 +620,13 @@ pub struct FilterAttachment {
     pub contract: String,
 }
 
-/// The first contract of filters, and the only one that this release runs.
+/// The first contract of filters: that of an attachment which names none.
 pub const FILTER_CONTRACT: &str = "wit-0.1";
+/// The contract of which each hook is an export that a component may lack, and each value is asked for by name.
+pub const FILTER_CONTRACT_0_2: &str = "wit-0.2";
+
+/// Contracts that this release runs.
+pub const FILTER_CONTRACTS: [&str; 2] = [FILTER_CONTRACT, FILTER_CONTRACT_0_2];
 
 /// Names the contract of a component whose world is of package `abi`, as in `weft:filter@0.1.0`: patches change nothing.
 #[must_use]

@@ -70,11 +70,6 @@ impl BackOff {
         }
     }
 
-    /// Filters that are no more.
-    pub(crate) fn forget(&mut self, filter: u64) {
-        self.entries -= self.filters.remove(&filter).map_or(0, |callers| callers.len());
-    }
-
     /// Where it is full: what is forgotten goes, and the caller that failed longest ago.
     fn make_room(&mut self, now: Duration) {
         if self.entries < ENTRIES {
@@ -173,7 +168,10 @@ mod tests {
         }
         assert_eq!(backoff.entries, ENTRIES);
         assert!(!backoff.skips(1, "first", SECOND), "it made room");
-        backoff.forget(2);
+        let later = SECOND * 2 + FORGOTTEN * 2;
+        backoff.failed(1, "first", later);
+        assert_eq!(backoff.entries, 1, "those of long ago are forgotten");
+        backoff.succeeded(1, "first");
         assert!(backoff.is_empty());
     }
 }

@@ -125,7 +125,7 @@ fn parse_one(edit: Edit, at_hand: AtHand, most: usize) -> Result<Change, Why> {
     match edit {
         Edit::Set(field) => needs(fields).and_then(|()| own_field(field)).map(|(name, value)| Change::Set(name, value)),
         Edit::Add(field) => needs(fields).and_then(|()| own_field(field)).map(|(name, value)| Change::Add(name, value)),
-        Edit::Remove(name) => needs(fields).and_then(|()| own_name(&name)).map(Change::Remove),
+        Edit::Remove(name) => needs(fields).and_then(|()| checked_name(&name)).map(Change::Remove),
         Edit::Path(path) => {
             needs(request)?;
             NormalPath::new(Bytes::from(path)).map(Change::Path).map_err(|_| Why::Path)
@@ -283,16 +283,23 @@ fn own_status(status: u16) -> Result<StatusCode, Why> {
 }
 
 fn own_field(Field { name, value }: Field) -> Result<(HeaderName, HeaderValue), Why> {
-    let name = own_name(&name)?;
+    let name = checked_name(&name)?;
     if value.len() > MAX_VALUE {
         return Err(Why::LongValue);
     }
-    let value = HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|_| Why::Value)?;
-    Ok((name, value))
+    Ok((name, self::value(value).ok_or(Why::Value)?))
+}
+
+pub(crate) fn value(value: Vec<u8>) -> Option<HeaderValue> {
+    HeaderValue::from_maybe_shared(Bytes::from(value)).ok()
 }
 
 /// A header that filters may touch: none of framing, of this hop, of identity, or of the mesh's own.
-fn own_name(name: &str) -> Result<HeaderName, Why> {
+pub(crate) fn own_name(name: &str) -> Option<HeaderName> {
+    checked_name(name).ok()
+}
+
+fn checked_name(name: &str) -> Result<HeaderName, Why> {
     if name.len() > MAX_NAME {
         return Err(Why::LongName);
     }

@@ -1,9 +1,10 @@
 //! The host: one engine with its pool, clock and caches per process. Everything slow happens here, off the data path.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use wasmtime::component::Component;
@@ -12,12 +13,11 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 use crate::bucket::{BucketLimits, BucketRegistry};
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::prepare::{PrepareError, Prepared};
+use crate::failure::FRAMES;
+use crate::prepare::{PrepareError, Prepared, Programs};
 use crate::spec::{Digest, FilterSpec};
 use crate::stats::{FilterStats, HostStats};
 
-/// Deadline of instantiation and `configure`, which happen off the data path but for replacements.
-pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
 const STACK_BYTES: usize = 512 << 10;
 /// Most core instances that one component may consist of: its own module and the shims around it.
 const CORE_INSTANCES: u32 = 8;
@@ -75,6 +75,7 @@ pub(crate) struct Inner {
     components: Mutex<HashMap<Digest, Weak<Component>>>,
     stats: DashMap<String, Weak<FilterStats>>,
     prepared: Mutex<Vec<Weak<Prepared>>>,
+    pub(crate) programs: Programs,
     slots: Mutex<Slots>,
     pub(crate) clock: Arc<Clock>,
 }
@@ -105,6 +106,7 @@ impl Host {
             components: Mutex::default(),
             stats: DashMap::new(),
             prepared: Mutex::default(),
+            programs: Programs::default(),
             slots: Mutex::default(),
             clock,
         })))
@@ -190,6 +192,13 @@ impl Inner {
         (slot, slots.ids)
     }
 
+    /// An id that is never given again, without a place.
+    pub(crate) fn take_id(&self) -> u64 {
+        let mut slots = lock(&self.slots);
+        slots.ids += 1;
+        slots.ids
+    }
+
     pub(crate) fn return_slot(&self, slot: usize) {
         lock(&self.slots).free.push(slot);
     }
@@ -224,7 +233,7 @@ fn engine(config: &HostConfig) -> wasmtime::Result<Engine> {
         .concurrency_support(false)
         .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES)
-        .wasm_backtrace_max_frames(None)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(FRAMES))
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&engine)
 }

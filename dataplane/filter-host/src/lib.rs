@@ -3,30 +3,48 @@
 //! [`Host`], one per process, makes a [`FilterSpec`] and a binary into a [`Prepared`] filter. [`Chain`]s of those live in the
 //! snapshot; each data-plane thread has a [`Worker`], which owns its instances.
 
+mod backoff;
 mod bindings;
-mod breaker;
 mod bucket;
+mod budget;
 mod cache;
+mod callouts;
 mod chain;
 mod clock;
+mod crypto;
 mod deadline;
 mod edits;
+mod failure;
+mod frames;
+mod grants;
 mod guest;
+mod hook;
 mod host;
-mod instance;
+mod imports;
+mod interest;
+mod kv;
 mod metrics;
+mod order;
 mod prepare;
 mod spec;
+mod state;
 mod stats;
+mod values;
 mod verify;
 mod worker;
 
 pub use bucket::BucketLimits;
-pub use chain::{Attributes, Chain, Hooks, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary};
+pub use chain::{
+    Attributes, Callout, CalloutAnswer, Chunk, Cut, Event, Hooks, LocalReply, Outcome, Permit, Position, ReplyCause,
+    RequestView, ResponseView, Summary,
+};
+pub use failure::TrapKind;
+pub use hook::Hook;
 pub use host::{Host, HostConfig, HostError};
 pub use metrics::{CustomMetric, CustomValue, HISTOGRAM_BOUNDS};
+pub use order::Chain;
 pub use prepare::{Interest, PrepareError, Prepared};
 pub use spec::{Digest, FilterSpec, SpecError};
-pub use stats::{Counter, FilterStats, Gauge, HostStats};
+pub use stats::{CALL_TIME_BOUNDS, CallTimes, Counter, FilterStats, Gauge, HostStats};
 pub use verify::VerifyError;
 pub use worker::Worker;

@@ -14,6 +14,7 @@ pub struct Chain {
     filters: Vec<Arc<Prepared>>,
     hooks: Hooks,
     needs_http: bool,
+    keeps: bool,
 }
 
 impl Chain {
@@ -29,12 +30,18 @@ impl Chain {
             let hooks = filter.interest().hooks;
             filter.spec().mode == FilterMode::Enforce && hooks.judge_requests() && !hooks.judge_streams()
         });
-        Self { filters, hooks, needs_http }
+        let keeps = hooks.come_again() || hooks.whole_request || hooks.callout || hooks.tick;
+        Self { filters, hooks, needs_http, keeps }
     }
 
     /// True where a filter that is enforced judges requests and no byte streams: one would pass it by.
     pub fn needs_http(&self) -> bool {
         self.needs_http
+    }
+
+    /// True where something must be kept for a stream between calls.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keeps
     }
 
     pub fn filters(&self) -> &[Arc<Prepared>] {

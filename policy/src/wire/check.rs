@@ -1,10 +1,11 @@
 //! What the types of a bundle don't say. The planner makes nothing that fails here; what came from elsewhere is checked.
 
-use super::{FILTER_CONTRACT, WireError};
+use super::WireError;
 use crate::bundle::{
-    AdaptiveLimit, Cors, External, FilterAttachment, Grant, HashKey, HeaderModifier, HealthCheck, HealthProbe, Limits,
-    MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, Mirror, PathChange, PathMatch, Redirect, Retry,
-    Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service, Spread, SuccessRate,
+    AdaptiveLimit, Cors, External, FILTER_CONTRACTS, FilterAttachment, Grant, HashKey, HeaderModifier, HealthCheck,
+    HealthProbe, Limits, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, Mirror, PathChange,
+    PathMatch, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service, Spread,
+    SuccessRate,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -338,7 +339,7 @@ fn filter_is_fit(filter: &FilterAttachment) -> Checked {
     if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return fault("digest", "is not sha256: and 64 hex digits");
     }
-    if filter.contract != FILTER_CONTRACT {
+    if !FILTER_CONTRACTS.contains(&filter.contract.as_str()) {
         return fault("contract", format_args!("{:?} is none that this version runs", filter.contract));
     }
     if !filter.takes_grants() && !filter.grants.is_empty() {

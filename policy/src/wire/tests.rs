@@ -269,10 +269,13 @@ fn a_filter_requires_the_contract_of_its_own_component() {
         |abi: &str| encode(&Object::Filter(FilterAttachment { contract: crate::bundle::contract_of(abi), ..filter() }));
     assert_eq!(of("weft:filter@0.1.0").requires, ["wit-0.1"]);
     assert_eq!(of("weft:filter@0.1.7").requires, ["wit-0.1"], "a patch changes nothing");
-    let newer = of("weft:filter@0.2.0");
-    assert_eq!(newer.requires, ["wit-0.2"]);
+    let second = of("weft:filter@0.2.3");
+    assert_eq!(second.requires, ["wit-0.2"]);
+    assert!(receive(vec![second]).is_ok(), "this release runs it");
+    let newer = of("weft:filter@0.3.0");
+    assert_eq!(newer.requires, ["wit-0.3"]);
     let refused = receive(vec![newer.clone()]).unwrap_err();
-    assert!(refused.reason.contains("it requires wit-0.2"), "{}", refused.reason);
+    assert!(refused.reason.contains("it requires wit-0.3"), "{}", refused.reason);
     let lying = v1::Object { requires: Vec::new(), ..newer };
     assert!(receive(vec![lying]).unwrap_err().reason.starts_with("contract: "));
 }
