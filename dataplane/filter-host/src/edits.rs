@@ -8,10 +8,10 @@ use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 use weft_policy::path::{Ambiguous, NormalPath};
 
-use crate::bindings::weft::filter::types;
+use crate::bindings::v01::weft::filter::types;
 use crate::chain::{LocalReply, ReplyCause, RequestView};
-use crate::guest::Shared;
 use crate::instance::Failure;
+use crate::state::ConfigShared;
 
 const MAX_EDITS: usize = 64;
 const MAX_REPLY_BODY: usize = 64 << 10;
@@ -70,7 +70,7 @@ pub(crate) fn apply_to_headers(change: Change, headers: &mut HeaderMap) {
 }
 
 /// The answer that a filter gave.
-pub(crate) fn reply(reply: types::Reply, shared: &Shared, cause: ReplyCause) -> Result<LocalReply, Failure> {
+pub(crate) fn reply(reply: types::Reply, config: &ConfigShared, cause: ReplyCause) -> Result<LocalReply, Failure> {
     let status = StatusCode::from_u16(reply.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
     let status = status.ok_or(Failure::InvalidResult)?;
     if reply.body.len() > MAX_REPLY_BODY || reply.headers.len() > MAX_EDITS {
@@ -85,8 +85,8 @@ pub(crate) fn reply(reply: types::Reply, shared: &Shared, cause: ReplyCause) -> 
         status,
         headers,
         body: reply.body.into(),
-        filter: shared.name.clone(),
-        version: shared.version.clone(),
+        filter: config.name.clone(),
+        version: config.version.clone(),
         rule: reply.rule.map(printable),
         reason: printable(reply.reason),
         cause,
@@ -94,15 +94,15 @@ pub(crate) fn reply(reply: types::Reply, shared: &Shared, cause: ReplyCause) -> 
 }
 
 /// The answer in place of a filter that failed.
-pub(crate) fn failed(shared: &Shared, failure: Failure) -> LocalReply {
-    let body = format!("filter {} failed: {}\n", shared.name, failure.as_str());
+pub(crate) fn failed(config: &ConfigShared, failure: Failure) -> LocalReply {
+    let body = format!("filter {} failed: {}\n", config.name, failure.as_str());
     let text = HeaderValue::from_static("text/plain");
     LocalReply {
         status: StatusCode::SERVICE_UNAVAILABLE,
         headers: HeaderMap::from_iter([(header::CONTENT_TYPE, text)]),
         body: body.into(),
-        filter: shared.name.clone(),
-        version: shared.version.clone(),
+        filter: config.name.clone(),
+        version: config.version.clone(),
         rule: None,
         reason: failure.as_str().to_owned(),
         cause: ReplyCause::Failed,
@@ -110,14 +110,14 @@ pub(crate) fn failed(shared: &Shared, failure: Failure) -> LocalReply {
 }
 
 /// The answer to a path with more readings than authorization is asked about.
-pub(crate) fn ambiguous(shared: &Shared, ambiguous: Ambiguous) -> LocalReply {
+pub(crate) fn ambiguous(config: &ConfigShared, ambiguous: Ambiguous) -> LocalReply {
     let text = HeaderValue::from_static("text/plain");
     LocalReply {
         status: StatusCode::BAD_REQUEST,
         headers: HeaderMap::from_iter([(header::CONTENT_TYPE, text)]),
         body: format!("{ambiguous}\n").into(),
-        filter: shared.name.clone(),
-        version: shared.version.clone(),
+        filter: config.name.clone(),
+        version: config.version.clone(),
         rule: None,
         reason: "ambiguous_path".to_owned(),
         cause: ReplyCause::Denied,
@@ -134,7 +134,7 @@ pub(crate) fn name_reading(reply: &mut LocalReply, reading: &str) {
 }
 
 /// A header that filters may touch: none of framing, of this hop, of identity, or of the mesh's own.
-fn own_name(name: &str) -> Option<HeaderName> {
+pub(crate) fn own_name(name: &str) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
     let forbidden = [
         "connection",
@@ -152,7 +152,7 @@ fn own_name(name: &str) -> Option<HeaderName> {
     (!text.starts_with("weft-") && !forbidden.contains(&text)).then_some(name)
 }
 
-fn value(value: Vec<u8>) -> Option<HeaderValue> {
+pub(crate) fn value(value: Vec<u8>) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(value)).ok()
 }
 

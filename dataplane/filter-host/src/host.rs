@@ -12,6 +12,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 use crate::bucket::{BucketLimits, BucketRegistry};
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::kv::KvRegistry;
 use crate::prepare::{PrepareError, Prepared};
 use crate::spec::{Digest, FilterSpec};
 use crate::stats::{FilterStats, HostStats};
@@ -70,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) config: HostConfig,
     pub(crate) started: Instant,
     pub(crate) buckets: Arc<BucketRegistry>,
+    pub(crate) kv: KvRegistry,
     cache: Option<Cache>,
     /// Compiled filters that a prepared one holds.
     components: Mutex<HashMap<Digest, Weak<Component>>>,
@@ -101,6 +103,7 @@ impl Host {
             config,
             started: Instant::now(),
             buckets: Arc::default(),
+            kv: KvRegistry::default(),
             cache,
             components: Mutex::default(),
             stats: DashMap::new(),

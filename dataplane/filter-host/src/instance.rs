@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
@@ -9,14 +10,14 @@ use http::header::HeaderName;
 use smallvec::SmallVec;
 use wasmtime::{Store, Trap};
 
-use crate::bindings::weft::filter::types::{self, Wants};
-use crate::bindings::{Filter, FilterPre};
+use crate::bindings::v01::weft::filter::types::{self, Wants};
+use crate::bindings::v01::{Filter, FilterPre};
 use crate::chain::{Attributes, RequestView, Summary};
 use crate::clock::Clock;
 use crate::deadline::{Deadline, thread_time};
-use crate::guest::{Guest, Shared};
 use crate::host::CONFIGURE_TIMEOUT;
 use crate::prepare::Interest;
+use crate::state::{ConfigShared, Shared, State};
 
 /// Why a filter gave no verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub(crate) enum StartError {
 }
 
 pub(crate) struct Instance {
-    store: Store<Guest>,
+    store: Store<State>,
     filter: Filter,
     /// Ticks of the engine's clock that a call may last.
     ticks: u64,
@@ -72,16 +73,17 @@ impl std::fmt::Debug for Instance {
 impl Instance {
     /// Instantiates and configures; what the filter asked for comes back with it.
     pub(crate) fn start(
-        pre: &FilterPre<Guest>,
-        shared: std::sync::Arc<Shared>,
+        pre: &FilterPre<State>,
+        (shared, of): (&Arc<Shared>, &Arc<ConfigShared>),
         config: &str,
         call_timeout: Duration,
     ) -> Result<(Self, types::Interest), StartError> {
         let ticks = Clock::ticks(call_timeout);
         shared.clock.allow(ticks.max(Clock::ticks(CONFIGURE_TIMEOUT)));
         shared.clock.call();
-        let mut store = Store::new(pre.engine(), Guest::new(shared));
-        store.limiter(|guest| guest);
+        let mut store = Store::new(pre.engine(), State::new(shared.clone()));
+        store.data_mut().enter(of);
+        store.limiter(|state| state);
         store.epoch_deadline_callback(|mut store| {
             store.data().shared.clock.call();
             Ok(store.data_mut().deadline.strike(thread_time()))
@@ -96,9 +98,9 @@ impl Instance {
 
     /// Starts the clock of one call.
     fn arm(&mut self) {
-        let guest = self.store.data_mut();
-        guest.shared.clock.call();
-        guest.deadline.start();
+        let state = self.store.data_mut();
+        state.shared.clock.call();
+        state.deadline.start();
         self.store.set_epoch_deadline(self.ticks);
     }
 

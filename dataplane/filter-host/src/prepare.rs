@@ -6,14 +6,16 @@ use std::time::Duration;
 use http::header::HeaderName;
 use wasmtime::component::{Component, Linker};
 
-use crate::bindings::FilterPre;
-use crate::bindings::weft::filter::types::{self, Wants};
+use crate::bindings::v01::FilterPre;
+use crate::bindings::v01::weft::filter::types::{self, Wants};
 use crate::breaker::Breaker;
 use crate::chain::Hooks;
-use crate::guest::{self, Guest, LogGate, Shared};
+use crate::grants::GrantError;
 use crate::host::Inner;
+use crate::imports::v01::{self, IMPORTS};
 use crate::instance::{Instance, StartError};
 use crate::spec::FilterSpec;
+use crate::state::{ConfigShared, Shared, State};
 use crate::stats::HostStats;
 use crate::verify::{VerifyError, verify};
 
@@ -28,7 +30,8 @@ pub struct Prepared {
     spec: FilterSpec,
     interest: Interest,
     host: Arc<Inner>,
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<Shared>,
+    pub(crate) config: Arc<ConfigShared>,
     pub(crate) breaker: Breaker,
     /// Place in each worker's table, and the id that tells it from earlier owners of the place.
     pub(crate) slot: usize,
@@ -38,7 +41,7 @@ pub struct Prepared {
     spares: Mutex<Vec<Instance>>,
 }
 
-struct Pre(FilterPre<Guest>);
+struct Pre(FilterPre<State>);
 
 impl std::fmt::Debug for Pre {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -72,6 +75,8 @@ pub enum PrepareError {
     Verify { name: String, source: VerifyError },
     #[error("filter {name}: {capability:?} is no capability")]
     UnknownCapability { name: String, capability: String },
+    #[error("filter {name}: {reason}")]
+    Grants { name: String, reason: String },
     #[error("filter {name} needs the capability {capability:?}, which its FilterPolicy does not grant")]
     NotGranted { name: String, capability: String },
     #[error("filter {name} imports {import}, which is not part of weft:filter@0.1.0")]
@@ -94,12 +99,13 @@ impl Prepared {
     pub(crate) fn new(host: &Arc<Inner>, spec: &FilterSpec, wasm: &[u8]) -> Result<Self, PrepareError> {
         let name = || spec.name.clone();
         verify(spec, wasm).map_err(|source| PrepareError::Verify { name: name(), source })?;
-        for capability in &spec.capabilities {
-            let always = ["log", "metrics"].contains(&capability.as_str());
-            if !always && !guest::IMPORTS.iter().any(|(_, known)| *known == Some(capability)) {
-                return Err(PrepareError::UnknownCapability { name: name(), capability: capability.clone() });
+        let config = ConfigShared::new(host, spec).map_err(|error| match error {
+            GrantError::Unknown(capability) => PrepareError::UnknownCapability { name: name(), capability },
+            GrantError::Twice(_) | GrantError::Kv { .. } | GrantError::Callouts(_) => {
+                PrepareError::Grants { name: name(), reason: error.to_string() }
             }
-        }
+        })?;
+        let config = Arc::new(config);
         let max = host.config.max_memory_bytes;
         let memory_bytes = usize::try_from(spec.memory_bytes).ok().filter(|bytes| *bytes <= max);
         let memory_bytes = memory_bytes.ok_or(PrepareError::Memory { name: name(), bytes: spec.memory_bytes, max })?;
@@ -108,21 +114,10 @@ impl Prepared {
         let component = host.component(&spec.digest, wasm).map_err(wrong_world)?;
         check_imports(&component, spec)?;
         let mut linker = Linker::new(&host.engine);
-        guest::link(&mut linker, &spec.capabilities).map_err(wrong_world)?;
+        v01::link(&mut linker, &spec.capabilities).map_err(wrong_world)?;
         let pre = linker.instantiate_pre(&component).and_then(FilterPre::new).map_err(wrong_world)?;
-        let shared = Arc::new(Shared {
-            name: spec.name.as_str().into(),
-            version: spec.version.as_str().into(),
-            stats: host.filter_stats(&spec.name),
-            buckets: host.buckets.clone(),
-            bucket_limits: host.config.buckets,
-            memory_bytes,
-            started: host.started,
-            clock: host.clock.clone(),
-            log: LogGate::default(),
-            limits: Mutex::default(),
-        });
-        let (spares, interest) = start_spares(&pre, &shared, spec, host.config.workers)?;
+        let shared = Arc::new(Shared::new(host, memory_bytes, config.stats.clone()));
+        let (spares, interest) = start_spares(&pre, (&shared, &config), spec, host.config.workers)?;
         let (slot, id) = host.take_slot();
         host.buckets.sweep();
         Ok(Self {
@@ -130,6 +125,7 @@ impl Prepared {
             interest,
             host: host.clone(),
             shared,
+            config,
             breaker: Breaker::default(),
             slot,
             id,
@@ -158,7 +154,7 @@ impl Prepared {
             version: self.spec.version.clone(),
             digest: self.spec.digest,
             serving: self.is_serving(),
-            stats: self.shared.stats.clone(),
+            stats: self.config.stats.clone(),
         }
     }
 
@@ -167,8 +163,8 @@ impl Prepared {
         if let Some(spare) = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(spare);
         }
-        let started =
-            Instance::start(&self.pre.0, self.shared.clone(), &self.spec.config_json, call_timeout(&self.spec));
+        let of = (&self.shared, &self.config);
+        let started = Instance::start(&self.pre.0, of, &self.spec.config_json, call_timeout(&self.spec));
         started.map(|(instance, _)| instance)
     }
 }
@@ -187,7 +183,7 @@ fn call_timeout(spec: &FilterSpec) -> Duration {
 fn check_imports(component: &Component, spec: &FilterSpec) -> Result<(), PrepareError> {
     for (import, _) in component.component_type().imports(component.engine()) {
         let name = spec.name.clone();
-        match guest::IMPORTS.iter().find(|(known, _)| *known == import) {
+        match IMPORTS.iter().find(|(known, _)| *known == import) {
             None => return Err(PrepareError::UnknownImport { name, import: import.to_owned() }),
             Some((_, Some(capability))) if !spec.capabilities.iter().any(|granted| granted == capability) => {
                 return Err(PrepareError::NotGranted { name, capability: (*capability).to_owned() });
@@ -200,14 +196,14 @@ fn check_imports(component: &Component, spec: &FilterSpec) -> Result<(), Prepare
 
 /// Makes an instance for each worker and learns what the filter asks for.
 fn start_spares(
-    pre: &FilterPre<Guest>,
-    shared: &Arc<Shared>,
+    pre: &FilterPre<State>,
+    of: (&Arc<Shared>, &Arc<ConfigShared>),
     spec: &FilterSpec,
     workers: usize,
 ) -> Result<(Vec<Instance>, Interest), PrepareError> {
     let name = || spec.name.clone();
     let start = || {
-        Instance::start(pre, shared.clone(), &spec.config_json, call_timeout(spec)).map_err(|error| match error {
+        Instance::start(pre, of, &spec.config_json, call_timeout(spec)).map_err(|error| match error {
             StartError::Instantiate(error) => PrepareError::Instantiate { name: name(), reason: format!("{error:#}") },
             StartError::Configure(error) => PrepareError::Configure { name: name(), reason: format!("{error:#}") },
             StartError::Refused(reason) => {

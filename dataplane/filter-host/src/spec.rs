@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use base64::Engine as _;
-use weft_policy::bundle::{Direction, FilterAttachment, FilterMode, OnFailure};
+use weft_policy::bundle::{Direction, FilterAttachment, FilterMode, Grant, OnFailure};
 
 /// sha256 of a filter binary, written `sha256:` and 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,8 +80,10 @@ pub struct FilterSpec {
     pub mode: FilterMode,
     /// True for the one that mints the `Permit`; its `on_failure` is Deny whatever it says.
     pub authorization: bool,
-    /// Granted capabilities: `token-bucket`.
+    /// Capabilities granted without parameters: `token-bucket`, `crypto`.
     pub capabilities: Vec<String>,
+    /// Those with parameters.
+    pub grants: Vec<Grant>,
     /// Linear memory of one instance, bytes.
     pub memory_bytes: u64,
     /// Deadline of one call: it is ended when it has lasted this long and has used as much time on the processor since.
@@ -115,6 +117,7 @@ impl TryFrom<&FilterAttachment> for FilterSpec {
             mode: attachment.mode,
             authorization: attachment.authorization,
             capabilities: attachment.capabilities.clone(),
+            grants: attachment.grants.clone(),
             memory_bytes: attachment.limits.memory_bytes,
             call_timeout: Duration::from_millis(attachment.limits.call_timeout_ms),
         })

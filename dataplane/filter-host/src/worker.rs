@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use weft_policy::bundle::{FilterMode, OnFailure};
 use weft_policy::path::{Ambiguous, Readings};
 
-use crate::bindings::weft::filter::types;
+use crate::bindings::v01::weft::filter::types;
 use crate::chain::{Attributes, Chain, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary};
 use crate::edits::{self, Changes};
 use crate::host::Host;
@@ -223,7 +223,7 @@ impl Worker {
                 Failure::NoInstance
             })?),
         };
-        filter.shared.stats.calls.add(1);
+        filter.config.stats.calls.add(1);
         let result = run(instance, dice);
         match &result {
             Ok(_) if filter.breaker.is_troubled() => filter.breaker.recovered(),
@@ -232,7 +232,7 @@ impl Worker {
                 slot.instance = None;
                 slot.generation = slot.generation.wrapping_add(1);
                 if filter.breaker.failed(started.elapsed()) {
-                    filter.shared.stats.breaker_openings.add(1);
+                    filter.config.stats.breaker_openings.add(1);
                 }
             }
         }
@@ -318,7 +318,7 @@ impl<T> Outcome<T> {
 
 /// Turns a guest's result into a step, or refuses it. In audit mode a sound result has no effect but on counters.
 fn judge(filter: &Prepared, outcome: types::Outcome, request: bool) -> Result<Step, Failure> {
-    let stats = &filter.shared.stats;
+    let stats = &filter.config.stats;
     let authorization = filter.spec().authorization;
     let enforce = filter.spec().mode == FilterMode::Enforce;
     let millis = |ms: u32| Duration::from_millis(u64::from(ms)).min(edits::MAX_DELAY);
@@ -326,13 +326,13 @@ fn judge(filter: &Prepared, outcome: types::Outcome, request: bool) -> Result<St
         types::Verdict::Respond(guest) => {
             let delay = millis(guest.after_ms);
             let cause = if authorization { ReplyCause::Denied } else { ReplyCause::Filter };
-            let reply = Box::new(edits::reply(guest, &filter.shared, cause)?);
+            let reply = Box::new(edits::reply(guest, &filter.config, cause)?);
             if enforce {
                 stats.replies.add(1);
                 return Ok(Step::Reply { reply, delay });
             }
             stats.audited.add(1);
-            if filter.shared.log_admits() {
+            if filter.config.log_admits() {
                 let (status, rule, reason) = (reply.status.as_u16(), reply.rule.as_deref(), &*reply.reason);
                 tracing::info!(filter = &*reply.filter, status, rule, reason, "audit: would have answered");
             }
@@ -364,29 +364,29 @@ fn judge(filter: &Prepared, outcome: types::Outcome, request: bool) -> Result<St
 /// The answer to a path that authorization can't be asked about; only an audit lets it pass.
 fn refuse_ambiguous(filter: &Prepared, ambiguous: Ambiguous) -> Step {
     if filter.spec().mode == FilterMode::Enforce {
-        filter.shared.stats.replies.add(1);
-        let reply = Box::new(edits::ambiguous(&filter.shared, ambiguous));
+        filter.config.stats.replies.add(1);
+        let reply = Box::new(edits::ambiguous(&filter.config, ambiguous));
         return Step::Reply { reply, delay: Duration::ZERO };
     }
-    filter.shared.stats.audited.add(1);
+    filter.config.stats.audited.add(1);
     Step::Next { changes: Changes::new(), delay: Duration::ZERO }
 }
 
 /// Effect of a failure on the stream: an answer, or `None` where the filter may be skipped.
 fn settle_failure(filter: &Prepared, failure: Failure) -> Option<Box<LocalReply>> {
     count(filter, failure);
-    let stats = &filter.shared.stats;
+    let stats = &filter.config.stats;
     let skip = filter.spec().mode == FilterMode::Audit || filter.spec().effective_on_failure() == OnFailure::Allow;
     if skip {
         stats.failed_open.add(1);
         return None;
     }
     stats.failed_closed.add(1);
-    Some(Box::new(edits::failed(&filter.shared, failure)))
+    Some(Box::new(edits::failed(&filter.config, failure)))
 }
 
 fn count(filter: &Prepared, failure: Failure) {
-    let stats = &filter.shared.stats;
+    let stats = &filter.config.stats;
     let counter = match failure {
         Failure::Trap => &stats.traps,
         Failure::Timeout => &stats.timeouts,
@@ -396,7 +396,7 @@ fn count(filter: &Prepared, failure: Failure) {
         Failure::BreakerOpen => &stats.breaker_rejections,
     };
     counter.add(1);
-    if filter.shared.log_admits() {
+    if filter.config.log_admits() {
         let spec = filter.spec();
         let (version, failure) = (&*spec.version, failure.as_str());
         tracing::warn!(filter = &*spec.name, version, failure, "filter failed");
