@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use wasmtime::UpdateDeadline;
 
+/// Deadline of instantiation and `configure`, which happen off the data path but for replacements.
+pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The deadline of the call at hand.
 #[derive(Debug)]
 pub(crate) struct Deadline {

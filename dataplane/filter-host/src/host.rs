@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use wasmtime::component::Component;
@@ -12,13 +12,13 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 use crate::bucket::{BucketLimits, BucketRegistry};
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::grants::GrantError;
 use crate::kv::KvRegistry;
 use crate::prepare::{PrepareError, Prepared};
 use crate::spec::{Digest, FilterSpec};
+use crate::state::{ConfigShared, Kept, Shared};
 use crate::stats::{FilterStats, HostStats};
 
-/// Deadline of instantiation and `configure`, which happen off the data path but for replacements.
-pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
 const STACK_BYTES: usize = 512 << 10;
 /// Most core instances that one component may consist of: its own module and the shims around it.
 const CORE_INSTANCES: u32 = 8;
@@ -195,6 +195,22 @@ impl Inner {
 
     pub(crate) fn return_slot(&self, slot: usize) {
         lock(&self.slots).free.push(slot);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(host: &Inner, memory_bytes: usize, stats: Arc<FilterStats>) -> Self {
+        Self::of(memory_bytes, host.started, host.clock.clone(), stats)
+    }
+}
+
+impl ConfigShared {
+    /// # Errors
+    /// It is granted what does not exist, or more than there may be.
+    pub(crate) fn new(host: &Inner, spec: &FilterSpec) -> Result<Self, GrantError> {
+        let Inner { kv, buckets, started, .. } = host;
+        let kept = Kept { kv, buckets, bucket_limits: host.config.buckets, started: *started };
+        Self::of(spec, host.filter_stats(&spec.name), kept)
     }
 }
 

@@ -108,3 +108,6 @@ enum LimitFault {
     Full(String),
     Invalid(String),
 }
+
+#[cfg(test)]
+mod tests;

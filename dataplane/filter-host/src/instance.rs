@@ -14,8 +14,7 @@ use crate::bindings::v01::weft::filter::types::{self, Wants};
 use crate::bindings::v01::{Filter, FilterPre};
 use crate::chain::{Attributes, RequestView, Summary};
 use crate::clock::Clock;
-use crate::deadline::{Deadline, thread_time};
-use crate::host::CONFIGURE_TIMEOUT;
+use crate::deadline::{CONFIGURE_TIMEOUT, Deadline, thread_time};
 use crate::prepare::Interest;
 use crate::state::{ConfigShared, Shared, State};
 

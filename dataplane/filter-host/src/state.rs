@@ -12,10 +12,9 @@ use wasmtime::ResourceLimiter;
 use crate::bucket::{BucketLimits, BucketRegistry, Buckets};
 use crate::chain::Callout;
 use crate::clock::Clock;
-use crate::deadline::Deadline;
+use crate::deadline::{CONFIGURE_TIMEOUT, Deadline};
 use crate::grants::{GrantError, Grants};
-use crate::host::{CONFIGURE_TIMEOUT, Inner};
-use crate::kv::KvStore;
+use crate::kv::{KvRegistry, KvStore};
 use crate::metrics::CustomMetric;
 use crate::spec::FilterSpec;
 use crate::stats::FilterStats;
@@ -40,10 +39,19 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(host: &Inner, memory_bytes: usize, stats: Arc<FilterStats>) -> Self {
-        let callouts = AtomicU32::new(1);
-        Self { memory_bytes, started: host.started, clock: host.clock.clone(), stats, callouts }
+    /// `started`: of the host, as everything that imports keep counts from there.
+    pub(crate) fn of(memory_bytes: usize, started: Instant, clock: Arc<Clock>, stats: Arc<FilterStats>) -> Self {
+        Self { memory_bytes, started, clock, stats, callouts: AtomicU32::new(1) }
     }
+}
+
+/// What a host keeps for longer than any configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kept<'h> {
+    pub(crate) kv: &'h KvRegistry,
+    pub(crate) buckets: &'h Arc<BucketRegistry>,
+    pub(crate) bucket_limits: BucketLimits,
+    pub(crate) started: Instant,
 }
 
 /// State that one configuration of a program has in all instances.
@@ -67,19 +75,19 @@ pub(crate) struct ConfigShared {
 impl ConfigShared {
     /// # Errors
     /// It is granted what does not exist, or more than there may be.
-    pub(crate) fn new(host: &Inner, spec: &FilterSpec) -> Result<Self, GrantError> {
+    pub(crate) fn of(spec: &FilterSpec, stats: Arc<FilterStats>, kept: Kept<'_>) -> Result<Self, GrantError> {
         let grants = Grants::new(&spec.capabilities, &spec.grants)?;
-        let kv = grants.kv.map(|kv| host.kv.open(kv.scope, &spec.name, &spec.filter));
+        let kv = grants.kv.map(|kv| kept.kv.open(kv.scope, &spec.name, &spec.filter));
         Ok(Self {
             name: spec.name.as_str().into(),
             version: spec.version.as_str().into(),
-            stats: host.filter_stats(&spec.name),
+            stats,
             grants,
             kv,
-            buckets: host.buckets.clone(),
-            bucket_limits: host.config.buckets,
+            buckets: kept.buckets.clone(),
+            bucket_limits: kept.bucket_limits,
             log: LogGate::default(),
-            started: host.started,
+            started: kept.started,
             limits: Mutex::default(),
         })
     }

@@ -219,6 +219,7 @@ fn the_manifests_in_the_documentation_are_taken() {
         include_str!("../../../README.md"),
         include_str!("../../../docs/configuration.md"),
         include_str!("../../../docs/filters.md"),
+        include_str!("../../../docs/filters/capabilities.md"),
         include_str!("../../../docs/operations.md"),
     ];
     let blocks = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1));
