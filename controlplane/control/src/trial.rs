@@ -126,12 +126,12 @@ impl Inner {
 }
 
 fn question(attachment: &FilterAttachment) -> Question {
-    let FilterAttachment { digest, config, capabilities, limits, authorization, signature, public_key_pem, .. } =
-        attachment;
+    let FilterAttachment { digest, config, capabilities, grants, limits, authorization, .. } = attachment;
+    let FilterAttachment { signature, public_key_pem, .. } = attachment;
     let mut hash = Sha256::new();
-    let memory = limits.memory_bytes.to_string();
+    let (limits, grants) = (format!("{limits:?}"), format!("{grants:?}"));
     let authorization = authorization.to_string();
-    let parts = [digest, &config.0, &memory, &authorization, signature, public_key_pem];
+    let parts = [digest, &config.0, &limits, &grants, &authorization, signature, public_key_pem];
     for part in parts.into_iter().chain(capabilities) {
         hash.update(part.len().to_be_bytes());
         hash.update(part);
@@ -145,7 +145,9 @@ fn outcome_of(error: &PrepareError) -> Outcome {
     let key = match error {
         PrepareError::Instantiate { .. } => return Outcome::Untried(error.to_string()),
         PrepareError::Configure { .. } | PrepareError::Refused { .. } | PrepareError::Interest { .. } => "spec.config",
-        PrepareError::UnknownCapability { .. } | PrepareError::NotGranted { .. } => "spec.capabilities",
+        PrepareError::UnknownCapability { .. } | PrepareError::Grants { .. } | PrepareError::NotGranted { .. } => {
+            "spec.capabilities"
+        }
         PrepareError::Memory { .. } => "spec.limits",
         PrepareError::Verify { .. } | PrepareError::UnknownImport { .. } | PrepareError::WrongWorld { .. } => {
             "spec.filter"

@@ -116,6 +116,7 @@ fn prepare(host: &Host, name: &str, config: &str) -> Result<Arc<Prepared>, Box<d
         mode: FilterMode::Enforce,
         authorization: name == "authz",
         capabilities: vec!["token-bucket".to_owned()],
+        grants: Vec::new(),
         memory_bytes: 16 << 20,
         call_timeout: Duration::from_millis(10),
     };

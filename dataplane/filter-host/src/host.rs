@@ -14,8 +14,11 @@ use crate::bucket::{BucketLimits, BucketRegistry};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::failure::FRAMES;
+use crate::grants::GrantError;
+use crate::kv::KvRegistry;
 use crate::prepare::{PrepareError, Prepared, Programs};
 use crate::spec::{Digest, FilterSpec};
+use crate::state::{ConfigShared, Kept, Shared};
 use crate::stats::{FilterStats, HostStats};
 
 const STACK_BYTES: usize = 512 << 10;
@@ -70,6 +73,7 @@ pub(crate) struct Inner {
     pub(crate) config: HostConfig,
     pub(crate) started: Instant,
     pub(crate) buckets: Arc<BucketRegistry>,
+    pub(crate) kv: KvRegistry,
     cache: Option<Cache>,
     /// Compiled filters that a prepared one holds.
     components: Mutex<HashMap<Digest, Weak<Component>>>,
@@ -102,6 +106,7 @@ impl Host {
             config,
             started: Instant::now(),
             buckets: Arc::default(),
+            kv: KvRegistry::default(),
             cache,
             components: Mutex::default(),
             stats: DashMap::new(),
@@ -201,6 +206,22 @@ impl Inner {
 
     pub(crate) fn return_slot(&self, slot: usize) {
         lock(&self.slots).free.push(slot);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(host: &Inner, memory_bytes: usize, stats: Arc<FilterStats>) -> Self {
+        Self::of(memory_bytes, host.started, host.clock.clone(), stats)
+    }
+}
+
+impl ConfigShared {
+    /// # Errors
+    /// It is granted what does not exist, or more than there may be.
+    pub(crate) fn new(host: &Inner, spec: &FilterSpec) -> Result<Self, GrantError> {
+        let Inner { kv, buckets, started, .. } = host;
+        let kept = Kept { kv, buckets, bucket_limits: host.config.buckets, started: *started };
+        Self::of(spec, host.filter_stats(&spec.name), kept)
     }
 }
 

@@ -41,7 +41,7 @@ pub use chain::{
 pub use failure::TrapKind;
 pub use hook::Hook;
 pub use host::{Host, HostConfig, HostError};
-pub use metrics::{CustomMetric, CustomValue, HISTOGRAM_BOUNDS};
+pub use metrics::{CustomKind, CustomMetric, CustomSeries, CustomValue, HISTOGRAM_BOUNDS};
 pub use order::Chain;
 pub use prepare::{Interest, PrepareError, Prepared};
 pub use spec::{Digest, FilterSpec, SpecError};

@@ -123,6 +123,14 @@ pub struct FilterStats {
     pub log_lines_dropped: Counter,
     /// Takes from the bucket that keys beyond the bound share.
     pub bucket_overflows: Counter,
+    /// Calls of capabilities that the filter is not granted.
+    pub denied_calls: Counter,
+    /// Values that had to go for others before they ended.
+    pub kv_evictions: Counter,
+    /// Values of its own metrics that came beyond the bound of label sets, and those that could not be taken: of a metric or of
+    /// labels that are none, or no number.
+    pub metric_overflows: Counter,
+    pub metric_misuses: Counter,
     /// Live instances and the bytes of their linear memories.
     pub instances: Gauge,
     pub memory_bytes: Gauge,

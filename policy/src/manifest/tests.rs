@@ -219,6 +219,7 @@ fn the_manifests_in_the_documentation_are_taken() {
         include_str!("../../../README.md"),
         include_str!("../../../docs/configuration.md"),
         include_str!("../../../docs/filters.md"),
+        include_str!("../../../docs/filters/capabilities.md"),
         include_str!("../../../docs/operations.md"),
     ];
     let blocks = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1));
@@ -562,7 +563,10 @@ fn filters_and_policies() {
         let spec = format!("  filter: {{name: a}}\n  capabilities: [log, {entry}]\n");
         policy(&spec, &format!("6: spec.capabilities[1]{expect}"));
     };
-    granted("cypto", ": \"cypto\" is not a capability: log, metrics, token-bucket, kv, callout, crypto; did you mean `crypto`?");
+    granted(
+        "cypto",
+        ": \"cypto\" is not a capability: log, metrics, token-bucket, kv, callout, crypto; did you mean `crypto`?",
+    );
     granted("{secret: {key: a}}", ": \"secret\" is not supported yet: no kind of object holds secrets");
     granted("{crypto: {}}", ": \"crypto\" has no parameters; write the word alone");
     granted("{}", ": is empty: a capability is wanted");
@@ -576,10 +580,7 @@ fn filters_and_policies() {
         ".callout.services[1]: \"b\" names several services; give each its own `as`",
     );
     granted("{callout: {services: [{name: b, port: 0}]}}", ".callout.services[0].port: 0 is not a port: 1 to 65535");
-    policy(
-        "  filter: {name: a}\n  capabilities: [kv, {kv: {}}]\n",
-        "6: spec.capabilities[1]: \"kv\" is granted twice",
-    );
+    policy("  filter: {name: a}\n  capabilities: [kv, {kv: {}}]\n", "6: spec.capabilities[1]: \"kv\" is granted twice");
     policy(
         "  filter: {name: a}\n  limits: {bodyBytes: 16777217}\n",
         "6: spec.limits.bodyBytes: 16777217 is out of range: 1 to 16777216",

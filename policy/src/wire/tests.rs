@@ -12,9 +12,9 @@ use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Cors, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
-    HeaderModifier, MeshSettings, Mirror, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision,
-    Rewrite, Route, RouteAction, RouteKind, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort,
-    WorkloadPort,
+    Grant, HeaderModifier, KvGrant, KvScope, MeshSettings, Mirror, ObjectName, OnFailure, PathChange, PathMatch,
+    Protocol, Redirect, Revision, Rewrite, Route, RouteAction, RouteKind, RouteMatch, RouteRule, Scheme,
+    ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;
@@ -278,6 +278,18 @@ fn a_filter_requires_the_contract_of_its_own_component() {
     assert!(refused.reason.contains("it requires wit-0.3"), "{}", refused.reason);
     let lying = v1::Object { requires: Vec::new(), ..newer };
     assert!(receive(vec![lying]).unwrap_err().reason.starts_with("contract: "));
+}
+
+/// A proxy that runs the first contract only may be of a release that knows no grants.
+#[test]
+fn grants_are_written_for_those_who_know_them() {
+    let plain = encode(&Object::Filter(filter()));
+    let payload = String::from_utf8(plain.payload.to_vec()).unwrap();
+    assert!(!payload.contains("grants") && !payload.contains("body"), "{payload}");
+    let kv = Grant::Kv(KvGrant { entries: 1, bytes: 1_024, scope: KvScope::Policy });
+    let granted = encode(&Object::Filter(FilterAttachment { grants: vec![kv], ..filter() }));
+    let refused = receive(vec![granted]).unwrap_err();
+    assert!(refused.reason.starts_with("grants: are for components of a later contract"), "{}", refused.reason);
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub(crate) fn spec(name: &str, wasm: &[u8], config: &str) -> FilterSpec {
         mode: FilterMode::Enforce,
         authorization: false,
         capabilities: vec!["token-bucket".to_owned()],
+        grants: Vec::new(),
         memory_bytes: 16 << 20,
         call_timeout: Duration::from_millis(50),
     }

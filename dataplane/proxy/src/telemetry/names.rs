@@ -111,7 +111,11 @@ metrics! {
     FilterFailedOpen = "weft_filter_failed_open_total", Counter, "Requests that passed a failed filter by onFailure Allow.";
     FilterFailedClosed = "weft_filter_failed_closed_total", Counter, "Requests that a failed filter cost by onFailure Deny.";
     FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter.";
-    FilterCustom = "weft_filter_custom", Gauge, "Metrics that filters report themselves, by filter and metric.";
+    FilterDenied = "weft_filter_denied_calls_total", Counter, "Calls of capabilities that a filter is not granted.";
+    FilterKvEvictions = "weft_filter_kv_evictions_total", Counter, "Values of a filter that had to go for others before they ended.";
+    FilterMetricOverflows = "weft_filter_metric_overflows_total", Counter, "Values of a filter's own metrics beyond the bound of label sets, counted under other.";
+    FilterMetricMisuses = "weft_filter_metric_misuses_total", Counter, "Values that a filter gave to a metric that it has not, or with other labels.";
+    FilterCustom = "weft_filter_custom", Gauge, "A metric that filters report themselves.";
     AccessLogDropped = "weft_access_log_dropped_total", Counter, "Access log lines lost: the writer was behind, or the output failed.";
     CaptureRulesPresent = "weft_capture_rules_present", Gauge, "1 while the capture rules are as they should be; without capture there is no such series.";
     CaptureRestored = "weft_capture_restored_total", Counter, "Times that somebody else's change of the capture rules was undone.";
