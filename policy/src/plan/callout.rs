@@ -103,7 +103,8 @@ fn outside(spec: &ExternalServiceSpec, port: u16) -> Result<String, String> {
     Ok(format!("{host}:{port}"))
 }
 
-/// The services of the mesh that the filters of a workload may call: its proxy holds them, as it holds what the workload uses.
+/// The services of the mesh that the filters of a workload may call: its proxy holds them, as it holds what the
+/// workload uses.
 pub(super) fn called_by_filters(world: &World, workload: &Object<WorkloadSpec>) -> BTreeSet<ObjectName> {
     let near = world.index().near_policies(world, workload).filter_map(FilterPolicySpec::of);
     let calling = near.filter(|policy| {

@@ -48,7 +48,8 @@ fn what_a_policy_grants_reaches_the_attachment() {
     assert_eq!(word_alone, [Grant::Kv(KvGrant { entries: 10_000, bytes: 1 << 20, scope: KvScope::Policy })]);
 }
 
-/// A proxy that runs nothing but the first contract may know nothing of grants: it has to be able to read the attachment.
+/// A proxy that runs nothing but the first contract may know nothing of grants: it has to be able to read the
+/// attachment.
 #[test]
 fn a_filter_of_the_first_contract_is_told_what_it_knows() {
     let body = ", limits: {bodyBytes: 4096, overBody: Pass}";
