@@ -136,7 +136,7 @@ pub(crate) fn unresolved(world: &World, policy: &Object<FilterPolicySpec>) -> Ve
 /// Tells whether every callout leads somewhere. `None`: the policy grants none.
 pub(super) fn status(world: &World, policy: &Object<FilterPolicySpec>) -> Option<Condition> {
     policy.spec.callouts().next()?;
-    let good = Condition::good("ResolvedRefs", "every service of its callouts exists");
+    let good = Condition::good("CalloutsResolved", "every service of its callouts exists");
     let unresolved = unresolved(world, policy);
     let Some((key, _)) = unresolved.first() else { return Some(good) };
     let message = unresolved.iter().map(|(_, why)| format!("{why}: callouts to it fail"));

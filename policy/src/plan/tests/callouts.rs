@@ -70,7 +70,7 @@ fn callouts_lead_to_what_is_there() {
         let world = shop_and(&format!("{}---\n{OUTSIDE}---\n{policy}", calling_filter()));
         let key = ObjectKey::new(Kind::FilterPolicy, "shop", "p");
         let status = policy_status(&world, Kind::FilterPolicy, world.get(&key).unwrap().resource.metadata());
-        let resolved = status.iter().find(|condition| condition.kind == "ResolvedRefs").unwrap();
+        let resolved = status.iter().find(|condition| condition.kind == "CalloutsResolved").unwrap();
         let told: Vec<_> = lint::check(&world, Scope::Whole)
             .into_iter()
             .filter(|finding| finding.code == Code::CalloutNowhere)
