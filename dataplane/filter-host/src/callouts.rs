@@ -1,5 +1,5 @@
-//! Requests that filters want sent to services of the mesh, checked as they are asked for. Who sends them, the proxy, does so as
-//! the workload's own: this decides only whether the filter may ask.
+//! Requests that filters want sent to services of the mesh, checked as they are asked for. Who sends them, the proxy,
+//! does so as the workload's own: this decides only whether the filter may ask.
 
 use std::time::Duration;
 

@@ -214,7 +214,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Callout {
     pub id: u32,
-    /// As the grant names it: the destination that the proxy resolves.
+    /// `host:port` of the destination, as an app would name it: what the grant says of the name that the filter uses.
     pub service: String,
     pub method: Method,
     pub path: NormalPath,

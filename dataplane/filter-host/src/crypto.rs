@@ -1,5 +1,5 @@
-//! Hashes, signatures and randomness for filters, at native speed. What takes long for long inputs takes none: a call into the
-//! host is not ended by the clock that ends calls into filters.
+//! Hashes, signatures and randomness for filters, at native speed. Inputs are bounded: a call into the host is not ended
+//! by the clock that ends calls into filters.
 
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use aws_lc_rs::{digest, hmac, rand};
@@ -79,8 +79,8 @@ fn secret(key: &[u8]) -> Result<hmac::Key, CryptoFault> {
     Ok(hmac::Key::new(hmac::HMAC_SHA256, key))
 }
 
-/// The shortest key of a SubjectPublicKeyInfo is Ed25519's, of 44 bytes. Raw keys, which are shorter or begin otherwise, are
-/// none: there is one form for all algorithms.
+/// The shortest key of a SubjectPublicKeyInfo is Ed25519's, of 44 bytes. Raw keys, which are shorter or begin
+/// otherwise, are none: there is one form for all algorithms.
 fn spki(key: &[u8]) -> Result<&[u8], CryptoFault> {
     match key {
         [0x30, ..] if key.len() >= 44 => Ok(key),

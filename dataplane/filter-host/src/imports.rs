@@ -1,5 +1,5 @@
-//! What filters may call in the host, one module for each contract over the same capabilities. Each import is bounded, and acts for
-//! the configuration whose call is under way.
+//! What filters may call in the host, one module for each contract over the same capabilities. Each import is bounded,
+//! and acts for the configuration whose call is under way.
 
 pub(crate) mod v01;
 pub(crate) mod v02;

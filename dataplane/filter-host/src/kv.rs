@@ -1,6 +1,6 @@
-//! Values that filters keep in their proxy: the same to all workers, bounded, and gone with the last attachment that may see
-//! them. One lock guards all values of a store, so that each operation is exact; nothing under it takes longer for large values
-//! than for small ones. `now` is an argument.
+//! Values that filters keep in their proxy: the same to all workers, bounded, and gone with the last attachment that
+//! may see them. One lock guards all values of a store, so that each operation is exact; nothing under it takes longer
+//! for large values than for small ones. `now` is an argument.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -203,7 +203,8 @@ fn checked(key: &[u8], value: &[u8]) -> Result<Arc<[u8]>, KvError> {
 pub(crate) struct KvRegistry(Mutex<HashMap<(KvScope, String), Weak<KvStore>>>);
 
 impl KvRegistry {
-    /// The store of an attachment, `namespace/name` of its policy, that runs this filter: the one that is there, or a new one.
+    /// The store of an attachment, `namespace/name` of its policy, that runs this filter: the one that is there, or a
+    /// new one.
     pub(crate) fn open(&self, scope: KvScope, attachment: &str, filter: &str) -> Arc<KvStore> {
         let name = match scope {
             KvScope::Policy => attachment.to_owned(),

@@ -1,4 +1,5 @@
-//! Metrics that filters define themselves: bounded in number and in sets of labels, shared by all instances of an attachment.
+//! Metrics that filters define themselves: bounded in number and in sets of labels, shared by all instances of an
+//! attachment.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};

@@ -1,5 +1,5 @@
-//! The data of one instance's store: its limits, what it has defined, and the configuration that its imports act for. Invariant:
-//! an import acts for the configuration of the call that is under way, and has what that one is granted.
+//! The data of one instance's store: its limits, what it has defined, and the configuration that its imports act for.
+//! Invariant: an import acts for the configuration of the call that is under way, and has what that one is granted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -129,8 +129,8 @@ impl Owner {
     }
 }
 
-/// What configurations of one instance have defined, by handle. A handle is never given twice, so that one which outlived its
-/// configuration means nothing.
+/// What configurations of one instance have defined, by handle. A handle is never given twice, so that one which
+/// outlived its configuration means nothing.
 #[derive(Debug)]
 pub(crate) struct Handles<T> {
     next: u32,
@@ -199,7 +199,8 @@ impl State {
         }
     }
 
-    /// Says whom the next call is for, and forgets what the last one left. Before anything of the guest runs, its start included.
+    /// Says whom the next call is for, and forgets what the last one left. Before anything of the guest runs, its start
+    /// included.
     pub(crate) fn enter(&mut self, config: &Arc<ConfigShared>) {
         self.callouts.clear();
         if !self.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {

@@ -127,8 +127,8 @@ pub struct FilterStats {
     pub denied_calls: Counter,
     /// Values that had to go for others before they ended.
     pub kv_evictions: Counter,
-    /// Values of its own metrics that came beyond the bound of label sets, and those that could not be taken: of a metric or of
-    /// labels that are none, or no number.
+    /// Values of its own metrics that came beyond the bound of label sets, and those that could not be taken: of a
+    /// metric or of labels that are none, or no number.
     pub metric_overflows: Counter,
     pub metric_misuses: Counter,
     /// Live instances and the bytes of their linear memories.

@@ -32,8 +32,8 @@ impl FilterAttachment {
     }
 }
 
-/// True for a component that is linked with what is granted and nothing else; later ones can import everything, and what is not
-/// granted answers `denied`. `abi` as in `weft:filter@0.1.0`.
+/// True for a component that is linked with what is granted and nothing else; later ones can import everything, and
+/// what is not granted answers `denied`. `abi` as in `weft:filter@0.1.0`.
 #[must_use]
 pub fn needs_every_import(abi: &str) -> bool {
     contract_of(abi) == FIRST_CONTRACT

@@ -63,8 +63,8 @@ fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Rep
     }
 }
 
-/// What the filter asks for and what it is granted. One of the first contract needs all that it imports; later ones are told
-/// `denied` as they call what is not granted.
+/// What the filter asks for and what it is granted. One of the first contract needs all that it imports; later ones are
+/// told `denied` as they call what is not granted.
 fn capabilities(policy: &Object<FilterPolicySpec>, filter: &FilterSpec, object: &ObjectKey, report: &mut Report) {
     let name = filter_of(policy);
     let (granted, wanted) = (&policy.spec.capabilities, &filter.capabilities);

@@ -103,7 +103,8 @@ fn outside(spec: &ExternalServiceSpec, port: u16) -> Result<String, String> {
     Ok(format!("{host}:{port}"))
 }
 
-/// The services of the mesh that the filters of a workload may call: its proxy holds them, as it holds what the workload uses.
+/// The services of the mesh that the filters of a workload may call: its proxy holds them, as it holds what the
+/// workload uses.
 pub(super) fn called_by_filters(world: &World, workload: &Object<WorkloadSpec>) -> BTreeSet<ObjectName> {
     let near = world.index().near_policies(world, workload).filter_map(FilterPolicySpec::of);
     let calling = near.filter(|policy| {
@@ -135,7 +136,7 @@ pub(crate) fn unresolved(world: &World, policy: &Object<FilterPolicySpec>) -> Ve
 /// Tells whether every callout leads somewhere. `None`: the policy grants none.
 pub(super) fn status(world: &World, policy: &Object<FilterPolicySpec>) -> Option<Condition> {
     policy.spec.callouts().next()?;
-    let good = Condition::good("ResolvedRefs", "every service of its callouts exists");
+    let good = Condition::good("CalloutsResolved", "every service of its callouts exists");
     let unresolved = unresolved(world, policy);
     let Some((key, _)) = unresolved.first() else { return Some(good) };
     let message = unresolved.iter().map(|(_, why)| format!("{why}: callouts to it fail"));

@@ -48,7 +48,8 @@ fn what_a_policy_grants_reaches_the_attachment() {
     assert_eq!(word_alone, [Grant::Kv(KvGrant { entries: 10_000, bytes: 1 << 20, scope: KvScope::Policy })]);
 }
 
-/// A proxy that runs nothing but the first contract may know nothing of grants: it has to be able to read the attachment.
+/// A proxy that runs nothing but the first contract may know nothing of grants: it has to be able to read the
+/// attachment.
 #[test]
 fn a_filter_of_the_first_contract_is_told_what_it_knows() {
     let body = ", limits: {bodyBytes: 4096, overBody: Pass}";
@@ -69,7 +70,7 @@ fn callouts_lead_to_what_is_there() {
         let world = shop_and(&format!("{}---\n{OUTSIDE}---\n{policy}", calling_filter()));
         let key = ObjectKey::new(Kind::FilterPolicy, "shop", "p");
         let status = policy_status(&world, Kind::FilterPolicy, world.get(&key).unwrap().resource.metadata());
-        let resolved = status.iter().find(|condition| condition.kind == "ResolvedRefs").unwrap();
+        let resolved = status.iter().find(|condition| condition.kind == "CalloutsResolved").unwrap();
         let told: Vec<_> = lint::check(&world, Scope::Whole)
             .into_iter()
             .filter(|finding| finding.code == Code::CalloutNowhere)
