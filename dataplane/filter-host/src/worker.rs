@@ -124,13 +124,7 @@ impl Worker {
     ///
     /// # Errors
     /// A filter ends the stream, or failed and can't be passed by. Nothing of the chunk goes on.
-    pub fn request_chunk(
-        &mut self,
-        chain: &Chain,
-        stream: u64,
-        bytes: Bytes,
-        end: bool,
-    ) -> Result<Chunk, Box<Cut>> {
+    pub fn request_chunk(&mut self, chain: &Chain, stream: u64, bytes: Bytes, end: bool) -> Result<Chunk, Box<Cut>> {
         self.chunk(chain, Told::new(Hook::RequestBody, stream), bytes, end)
     }
 
@@ -138,13 +132,7 @@ impl Worker {
     ///
     /// # Errors
     /// As there.
-    pub fn response_chunk(
-        &mut self,
-        chain: &Chain,
-        stream: u64,
-        bytes: Bytes,
-        end: bool,
-    ) -> Result<Chunk, Box<Cut>> {
+    pub fn response_chunk(&mut self, chain: &Chain, stream: u64, bytes: Bytes, end: bool) -> Result<Chunk, Box<Cut>> {
         self.chunk(chain, Told::new(Hook::ResponseBody, stream), bytes, end)
     }
 
@@ -169,12 +157,7 @@ impl Worker {
     ///
     /// # Errors
     /// As with [`Worker::request_chunk`].
-    pub fn request_trailers(
-        &mut self,
-        chain: &Chain,
-        stream: u64,
-        trailers: &mut HeaderMap,
-    ) -> Result<(), Box<Cut>> {
+    pub fn request_trailers(&mut self, chain: &Chain, stream: u64, trailers: &mut HeaderMap) -> Result<(), Box<Cut>> {
         self.trailers(chain, Hook::RequestTrailers, stream, trailers)
     }
 
@@ -182,12 +165,7 @@ impl Worker {
     ///
     /// # Errors
     /// As with [`Worker::request_chunk`].
-    pub fn response_trailers(
-        &mut self,
-        chain: &Chain,
-        stream: u64,
-        trailers: &mut HeaderMap,
-    ) -> Result<(), Box<Cut>> {
+    pub fn response_trailers(&mut self, chain: &Chain, stream: u64, trailers: &mut HeaderMap) -> Result<(), Box<Cut>> {
         self.trailers(chain, Hook::ResponseTrailers, stream, trailers)
     }
 

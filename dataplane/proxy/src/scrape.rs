@@ -1,5 +1,6 @@
 //! One scrape: gauges are read when asked for, request series are added up over the workers, filters tell their own.
 
+mod calls;
 mod custom;
 
 use std::fmt::Write as _;
@@ -136,7 +137,7 @@ type Read = fn(&FilterStats) -> u64;
 
 fn filters(admin: &Admin, out: &mut String) {
     let hosts = admin.shared.filter_host.stats();
-    let columns: [(Metric, Read); 8] = [
+    let columns: [(Metric, Read); 7] = [
         (Metric::FilterCalls, |stats| stats.calls.value()),
         (Metric::FilterReplies, |stats| stats.replies.value()),
         (Metric::FilterAudited, |stats| stats.audited.value()),
@@ -144,7 +145,6 @@ fn filters(admin: &Admin, out: &mut String) {
         (Metric::FilterTimeouts, |stats| stats.timeouts.value()),
         (Metric::FilterFailedOpen, |stats| stats.failed_open.value()),
         (Metric::FilterFailedClosed, |stats| stats.failed_closed.value()),
-        (Metric::FilterInstances, |stats| stats.instances.value()),
     ];
     for (metric, read) in columns {
         header(out, metric);
@@ -152,6 +152,7 @@ fn filters(admin: &Admin, out: &mut String) {
             sample(out, metric.name(), &filter_labels(host), read(&host.stats));
         }
     }
+    calls::render(&hosts, out);
     capabilities(&hosts, out);
     let told = hosts.iter().flat_map(|host| {
         host.stats.custom().into_iter().map(move |metric| Told {

@@ -72,7 +72,7 @@ impl Programs {
 
 impl Program {
     /// With one configuration in it.
-    pub(super) fn new(host: &Arc<Inner>, key: Option<Key>, shared: Arc<Shared>, source: Box<dyn Source>) -> Self {
+    pub(crate) fn new(host: &Arc<Inner>, key: Option<Key>, shared: Arc<Shared>, source: Box<dyn Source>) -> Self {
         let (slot, id) = host.take_slot();
         let (configurations, spares) = (AtomicUsize::new(1), Mutex::default());
         Self { host: host.clone(), key, shared, source, slot, id, configurations, spares }

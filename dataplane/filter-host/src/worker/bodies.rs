@@ -27,13 +27,7 @@ enum Made {
 
 impl Worker {
     /// A chunk through all filters that asked for it: a caller's in the order of the chain, others in reverse.
-    pub(super) fn chunk(
-        &mut self,
-        chain: &Chain,
-        told: Told<'_>,
-        bytes: Bytes,
-        end: bool,
-    ) -> Result<Chunk, Box<Cut>> {
+    pub(super) fn chunk(&mut self, chain: &Chain, told: Told<'_>, bytes: Bytes, end: bool) -> Result<Chunk, Box<Cut>> {
         let mut chunk = Chunk { bytes, after: Duration::ZERO };
         let of_caller = told.hook == Hook::RequestBody || told.up == Some(true);
         for filter in self.seen_by(chain, told.stream, told.hook, of_caller) {
@@ -231,12 +225,7 @@ fn asks(filter: &Prepared, hook: Hook) -> bool {
         Hook::RequestTrailers => hooks.request_trailers,
         Hook::ResponseTrailers => hooks.response_trailers,
         Hook::StreamData => hooks.stream_data,
-        Hook::Connection
-        | Hook::RequestHead
-        | Hook::ResponseHead
-        | Hook::Callout
-        | Hook::Tick
-        | Hook::Done => false,
+        Hook::Connection | Hook::RequestHead | Hook::ResponseHead | Hook::Callout | Hook::Tick | Hook::Done => false,
     }
 }
 
