@@ -1,6 +1,6 @@
-//! Callers whose requests pass a filter by for a while, since it failed on them again and again. Only for filters that may be
-//! passed by (`onFailure: Allow`), and for nobody but the caller that it failed on. Pure: `now` is an argument. Each worker
-//! has its own.
+//! Callers whose requests pass a filter by for a while, since it failed on them again and again. Only for filters that
+//! may be passed by (`onFailure: Allow`), and for nobody but the caller that it failed on. Pure: `now` is an argument.
+//! Each worker has its own.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! How long the calls of one filter for one request may take together. Pure: times are arguments. A single call is ended by its
-//! own deadline; this ends a filter that is called again and again.
+//! How long the calls of one filter for one request may take together. Pure: times are arguments. A single call is
+//! ended by its own deadline; this ends a filter that is called again and again.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ impl Budget {
         self.used >= self.limit(one)
     }
 
-    /// True where time must be measured on the processor from now on. Wall time is cheap to measure and always at least as
-    /// long, but counts time in which the machine ran something else.
+    /// True where time must be measured on the processor from now on. Wall time is cheap to measure and always at least
+    /// as long, but counts time in which the machine ran something else.
     pub(crate) fn is_tight(&self, one: Duration) -> bool {
         self.used >= self.limit(one) / 2
     }
@@ -40,7 +40,8 @@ impl Budget {
     }
 
     fn limit(&self, one: Duration) -> Duration {
-        one.saturating_mul(CALLS).saturating_add(self.added)
+        // The first call is made whatever a call may take.
+        one.saturating_mul(CALLS).saturating_add(self.added).max(Duration::from_nanos(1))
     }
 }
 

@@ -1,5 +1,5 @@
-//! What goes into a run of a chain and what comes of it. Invariant: a `Permit` exists only where every authorization filter
-//! of the chain has said continue, and nothing of the head changes after that.
+//! What goes into a run of a chain and what comes of it. Invariant: a `Permit` exists only where every authorization
+//! filter of the chain has said continue, and nothing of the head changes after that.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -75,7 +75,8 @@ impl Hooks {
     }
 }
 
-/// How far a stream has come in its chain. Only an outcome hands out one that is not the start, so nobody can skip a filter.
+/// How far a stream has come in its chain. Only an outcome hands out one that is not the start, so nobody can skip a
+/// filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Position {
     /// Filters behind it, in the order in which they run.
@@ -125,8 +126,8 @@ impl Permit {
     }
 }
 
-/// The part of a request's head that filters may see and change. Authorization is asked once for each reading of the path
-/// by an app that reads as `path_reading` says; other filters see the path as it is sent.
+/// The part of a request's head that filters may see and change. Authorization is asked once for each reading of the
+/// path by an app that reads as `path_reading` says; other filters see the path as it is sent.
 #[derive(Debug)]
 pub struct RequestView<'a> {
     pub method: &'a Method,

@@ -1,5 +1,5 @@
-//! Changes and answers that a filter wants, checked before any of them happens: all of a result holds or none, and what does
-//! not hold is named.
+//! Changes and answers that a filter wants, checked before any of them happens: all of a result holds or none, and what
+//! does not hold is named.
 
 use std::fmt;
 use std::sync::Arc;

@@ -107,8 +107,8 @@ impl Failure {
         Self::new(FailureKind::InvalidResult, detail)
     }
 
-    /// A call that ended in an error was ended by the clock, or by the filter itself. `memory`: it was refused more memory
-    /// while it ran, which a filter survives seldom, and says so never.
+    /// A call that ended in an error was ended by the clock, or by the filter itself. `memory`: it was refused more
+    /// memory while it ran, which a filter survives seldom, and says so never.
     pub(crate) fn of_call(error: &wasmtime::Error, memory: bool) -> Self {
         let trap = error.downcast_ref::<Trap>();
         let kind = match trap.map(|trap| TrapKind::of(*trap)) {

@@ -1,5 +1,6 @@
-//! Messages of gRPC in a body that comes in chunks: five bytes of framing (a flag and the length), then the message. Chunks go
-//! in as they come, whole messages come out. Invariant: what is held is never more than the limit and one frame's head.
+//! Messages of gRPC in a body that comes in chunks: five bytes of framing (a flag and the length), then the message.
+//! Chunks go in as they come, whole messages come out. Invariant: what is held is never more than the limit and one
+//! frame's head.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 

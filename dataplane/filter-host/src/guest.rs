@@ -1,5 +1,5 @@
-//! One live instance of a filter, behind a trait that is the same for every contract: `v01` and `v02` know the exports of theirs.
-//! Invariant: an instance whose call trapped or ran out of time is never called again.
+//! One live instance of a filter, behind a trait that is the same for every contract: `v01` and `v02` know the exports
+//! of theirs. Invariant: an instance whose call trapped or ran out of time is never called again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -54,8 +54,8 @@ pub(crate) trait Guest: fmt::Debug + Send {
     /// Gives it a configuration; contract 0.1 takes one only.
     fn configure(&mut self, id: u32, setup: &Setup) -> Result<Interest, StartError>;
 
-    /// One call. `buffer`: for what is packed, and used again. The cookie is not changed: what the filter wants is in what it
-    /// says.
+    /// One call. `buffer`: for what is packed, and used again. The cookie is not changed: what the filter wants is in
+    /// what it says.
     fn call(
         &mut self,
         whom: Whom<'_>,

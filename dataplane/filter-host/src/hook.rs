@@ -1,5 +1,5 @@
-//! What is said at the border between the host and a filter, in words of no contract's version: hooks, what a call is told,
-//! and what comes back of it.
+//! What is said at the border between the host and a filter, in words of no contract's version: hooks, what a call is
+//! told, and what comes back of it.
 
 use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode};

@@ -1,5 +1,5 @@
-//! What a filter asked for when it was configured: it gets this and nothing else. Invariant: a hook of an interest is exported,
-//! and each of its values can be given there.
+//! What a filter asked for when it was configured: it gets this and nothing else. Invariant: a hook of an interest is
+//! exported, and each of its values can be given there.
 
 use http::header::HeaderName;
 
@@ -68,8 +68,8 @@ pub(crate) struct Bounds {
 }
 
 impl Interest {
-    /// True for a filter that may keep something for a stream from one hook to a later one in its instance, where it ends with
-    /// it. Later contracts keep it in cookies.
+    /// True for a filter that may keep something for a stream from one hook to a later one in its instance, where it
+    /// ends with it. Later contracts keep it in cookies.
     pub(crate) fn keeps_state(&self) -> bool {
         let hooks = [self.hooks.connection || self.hooks.request_head, self.hooks.response_head, self.hooks.done];
         matches!(self.asked, Asked::Fixed(_)) && hooks.into_iter().filter(|hook| *hook).count() > 1
@@ -181,7 +181,8 @@ fn header_names(list: &[String], most: usize) -> Result<Vec<HeaderName>, String>
     }
     let parse = |name: &String| {
         let shown = || name.chars().take(64).collect::<String>();
-        HeaderName::from_lowercase(name.as_bytes()).map_err(|_| format!("{:?} is not a header name in lower case", shown()))
+        HeaderName::from_lowercase(name.as_bytes())
+            .map_err(|_| format!("{:?} is not a header name in lower case", shown()))
     };
     list.iter().map(parse).collect()
 }

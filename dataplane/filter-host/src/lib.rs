@@ -1,7 +1,7 @@
 //! Runs filters: digest -> verified -> compiled -> pooled -> called. It knows no rule: what a filter decides is the
-//! filter's business, that it can harm nobody is this crate's. Nothing here blocks the data path but the calls themselves.
-//! [`Host`], one per process, makes a [`FilterSpec`] and a binary into a [`Prepared`] filter. [`Chain`]s of those live in the
-//! snapshot; each data-plane thread has a [`Worker`], which owns its instances.
+//! filter's business, that it can harm nobody is this crate's. Nothing here blocks the data path but the calls
+//! themselves. [`Host`], one per process, makes a [`FilterSpec`] and a binary into a [`Prepared`] filter. [`Chain`]s of
+//! those live in the snapshot; each data-plane thread has a [`Worker`], which owns its instances.
 
 mod backoff;
 mod bindings;

@@ -7,8 +7,8 @@ use weft_policy::bundle::FilterMode;
 use crate::chain::Hooks;
 use crate::prepare::Prepared;
 
-/// Filters in the order in which they run; those of authorization come last whatever order was given. What comes back runs
-/// through them the other way.
+/// Filters in the order in which they run; those of authorization come last whatever order was given. What comes back
+/// runs through them the other way.
 #[derive(Debug, Clone, Default)]
 pub struct Chain {
     filters: Vec<Arc<Prepared>>,

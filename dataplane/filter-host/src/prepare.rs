@@ -31,8 +31,8 @@ pub use crate::interest::Interest;
 /// A single call may not take longer, whatever the spec says.
 const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A filter ready to be called by every worker: a program, and a configuration of it. Dropping the last reference lets workers
-/// forget the configuration, and free the instances of a program that has no other.
+/// A filter ready to be called by every worker: a program, and a configuration of it. Dropping the last reference lets
+/// workers forget the configuration, and free the instances of a program that has no other.
 #[derive(Debug)]
 pub struct Prepared {
     spec: FilterSpec,

@@ -42,8 +42,7 @@ impl Gauge {
 }
 
 /// Upper bounds of [`CallTimes`]' buckets, in microseconds; the last bucket has none.
-pub const CALL_TIME_BOUNDS: [u64; 14] =
-    [2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000];
+pub const CALL_TIME_BOUNDS: [u64; 14] = [2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000];
 
 /// How long calls took.
 #[derive(Debug, Default)]

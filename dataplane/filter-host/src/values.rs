@@ -1,5 +1,5 @@
-//! What a filter of contract 0.2 can be told by name: the one table of values, the list that a hook asked for, and the packed
-//! buffer in which they cross into the sandbox. Invariant: a filter is told nothing that it did not ask for.
+//! What a filter of contract 0.2 can be told by name: the one table of values, the list that a hook asked for, and the
+//! packed buffer in which they cross into the sandbox. Invariant: a filter is told nothing that it did not ask for.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -99,8 +99,8 @@ fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'))
 }
 
-/// Packs the values that a hook asked for into `buffer`. `alike`: fields whose names servers take for those asked for come
-/// too, under the last of the names that they are like.
+/// Packs the values that a hook asked for into `buffer`. `alike`: fields whose names servers take for those asked for
+/// come too, under the last of the names that they are like.
 pub(crate) fn pack(values: &[Value], told: &Told<'_>, alike: bool, buffer: &mut Vec<u8>) {
     buffer.clear();
     for (value, position) in values.iter().zip(0_u16..) {

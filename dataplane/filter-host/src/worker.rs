@@ -1,6 +1,6 @@
-//! One data-plane thread's filter instances, and the run of a chain over them. Nothing here is shared with other threads but
-//! counters and what capabilities keep. Invariants: what a failed instance knew is never mistaken for an answer; a call that fails
-//! costs the request at hand and no other.
+//! One data-plane thread's filter instances, and the run of a chain over them. Nothing here is shared with other
+//! threads but counters and what capabilities keep. Invariants: what a failed instance knew is never mistaken for an
+//! answer; a call that fails costs the request at hand and no other.
 
 use std::hash::BuildHasher as _;
 use std::marker::PhantomData;
@@ -79,9 +79,9 @@ impl Worker {
         }
     }
 
-    /// Decides on an opaque byte stream. Not for connections that carry HTTP: their requests are decided one by one. Call it
-    /// again as its outcome says. Stream ids are unique among this worker's living streams. Whatever comes of the stream,
-    /// `done` must follow.
+    /// Decides on an opaque byte stream. Not for connections that carry HTTP: their requests are decided one by one.
+    /// Call it again as its outcome says. Stream ids are unique among this worker's living streams. Whatever comes of
+    /// the stream, `done` must follow.
     pub fn connection(
         &mut self,
         chain: &Chain,
@@ -93,8 +93,8 @@ impl Worker {
         self.run(chain, from, event, stream, Subject::Connection(attributes)).map(|()| Permit::mint())
     }
 
-    /// Runs the chain over a request's head, which filters may change, and its body where one asks for all of it. As with
-    /// [`Worker::connection`]; the view stays the same.
+    /// Runs the chain over a request's head, which filters may change, and its body where one asks for all of it. As
+    /// with [`Worker::connection`]; the view stays the same.
     pub fn request_head(
         &mut self,
         chain: &Chain,
@@ -107,8 +107,8 @@ impl Worker {
         self.run(chain, from, event, stream, Subject::Request(view, attributes)).map(|()| Permit::mint())
     }
 
-    /// Runs the chain, in reverse order, over the head of the final response: the filters that the request came past. Where a
-    /// filter answered, these are the ones before it.
+    /// Runs the chain, in reverse order, over the head of the final response: the filters that the request came past.
+    /// Where a filter answered, these are the ones before it.
     pub fn response_head(
         &mut self,
         chain: &Chain,
@@ -174,8 +174,8 @@ impl Worker {
         self.streams.set(stream).iter().map(|set| (&*set.name, set.value.as_slice()))
     }
 
-    /// Ends a stream: filters that it came to are told, and nothing of it is kept. Call it once for each stream that any other
-    /// hook saw.
+    /// Ends a stream: filters that it came to are told, and nothing of it is kept. Call it once for each stream that
+    /// any other hook saw.
     pub fn done(&mut self, chain: &Chain, stream: u64, summary: &Summary) {
         if chain.hooks().done {
             let reached = self.streams.reached(stream);
@@ -198,8 +198,8 @@ impl Worker {
         }
     }
 
-    /// Frees the instances of programs that no snapshot holds any more, and has the others forget configurations that none
-    /// holds. Call it after a swap; it also happens by itself when a new program gets its first instance.
+    /// Frees the instances of programs that no snapshot holds any more, and has the others forget configurations that
+    /// none holds. Call it after a swap; it also happens by itself when a new program gets its first instance.
     pub fn retire(&mut self) {
         self.slots.retire();
     }
@@ -276,7 +276,8 @@ impl Worker {
         }
     }
 
-    /// What one filter says at one hook, and what follows from it. Authorization of an ambiguous path is asked for each reading.
+    /// What one filter says at one hook, and what follows from it. Authorization of an ambiguous path is asked for each
+    /// reading.
     fn step(
         &mut self,
         filter: &Arc<Prepared>,

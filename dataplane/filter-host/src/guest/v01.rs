@@ -1,5 +1,5 @@
-//! Contract 0.1: its exports, and what they are told. A component of it exports every hook, takes one configuration, and keeps
-//! in its memory what it wants to know of a stream later.
+//! Contract 0.1: its exports, and what they are told. A component of it exports every hook, takes one configuration,
+//! and keeps in its memory what it wants to know of a stream later.
 
 use std::borrow::Cow;
 use std::net::IpAddr;

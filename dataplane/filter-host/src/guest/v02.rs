@@ -1,5 +1,5 @@
-//! Contract 0.2: its exports, each of which a component may lack but `configuration`, and what they are told: one packed buffer.
-//! A patch version is as good as another: names are looked up as `0.2`, whatever comes behind.
+//! Contract 0.2: its exports, each of which a component may lack but `configuration`, and what they are told: one
+//! packed buffer. A patch version is as good as another: names are looked up as `0.2`, whatever comes behind.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! A program: a component that is linked, with its limits and grants, from which instances are made. Filters that agree on all of
-//! these, in one namespace, share it: each worker has one instance of it for all their configurations.
+//! A program: a component that is linked, with its limits and grants, from which instances are made. Filters that agree
+//! on all of these, in one namespace, share it: each worker has one instance of it for all their configurations.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

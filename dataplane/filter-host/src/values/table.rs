@@ -1,4 +1,5 @@
-//! Every value by name: where it can be given and what it means. docs/filters/values.md repeats it, and a test compares both.
+//! Every value by name: where it can be given and what it means. docs/filters/values.md repeats it, and a test compares
+//! both.
 
 use crate::hook::Hook;
 

@@ -1,5 +1,5 @@
-//! Bodies and trailers that pass by: chunks as they come, or messages of gRPC. Invariant: a filter that asked for a chunk has seen
-//! it before anything of it goes on, or is out.
+//! Bodies and trailers that pass by: chunks as they come, or messages of gRPC. Invariant: a filter that asked for a
+//! chunk has seen it before anything of it goes on, or is out.
 
 use std::sync::Arc;
 use std::time::Duration;

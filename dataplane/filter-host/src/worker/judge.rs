@@ -129,6 +129,10 @@ fn wait(filter: &Prepared, calls: Vec<Callout>, ms: u32, may: May) -> Result<Ste
     if !may.wait {
         return Err(Failure::invalid("a wait where nothing can be held"));
     }
+    let within = Duration::from_millis(u64::from(ms));
+    if within > edits::MAX_DELAY {
+        return Err(Failure::invalid(format!("a wait of {ms} ms, at most {}", edits::MAX_DELAY.as_millis())));
+    }
     if !calls.is_empty() && !hooks.callout {
         return Err(Failure::invalid("a wait for answers without the hook callout"));
     }
@@ -141,7 +145,7 @@ fn wait(filter: &Prepared, calls: Vec<Callout>, ms: u32, may: May) -> Result<Ste
     }
     filter.stats().waits.add(1);
     filter.stats().callouts.add(calls.len() as u64);
-    Ok(Step::Wait { calls, within: millis(ms) })
+    Ok(Step::Wait { calls, within })
 }
 
 /// Counts and logs a failure, with all that an author needs to find it.

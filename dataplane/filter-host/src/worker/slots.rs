@@ -1,5 +1,5 @@
-//! This thread's instances, one for each program that it has called. An instance whose call failed for good is replaced at the
-//! next call.
+//! This thread's instances, one for each program that it has called. An instance whose call failed for good is replaced
+//! at the next call.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -34,8 +34,8 @@ impl Slots {
         self.slot(&filter.program).generation
     }
 
-    /// A call into this thread's instance, made now where there is none, and the time that it took: on the processor if that is
-    /// wanted, else on the wall.
+    /// A call into this thread's instance, made now where there is none, and the time that it took: on the processor if
+    /// that is wanted, else on the wall.
     pub(super) fn call(
         &mut self,
         filter: &Arc<Prepared>,

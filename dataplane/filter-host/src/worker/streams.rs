@@ -1,5 +1,5 @@
-//! What this thread keeps of living streams: how far each has come in its chain, the cookies of its filters, and who is out. It
-//! lives here and not in instances, so that an instance may be replaced between any two calls.
+//! What this thread keeps of living streams: how far each has come in its chain, the cookies of its filters, and who is
+//! out. It lives here and not in instances, so that an instance may be replaced between any two calls.
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;

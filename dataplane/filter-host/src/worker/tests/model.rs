@@ -1,5 +1,5 @@
-//! A small model of what a chain means, beside the real thing: random filters, and who is called in which order, whose edits
-//! happen, how it ends.
+//! A small model of what a chain means, beside the real thing: random filters, and who is called in which order, whose
+//! edits happen, how it ends.
 
 use super::*;
 
