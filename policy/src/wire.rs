@@ -29,8 +29,8 @@ pub mod v1 {
 
 /// The capability to read objects in envelopes. A control plane leads nobody without it.
 pub const ENVELOPES: &str = "envelopes";
-/// The capability to run filters of this contract.
-pub use crate::bundle::FILTER_CONTRACT;
+/// The capabilities to run filters of these contracts.
+pub use crate::bundle::{FILTER_CONTRACT, FILTER_CONTRACT_0_2};
 /// The capability to keep a workload's app from sending anything (`ServedWorkload::outbound_closed`).
 pub const OUTBOUND_CLOSED: &str = "outbound-closed";
 /// The capability of a proxy that reports which peers it reaches.
@@ -103,10 +103,11 @@ pub const BACKEND_ANSWERS: &str = "backend-answers";
 pub const HOST_MATCH: &str = "host-match";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 24] = [
+pub const CAPABILITIES: [&str; 25] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
+    FILTER_CONTRACT_0_2,
     PEER_WORD,
     PARTS,
     OUTBOUND_CLOSED,

@@ -130,14 +130,13 @@ impl Inner {
 }
 
 fn question(attachment: &FilterAttachment) -> Question {
-    let FilterAttachment { digest, config, capabilities, limits, authorization, signature, public_key_pem, .. } =
-        attachment;
-    let FilterAttachment { filter, version, statement, .. } = attachment;
+    let FilterAttachment { digest, config, capabilities, grants, limits, authorization, .. } = attachment;
+    let FilterAttachment { signature, public_key_pem, filter, version, statement, .. } = attachment;
     let mut hash = Sha256::new();
-    let memory = limits.memory_bytes.to_string();
+    let (limits, grants) = (format!("{limits:?}"), format!("{grants:?}"));
     let authorization = authorization.to_string();
     let (text, signed) = statement.as_ref().map_or(("", ""), |it| (it.text.as_str(), it.signature.as_str()));
-    let parts = [digest, &config.0, &memory, &authorization, signature, public_key_pem, filter, version];
+    let parts = [digest, &config.0, &limits, &grants, &authorization, signature, public_key_pem, filter, version];
     let parts = parts.into_iter().map(String::as_str).chain([text, signed]);
     for part in parts.chain(capabilities.iter().map(String::as_str)) {
         hash.update(part.len().to_be_bytes());
@@ -154,7 +153,9 @@ fn outcome_of(error: &PrepareError) -> Outcome {
             return Outcome::Untried(error.to_string());
         }
         PrepareError::Configure { .. } | PrepareError::Refused { .. } | PrepareError::Interest { .. } => "spec.config",
-        PrepareError::UnknownCapability { .. } | PrepareError::NotGranted { .. } => "spec.capabilities",
+        PrepareError::UnknownCapability { .. } | PrepareError::Grants { .. } | PrepareError::NotGranted { .. } => {
+            "spec.capabilities"
+        }
         PrepareError::Memory { .. } => "spec.limits",
         PrepareError::Compile { source: CompileError::Refused(_) | CompileError::Limit(_), .. }
         | PrepareError::Verify { .. }

@@ -13,9 +13,10 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method};
 use weft_filter_host::{
-    Attributes, Chain, Digest, FilterSpec, Host, HostConfig, Outcome, Position, Prepared, RequestView, Summary, Worker,
+    Attributes, Chain, Digest, Event, FilterSpec, Host, HostConfig, Outcome, Position, Prepared, RequestView, Summary,
+    Worker,
 };
-use weft_policy::bundle::{Direction, FilterMode, OnFailure};
+use weft_policy::bundle::{Direction, FilterMode, OnFailure, OverBody};
 use weft_policy::path::{NormalPath, PathReading};
 
 const ROUNDS: u32 = 400;
@@ -66,7 +67,13 @@ fn measure(host: &Host, chain: &Chain) -> u128 {
         destination_port: 80,
         statement: None,
         direction: Direction::Inbound,
+        request_id: None,
+        destination_service: Some("shop/reviews"),
+        route: None,
+        tls: true,
+        protocol: "h2",
     };
+    let mut body = None;
     for _ in 0..ROUNDS {
         let start = Instant::now();
         for stream in 0..CALLS {
@@ -76,10 +83,12 @@ fn measure(host: &Host, chain: &Chain) -> u128 {
                 path: &mut path,
                 path_reading,
                 headers: &mut headers,
+                body: &mut body,
             };
-            let outcome = worker.request_head(chain, Position::START, u64::from(stream), &mut view, &attributes);
+            let stream = u64::from(stream);
+            let outcome = worker.request_head(chain, Position::START, Event::Go, stream, &mut view, &attributes);
             assert!(matches!(outcome, Outcome::Permitted(_)), "{outcome:?}");
-            worker.done(chain, u64::from(stream), &Summary::default());
+            worker.done(chain, stream, &Summary::default());
         }
         least = least.min(start.elapsed().as_nanos() / u128::from(CALLS));
     }
@@ -117,8 +126,12 @@ fn prepare(host: &Host, name: &str, config: &str) -> Result<Arc<Prepared>, Box<d
         mode: FilterMode::Enforce,
         authorization: name == "authz",
         capabilities: vec!["token-bucket".to_owned()],
+        grants: Vec::new(),
+        scope: String::new(),
         memory_bytes: 16 << 20,
         call_timeout: Duration::from_millis(10),
+        body_bytes: 1 << 20,
+        over_body: OverBody::Refuse,
     };
     Ok(host.prepare(&spec, &wasm)?)
 }

@@ -1,7 +1,18 @@
-//! Host-side bindings of `filters-sdk/wit`, generated. Nothing is written by hand here.
+//! Host-side bindings of `filters-sdk/wit`, generated: one module for each contract. Nothing is written by hand here.
 
-wasmtime::component::bindgen!({
-    path: "../../filters-sdk/wit/0.1",
-    world: "filter",
-    ownership: Borrowing { duplicate_if_necessary: true },
-});
+/// Contract 0.1. Types that go both ways have two forms, `…Param` and `…Result`, so that arguments are borrowed.
+pub(crate) mod v01 {
+    wasmtime::component::bindgen!({
+        path: "../../filters-sdk/wit/0.1",
+        world: "filter",
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+/// Contract 0.2. Its exports are taken one by one: a component has those that it needs.
+pub(crate) mod v02 {
+    wasmtime::component::bindgen!({
+        path: "../../filters-sdk/wit/0.2",
+        world: "filter",
+    });
+}

@@ -38,6 +38,15 @@ impl Default for BucketLimits {
 /// Time in nanoseconds times tokens a period.
 type Scaled = u128;
 
+/// What is left in a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Level {
+    /// Whole tokens.
+    pub(crate) remaining: u32,
+    /// Until it is full again.
+    pub(crate) reset: Duration,
+}
+
 /// The buckets of one limit.
 #[derive(Debug)]
 pub(crate) struct Buckets {
@@ -65,8 +74,8 @@ impl Buckets {
         Ok(Self { limit, interval, max_keys, searched: AtomicU64::new(0), full_at: DashMap::new() })
     }
 
-    /// Takes `tokens` out of the bucket of `key`, or says how long until they are there.
-    pub(crate) fn take(&self, key: &[u8], tokens: u32, now: Duration, stats: &FilterStats) -> Result<(), Duration> {
+    /// Takes `tokens` out of the bucket of `key` and says what it left there, or how long until they are there.
+    pub(crate) fn take(&self, key: &[u8], tokens: u32, now: Duration, stats: &FilterStats) -> Result<Level, Duration> {
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let now = now.as_nanos() * u128::from(self.limit.tokens);
         if let Some(mut full_at) = self.full_at.get_mut(key) {
@@ -106,15 +115,21 @@ impl Buckets {
         }
     }
 
-    fn charge(&self, full_at: &mut Scaled, tokens: u32, now: Scaled) -> Result<(), Duration> {
+    fn charge(&self, full_at: &mut Scaled, tokens: u32, now: Scaled) -> Result<Level, Duration> {
         let next = (*full_at).max(now) + self.interval * u128::from(tokens);
         let capacity = self.interval * u128::from(self.limit.burst);
-        if next <= now + capacity {
-            *full_at = next;
-            return Ok(());
+        if next > now + capacity {
+            return Err(self.time(next - now - capacity));
         }
-        let wait = (next - now - capacity).div_ceil(u128::from(self.limit.tokens));
-        Err(Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)))
+        *full_at = next;
+        let lacking = next - now;
+        let remaining = u32::try_from((capacity - lacking) / self.interval).unwrap_or(u32::MAX);
+        Ok(Level { remaining, reset: self.time(lacking) })
+    }
+
+    fn time(&self, scaled: Scaled) -> Duration {
+        let nanos = scaled.div_ceil(u128::from(self.limit.tokens));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     /// Drops buckets that are full, which says the same as having none; true when there is room now.

@@ -1,4 +1,4 @@
-//! A chain of prepared filters and what comes of running it. Invariant: a `Permit` exists only where every authorization
+//! What goes into a run of a chain and what comes of it. Invariant: a `Permit` exists only where every authorization
 //! filter of the chain has said continue, and nothing of the head changes after that.
 
 use std::net::IpAddr;
@@ -8,89 +8,105 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode};
-use weft_policy::bundle::{Direction, FilterMode};
+use weft_policy::bundle::Direction;
 use weft_policy::path::{NormalPath, PathReading};
-
-use crate::prepare::Prepared;
-
-/// Filters in the order in which they run; those of authorization come last whatever order was given. Immutable.
-#[derive(Debug, Clone, Default)]
-pub struct Chain {
-    filters: Vec<Arc<Prepared>>,
-    hooks: Hooks,
-    needs_http: bool,
-}
 
 /// Which hooks any filter of a chain, or one filter, asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Hooks {
     pub connection: bool,
     pub request_head: bool,
+    /// Chunks of a body, as they come. A whole body is asked for by [`Outcome::Body`].
+    pub request_body: bool,
+    pub request_trailers: bool,
     pub response_head: bool,
+    pub response_body: bool,
+    pub response_trailers: bool,
+    pub stream_data: bool,
     pub done: bool,
+    /// Bodies that are gathered before the head goes on.
+    pub(crate) whole_request: bool,
+    pub(crate) whole_response: bool,
+    pub(crate) callout: bool,
+    pub(crate) tick: bool,
 }
 
-impl Chain {
-    /// Keeps the order given, but for the authorization filters, which move to the end.
-    pub fn new(mut filters: Vec<Arc<Prepared>>) -> Self {
-        filters.sort_by_key(|filter| filter.spec().authorization);
-        let mut hooks = Hooks::default();
-        for filter in &filters {
-            let of = filter.interest().hooks;
-            hooks.connection |= of.connection;
-            hooks.request_head |= of.request_head;
-            hooks.response_head |= of.response_head;
-            hooks.done |= of.done;
+impl Hooks {
+    /// What either of the two asks for.
+    #[must_use]
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self {
+            connection: self.connection || other.connection,
+            request_head: self.request_head || other.request_head,
+            request_body: self.request_body || other.request_body,
+            request_trailers: self.request_trailers || other.request_trailers,
+            response_head: self.response_head || other.response_head,
+            response_body: self.response_body || other.response_body,
+            response_trailers: self.response_trailers || other.response_trailers,
+            stream_data: self.stream_data || other.stream_data,
+            done: self.done || other.done,
+            whole_request: self.whole_request || other.whole_request,
+            whole_response: self.whole_response || other.whole_response,
+            callout: self.callout || other.callout,
+            tick: self.tick || other.tick,
         }
-        let needs_http = filters.iter().any(|filter| {
-            let hooks = filter.interest().hooks;
-            filter.spec().mode == FilterMode::Enforce && hooks.request_head && !hooks.connection
-        });
-        Self { filters, hooks, needs_http }
     }
 
-    /// True where a filter that is enforced judges requests and no connections: a byte stream would pass it by.
-    pub fn needs_http(&self) -> bool {
-        self.needs_http
+    /// True where something of a request is judged.
+    pub(crate) const fn judge_requests(self) -> bool {
+        self.request_head || self.request_body || self.whole_request || self.request_trailers
     }
 
-    pub fn filters(&self) -> &[Arc<Prepared>] {
-        &self.filters
+    /// True where something of an opaque stream is judged.
+    pub(crate) const fn judge_streams(self) -> bool {
+        self.connection || self.stream_data
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.filters.is_empty()
-    }
-
-    /// The part of it that authorizes: what stands is judged again by that alone.
-    #[must_use]
-    pub fn authorization(&self) -> Self {
-        Self::new(self.filters.iter().filter(|filter| filter.spec().authorization).cloned().collect())
-    }
-
-    /// True where the filters that authorize are the very same.
-    #[must_use]
-    pub fn authorizes_as(&self, other: &Self) -> bool {
-        let of = |filter: &&Arc<Prepared>| filter.spec().authorization;
-        self.filters.iter().filter(of).map(Arc::as_ptr).eq(other.filters.iter().filter(of).map(Arc::as_ptr))
-    }
-
-    pub fn has_authorization(&self) -> bool {
-        self.filters.last().is_some_and(|filter| filter.spec().authorization)
-    }
-
-    /// Hooks that any of the chain's filters asked for: a hook that is false here needs no call.
-    pub fn hooks(&self) -> Hooks {
-        self.hooks
+    /// True where a stream is seen again after it was let pass, so that something of it is kept.
+    pub(crate) const fn come_again(self) -> bool {
+        self.request_body
+            || self.request_trailers
+            || self.response_head
+            || self.whole_response
+            || self.response_body
+            || self.response_trailers
+            || self.stream_data
+            || self.done
     }
 }
 
-/// How far a stream has come in its chain. Only a delay hands out one that is not the start, so nobody can skip a filter.
+/// How far a stream has come in its chain. Only an outcome hands out one that is not the start, so nobody can skip a
+/// filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Position(pub(crate) usize);
+pub struct Position {
+    /// Filters behind it, in the order in which they run.
+    pub(crate) passed: usize,
+    pub(crate) stage: Stage,
+}
+
+/// What of the filter at a position comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Stage {
+    #[default]
+    Head,
+    /// The whole body, for a filter that asked for it.
+    Body,
+}
 
 impl Position {
-    pub const START: Position = Position(0);
+    pub const START: Position = Position { passed: 0, stage: Stage::Head };
+
+    /// What comes after this one.
+    pub(crate) const fn next(self) -> Self {
+        match self.stage {
+            Stage::Head => Self { passed: self.passed, stage: Stage::Body },
+            Stage::Body => self.next_filter(),
+        }
+    }
+
+    pub(crate) const fn next_filter(self) -> Self {
+        Self { passed: self.passed + 1, stage: Stage::Head }
+    }
 }
 
 /// Proof that a chain let a request or a byte stream pass. Opening a stream towards an app or a peer consumes one.
@@ -110,8 +126,8 @@ impl Permit {
     }
 }
 
-/// The part of a request's head that filters may see and change. Authorization is asked once for each reading of the path
-/// by an app that reads as `path_reading` says; other filters see the path as it is sent.
+/// The part of a request's head that filters may see and change. Authorization is asked once for each reading of the
+/// path by an app that reads as `path_reading` says; other filters see the path as it is sent.
 #[derive(Debug)]
 pub struct RequestView<'a> {
     pub method: &'a Method,
@@ -119,6 +135,17 @@ pub struct RequestView<'a> {
     pub path: &'a mut Option<NormalPath>,
     pub path_reading: PathReading,
     pub headers: &'a mut HeaderMap,
+    /// The whole body, once it was gathered; a filter may replace it. `None`: it was not.
+    pub body: &'a mut Option<Bytes>,
+}
+
+/// The answer to a request, as filters may see and change it.
+#[derive(Debug)]
+pub struct ResponseView<'a> {
+    pub status: &'a mut StatusCode,
+    pub headers: &'a mut HeaderMap,
+    /// As in [`RequestView`].
+    pub body: &'a mut Option<Bytes>,
 }
 
 /// Caller and destination of a connection or request.
@@ -129,6 +156,15 @@ pub struct Attributes<'a> {
     pub source: Option<IpAddr>,
     pub destination_port: u16,
     pub direction: Direction,
+    /// As the access log has it.
+    pub request_id: Option<&'a str>,
+    /// `namespace/name`.
+    pub destination_service: Option<&'a str>,
+    pub route: Option<&'a str>,
+    /// True where the caller came with mutual TLS.
+    pub tls: bool,
+    /// What the caller speaks, as the proxy names it.
+    pub protocol: &'a str,
 }
 
 /// How a stream ended.
@@ -179,7 +215,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Callout {
     pub id: u32,
-    /// As the grant names it: the destination that the proxy resolves.
+    /// `host:port` of the destination, as an app would name it: what the grant says of the name that the filter uses.
     pub service: String,
     pub method: Method,
     pub path: NormalPath,

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use wasmtime::UpdateDeadline;
 
-/// The deadline of the call at hand.
+/// Deadline of instantiation and `configure`, which happen off the data path but for replacements.
+pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The deadline of the call at hand: every call has its own.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     budget: Duration,
@@ -16,11 +19,6 @@ pub(crate) struct Deadline {
 impl Deadline {
     pub(crate) fn new(budget: Duration) -> Self {
         Self { budget, struck: None }
-    }
-
-    /// Every call starts afresh.
-    pub(crate) fn start(&mut self) {
-        self.struck = None;
     }
 
     /// The clock has struck. A call that loops is ended after at most twice its budget of processor time.
@@ -54,7 +52,7 @@ mod tests {
         assert!(matches!(deadline.strike(MS * 100), UpdateDeadline::Continue(1)), "it was not run meanwhile");
         assert!(matches!(deadline.strike(MS * 109), UpdateDeadline::Continue(1)));
         assert!(matches!(deadline.strike(MS * 110), UpdateDeadline::Interrupt));
-        deadline.start();
+        let mut deadline = Deadline::new(MS * 10);
         assert!(matches!(deadline.strike(MS * 120), UpdateDeadline::Continue(1)), "a new call");
     }
 

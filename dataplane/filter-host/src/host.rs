@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use wasmtime::component::Component;
@@ -14,12 +14,13 @@ use crate::bucket::{BucketLimits, BucketRegistry};
 use crate::cache::{Cache, CacheLimits, CacheStats, deserialize};
 use crate::clock::Clock;
 use crate::compile::{self, CompileError, CompileLimits, Compiler, Refusals};
-use crate::prepare::{PrepareError, Prepared};
+use crate::grants::GrantError;
+use crate::kv::KvRegistry;
+use crate::prepare::{PrepareError, Prepared, Programs};
 use crate::spec::{Digest, FilterSpec};
+use crate::state::{ConfigShared, Kept, Shared};
 use crate::stats::{FilterStats, HostStats, Timing};
 
-/// Deadline of instantiation and `configure`, which happen off the data path but for replacements.
-pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most core instances that one component may consist of: its own module and the shims around it.
 const CORE_INSTANCES: u32 = component::MAX_CORE_INSTANCES;
 const TABLES: u32 = 4;
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) config: HostConfig,
     pub(crate) started: Instant,
     pub(crate) buckets: Arc<BucketRegistry>,
+    pub(crate) kv: KvRegistry,
     cache: Option<Cache>,
     /// Compiled filters that a prepared one holds.
     components: Mutex<HashMap<Digest, Weak<Component>>>,
@@ -86,6 +88,7 @@ pub(crate) struct Inner {
     compiles: Compiles,
     stats: DashMap<String, Weak<FilterStats>>,
     prepared: Mutex<Vec<Weak<Prepared>>>,
+    pub(crate) programs: Programs,
     slots: Mutex<Slots>,
     pub(crate) clock: Arc<Clock>,
 }
@@ -119,6 +122,7 @@ impl Host {
             config,
             started: Instant::now(),
             buckets: Arc::default(),
+            kv: KvRegistry::default(),
             cache,
             components: Mutex::default(),
             turns: Mutex::default(),
@@ -126,6 +130,7 @@ impl Host {
             compiles: Compiles::default(),
             stats: DashMap::new(),
             prepared: Mutex::default(),
+            programs: Programs::default(),
             slots: Mutex::default(),
             clock,
         })))
@@ -262,8 +267,31 @@ impl Inner {
         (slot, slots.ids)
     }
 
+    /// An id that is never given again, without a place.
+    pub(crate) fn take_id(&self) -> u64 {
+        let mut slots = lock(&self.slots);
+        slots.ids += 1;
+        slots.ids
+    }
+
     pub(crate) fn return_slot(&self, slot: usize) {
         lock(&self.slots).free.push(slot);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(host: &Inner, memory_bytes: usize, stats: Arc<FilterStats>) -> Self {
+        Self::of(memory_bytes, host.started, host.clock.clone(), stats)
+    }
+}
+
+impl ConfigShared {
+    /// # Errors
+    /// It is granted what does not exist, or more than there may be.
+    pub(crate) fn new(host: &Inner, spec: &FilterSpec) -> Result<Self, GrantError> {
+        let Inner { kv, buckets, started, .. } = host;
+        let kept = Kept { kv, buckets, bucket_limits: host.config.buckets, started: *started };
+        Self::of(spec, host.filter_stats(&spec.name), kept)
     }
 }
 

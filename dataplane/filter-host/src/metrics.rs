@@ -1,28 +1,59 @@
-//! Metrics that filters define themselves: bounded in number, shared by all instances of an attachment.
+//! Metrics that filters define themselves: bounded in number and in sets of labels, shared by all instances of an
+//! attachment.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use crate::bindings::weft::filter::metrics::Kind;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Metrics of one filter at the most.
-const MAX_METRICS: usize = 64;
+pub(crate) const MAX_METRICS: usize = 64;
+const MAX_LABELS: usize = 4;
+/// Sets of labels of all metrics of one filter.
+const MAX_SETS: usize = 1_000;
+const MAX_NAME: usize = 64;
+/// Bytes of a label's value; what is longer is cut.
+const MAX_LABEL_VALUE: usize = 128;
+/// Labels that the proxy gives each series itself.
+const OWN_LABELS: [&str; 5] = ["name", "filter", "version", "le", "other"];
+/// Names that a histogram has beside its own.
+const SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 /// Upper bounds of a histogram's buckets; the last bucket has none.
 pub const HISTOGRAM_BOUNDS: [f64; 14] =
     [0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0];
 
+/// What a filter's own metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CustomKind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
 /// One metric of a filter.
 #[derive(Debug)]
 pub struct CustomMetric {
     name: String,
-    kind: Kind,
+    kind: CustomKind,
+    labels: Vec<String>,
+    /// Of a metric without labels all of it, else what came beyond the bound of label sets.
+    rest: Series,
+    /// True once something came beyond it.
+    overflowed: AtomicBool,
+    /// By the values of the labels.
+    series: RwLock<HashMap<Vec<String>, Arc<Series>>>,
+    /// Sets of labels of the whole filter.
+    sets: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Series {
     /// The counter's value, the gauge's bits, or the histogram's sum as bits.
     value: AtomicU64,
     buckets: [AtomicU64; HISTOGRAM_BOUNDS.len() + 1],
 }
 
-/// Current value of a filter's own metric.
+/// Current value of one series of a filter's own metric.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CustomValue {
     Counter(u64),
@@ -34,39 +65,38 @@ pub enum CustomValue {
     },
 }
 
-impl CustomMetric {
-    pub fn name(&self) -> &str {
-        &self.name
-    }
+/// One series: its labels with their values, and its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CustomSeries {
+    pub labels: Vec<(String, String)>,
+    pub value: CustomValue,
+}
 
-    pub fn value(&self) -> CustomValue {
+/// What became of a value that a filter gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Taken {
+    Counted,
+    /// There are as many sets of labels as there may be.
+    Beyond,
+    /// Of another kind, with more or fewer labels, or no number.
+    Misused,
+}
+
+impl Series {
+    fn value(&self, kind: CustomKind) -> CustomValue {
         let value = self.value.load(Relaxed);
-        match self.kind {
-            Kind::Counter => CustomValue::Counter(value),
-            Kind::Gauge => CustomValue::Gauge(f64::from_bits(value)),
-            Kind::Histogram => CustomValue::Histogram {
+        match kind {
+            CustomKind::Counter => CustomValue::Counter(value),
+            CustomKind::Gauge => CustomValue::Gauge(f64::from_bits(value)),
+            CustomKind::Histogram => CustomValue::Histogram {
                 buckets: self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect(),
                 sum: f64::from_bits(value),
             },
         }
     }
 
-    pub(crate) fn add(&self, delta: u64) {
-        if self.kind == Kind::Counter {
-            self.value.fetch_add(delta, Relaxed);
-        }
-    }
-
-    pub(crate) fn set(&self, value: f64) {
-        if self.kind == Kind::Gauge {
-            self.value.store(value.to_bits(), Relaxed);
-        }
-    }
-
-    pub(crate) fn observe(&self, value: f64) {
-        if self.kind != Kind::Histogram || value.is_nan() {
-            return;
-        }
+    fn observe(&self, value: f64) {
         let bucket = HISTOGRAM_BOUNDS.iter().take_while(|bound| value > **bound).count();
         self.buckets[bucket].fetch_add(1, Relaxed);
         let sum = |bits| Some((f64::from_bits(bits) + value).to_bits());
@@ -75,19 +105,125 @@ impl CustomMetric {
     }
 }
 
+impl CustomMetric {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn kind(&self) -> CustomKind {
+        self.kind
+    }
+
+    /// The value of a metric without labels.
+    pub fn value(&self) -> CustomValue {
+        self.rest.value(self.kind)
+    }
+
+    /// Every series, in the order of their labels; the one of what came beyond the bound is labelled `other="true"`.
+    pub fn series(&self) -> Vec<CustomSeries> {
+        if self.labels.is_empty() {
+            return vec![CustomSeries { labels: Vec::new(), value: self.value() }];
+        }
+        let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        let mut sorted: Vec<_> = series.iter().collect();
+        sorted.sort_by_key(|(values, _)| *values);
+        let one = |(values, series): (&Vec<String>, &Arc<Series>)| CustomSeries {
+            labels: self.labels.iter().cloned().zip(values.iter().cloned()).collect(),
+            value: series.value(self.kind),
+        };
+        let mut all: Vec<_> = sorted.into_iter().map(one).collect();
+        if self.overflowed.load(Relaxed) {
+            let labels = vec![("other".to_owned(), "true".to_owned())];
+            all.push(CustomSeries { labels, value: self.value() });
+        }
+        all
+    }
+
+    /// Adds to a counter.
+    pub(crate) fn add(&self, labels: Vec<String>, delta: u64) -> Taken {
+        self.take(CustomKind::Counter, labels, |series| _ = series.value.fetch_add(delta, Relaxed))
+    }
+
+    /// Sets a gauge.
+    pub(crate) fn set(&self, labels: Vec<String>, value: f64) -> Taken {
+        self.take(CustomKind::Gauge, labels, |series| series.value.store(value.to_bits(), Relaxed))
+    }
+
+    /// Records a value into a histogram.
+    pub(crate) fn observe(&self, labels: Vec<String>, value: f64) -> Taken {
+        if value.is_nan() {
+            return Taken::Misused;
+        }
+        self.take(CustomKind::Histogram, labels, |series| series.observe(value))
+    }
+
+    fn take(&self, kind: CustomKind, mut labels: Vec<String>, into: impl FnOnce(&Series)) -> Taken {
+        if kind != self.kind || labels.len() != self.labels.len() {
+            return Taken::Misused;
+        }
+        if labels.is_empty() {
+            into(&self.rest);
+            return Taken::Counted;
+        }
+        for value in &mut labels {
+            value.truncate(value.floor_char_boundary(MAX_LABEL_VALUE));
+        }
+        match self.of_labels(labels) {
+            Some(series) => {
+                into(&series);
+                Taken::Counted
+            }
+            None => {
+                into(&self.rest);
+                self.overflowed.store(true, Relaxed);
+                Taken::Beyond
+            }
+        }
+    }
+
+    /// The series of these labels. `None`: there may be no more.
+    fn of_labels(&self, labels: Vec<String>) -> Option<Arc<Series>> {
+        if let Some(known) = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&labels) {
+            return Some(known.clone());
+        }
+        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = series.get(&labels) {
+            return Some(known.clone());
+        }
+        let more = |sets: usize| (sets < MAX_SETS).then_some(sets + 1);
+        self.sets.fetch_update(Relaxed, Relaxed, more).ok()?;
+        Some(series.entry(labels).or_default().clone())
+    }
+}
+
 /// The metrics of one attachment, by name.
 #[derive(Debug, Default)]
-pub(crate) struct CustomMetrics(Mutex<Vec<Arc<CustomMetric>>>);
+pub(crate) struct CustomMetrics {
+    all: Mutex<Vec<Arc<CustomMetric>>>,
+    sets: Arc<AtomicUsize>,
+}
 
 impl CustomMetrics {
-    pub(crate) fn define(&self, kind: Kind, name: &str) -> Result<Arc<CustomMetric>, String> {
-        let starts = name.starts_with(|c: char| c.is_ascii_lowercase());
-        if !starts || name.len() > 64 || !name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
-            return Err("a metric's name is [a-z][a-z0-9_]*, at most 64 bytes".to_owned());
+    pub(crate) fn define(
+        &self,
+        kind: CustomKind,
+        name: &str,
+        labels: Vec<String>,
+    ) -> Result<Arc<CustomMetric>, String> {
+        if !is_name(name) {
+            return Err(format!("a metric's name is [a-z][a-z0-9_]*, at most {MAX_NAME} bytes"));
         }
-        let mut metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        check_labels(&labels)?;
+        let mut metrics = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = metrics.iter().find(|metric| metric.name == name) {
-            return if known.kind == kind { Ok(known.clone()) } else { Err(format!("{name} is of another kind")) };
+            return match (known.kind == kind, known.labels == labels) {
+                (true, true) => Ok(known.clone()),
+                (false, _) => Err(format!("{name} is of another kind")),
+                (true, false) => Err(format!("{name} has the labels [{}]", known.labels.join(", "))),
+            };
+        }
+        if let Some(other) = metrics.iter().find(|other| is_part(name, kind, other) || is_part_of(name, other)) {
+            return Err(format!("{name} and {} would have series of one name", other.name));
         }
         if metrics.len() == MAX_METRICS {
             return Err(format!("a filter has at most {MAX_METRICS} metrics"));
@@ -95,43 +231,52 @@ impl CustomMetrics {
         let metric = Arc::new(CustomMetric {
             name: name.to_owned(),
             kind,
-            value: AtomicU64::new(0),
-            buckets: Default::default(),
+            labels,
+            rest: Series::default(),
+            overflowed: AtomicBool::new(false),
+            series: RwLock::default(),
+            sets: self.sets.clone(),
         });
         metrics.push(metric.clone());
         Ok(metric)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<CustomMetric>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.len() <= MAX_NAME
+        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+}
+
+fn check_labels(labels: &[String]) -> Result<(), String> {
+    if labels.len() > MAX_LABELS {
+        return Err(format!("a metric has at most {MAX_LABELS} labels"));
+    }
+    for (index, label) in labels.iter().enumerate() {
+        if !is_name(label) {
+            return Err(format!("a label's name is [a-z][a-z0-9_]*, at most {MAX_NAME} bytes"));
+        }
+        if OWN_LABELS.contains(&label.as_str()) || labels[..index].contains(label) {
+            return Err(format!("the label {label} is there already"));
+        }
+    }
+    Ok(())
+}
+
+/// True where a histogram of this name would have series that are called as the other metric is.
+fn is_part(name: &str, kind: CustomKind, other: &CustomMetric) -> bool {
+    kind == CustomKind::Histogram && SUFFIXES.iter().any(|suffix| other.name.strip_suffix(*suffix) == Some(name))
+}
+
+/// The same the other way round.
+fn is_part_of(name: &str, histogram: &CustomMetric) -> bool {
+    let of = histogram.name.as_str();
+    histogram.kind == CustomKind::Histogram && SUFFIXES.iter().any(|suffix| name.strip_suffix(*suffix) == Some(of))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_names_and_bounds() {
-        let metrics = CustomMetrics::default();
-        let counter = metrics.define(Kind::Counter, "seen").expect("sound");
-        counter.add(2);
-        metrics.define(Kind::Counter, "seen").expect("the same").add(3);
-        counter.set(9.0);
-        assert_eq!(counter.value(), CustomValue::Counter(5));
-        assert!(metrics.define(Kind::Gauge, "seen").is_err());
-        for bad in ["", "Seen", "1x", "a-b", &"x".repeat(65)] {
-            assert!(metrics.define(Kind::Counter, bad).is_err(), "{bad:?}");
-        }
-        let histogram = metrics.define(Kind::Histogram, "size").expect("sound");
-        histogram.observe(0.5);
-        histogram.observe(1e9);
-        histogram.observe(f64::NAN);
-        let CustomValue::Histogram { buckets, sum } = histogram.value() else { panic!("a histogram") };
-        assert_eq!((buckets[0], buckets[14], sum), (1, 1, 1e9 + 0.5));
-        for n in 2..MAX_METRICS {
-            metrics.define(Kind::Gauge, &format!("g{n}")).expect("room");
-        }
-        assert!(metrics.define(Kind::Gauge, "one_more").is_err());
-    }
-}
+mod tests;

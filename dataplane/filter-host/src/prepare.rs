@@ -1,70 +1,49 @@
 //! From a spec and bytes to a filter that can be called: verified, compiled, linked with what was granted, configured.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderName;
 use wasmtime::component::{Component, Linker};
 use weft_policy::component;
 
-use crate::bindings::FilterPre;
-use crate::bindings::weft::filter::types::{self, Wants};
-use crate::breaker::Breaker;
-use crate::chain::Hooks;
-use crate::compile::CompileError;
-use crate::guest::{self, Guest, LogGate, Shared};
-use crate::host::Inner;
-use crate::instance::{Instance, StartError};
-use crate::spec::FilterSpec;
-use crate::stats::HostStats;
-use crate::verify::{VerifyError, verify};
+mod instance;
+mod program;
 
-/// Header names of one interest list at the most.
-const MAX_HEADERS: usize = 64;
+pub(crate) use instance::Instance;
+pub(crate) use program::{Program, Programs};
+
+use crate::chain::ReplyCause;
+use crate::clock::Clock;
+use crate::compile::CompileError;
+use crate::edits::Label;
+use crate::grants::GrantError;
+use crate::guest::{Setup, Source, StartError, v01, v02};
+use crate::host::Inner;
+use crate::imports;
+use crate::interest::{BodyMode, Bounds};
+use crate::spec::FilterSpec;
+use crate::state::{ConfigShared, Shared};
+use crate::stats::{FilterStats, HostStats};
+use crate::verify::{VerifyError, verify};
+use program::Key;
+use weft_policy::bundle::{FilterMode, OnFailure, OverBody};
+
+pub use crate::interest::Interest;
+
 /// A single call may not take longer, whatever the spec says.
 const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A filter ready to be called by every worker. Dropping the last reference lets workers free their instances.
+/// A filter ready to be called by every worker: a program, and a configuration of it. Dropping the last reference lets
+/// workers forget the configuration, and free the instances of a program that has no other.
 #[derive(Debug)]
 pub struct Prepared {
     spec: FilterSpec,
-    interest: Interest,
-    host: Arc<Inner>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) breaker: Breaker,
-    /// Place in each worker's table, and the id that tells it from earlier owners of the place.
-    pub(crate) slot: usize,
+    pub(crate) interest: Interest,
+    pub(crate) setup: Setup,
+    pub(crate) label: Label,
+    pub(crate) program: Arc<Program>,
+    /// Never given twice.
     pub(crate) id: u64,
-    pre: Pre,
-    /// Made ahead for the workers that will ask first.
-    spares: Mutex<Vec<Instance>>,
-}
-
-struct Pre(FilterPre<Guest>);
-
-impl std::fmt::Debug for Pre {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Pre")
-    }
-}
-
-/// Hooks and headers that a filter asked for when it was configured; it gets these and nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interest {
-    pub hooks: Hooks,
-    pub request_headers: Vec<HeaderName>,
-    pub response_headers: Vec<HeaderName>,
-    pub(crate) wants: Wants,
-    /// It sees request headers under names that servers take for those that it asked for, too.
-    pub(crate) sees_alike: bool,
-}
-
-impl Interest {
-    /// True when the filter may keep something for a stream from one hook to a later one.
-    pub(crate) fn is_stateful(&self) -> bool {
-        let hooks = [self.hooks.connection || self.hooks.request_head, self.hooks.response_head, self.hooks.done];
-        hooks.into_iter().filter(|hook| *hook).count() > 1
-    }
 }
 
 /// Why a filter can't be used. Nothing of it runs.
@@ -74,11 +53,13 @@ pub enum PrepareError {
     Verify { name: String, source: VerifyError },
     #[error("filter {name}: {capability:?} is no capability")]
     UnknownCapability { name: String, capability: String },
+    #[error("filter {name} can't be granted what its FilterPolicy grants: {reason}")]
+    Grants { name: String, reason: String },
     #[error("filter {name} needs the capability {capability:?}, which its FilterPolicy does not grant")]
     NotGranted { name: String, capability: String },
-    #[error("filter {name} imports {import}, which is not part of weft:filter@0.1.0")]
+    #[error("filter {name} imports {import}, which is not part of weft:filter")]
     UnknownImport { name: String, import: String },
-    #[error("filter {name} is not a component of the world weft:filter@0.1.0: {reason}")]
+    #[error("filter {name} is not a component of a world weft:filter@0.1 or weft:filter@0.2: {reason}")]
     WrongWorld { name: String, reason: String },
     #[error("filter {name}: {source}")]
     Compile { name: String, source: CompileError },
@@ -99,51 +80,65 @@ impl Prepared {
         let name = || spec.name.clone();
         verify(spec, wasm).map_err(|source| PrepareError::Verify { name: name(), source })?;
         // The judgement that the publisher and the control plane have heard, before anything is compiled.
-        component::inspect(wasm)
-            .map_err(|fault| PrepareError::WrongWorld { name: name(), reason: fault.to_string() })?;
-        for capability in &spec.capabilities {
-            let always = ["log", "metrics"].contains(&capability.as_str());
-            if !always && !guest::IMPORTS.iter().any(|(_, known)| *known == Some(capability)) {
-                return Err(PrepareError::UnknownCapability { name: name(), capability: capability.clone() });
-            }
-        }
+        component::inspect(wasm).map_err(|fault| wrong_world(spec, fault.to_string()))?;
+        let setup = setup(host, spec)?;
         let max = host.config.max_memory_bytes;
         let memory_bytes = usize::try_from(spec.memory_bytes).ok().filter(|bytes| *bytes <= max);
         let memory_bytes = memory_bytes.ok_or(PrepareError::Memory { name: name(), bytes: spec.memory_bytes, max })?;
-        let wrong_world =
-            |error: wasmtime::Error| PrepareError::WrongWorld { name: name(), reason: format!("{error:#}") };
+        let wrong_world = |error: wasmtime::Error| wrong_world(spec, format!("{error:#}"));
         let compiled = host.component(&spec.digest, wasm);
         let component = compiled.map_err(|source| PrepareError::Compile { name: name(), source })?;
-        check_imports(&component, spec)?;
+        if !v02::is_contract_of(&component) {
+            check_imports(&component, spec)?;
+            let shared = Arc::new(Shared::new(host, memory_bytes, setup.shared.stats.clone()));
+            let mut linker = Linker::new(&host.engine);
+            imports::v01::link(&mut linker, &spec.capabilities).map_err(wrong_world)?;
+            let source = v01::Linked::new(&component, &linker, shared.clone()).map_err(wrong_world)?;
+            let program = Arc::new(Program::new(host, None, shared, Box::new(source)));
+            return Self::of_program(host, spec, setup, program, true);
+        }
+        let key = Key::of(spec);
+        if let Some(program) = host.programs.join(&key) {
+            return Self::of_program(host, spec, setup, program, false);
+        }
+        check_names(&component, spec)?;
+        let shared = Arc::new(Shared::new(host, memory_bytes, Arc::<FilterStats>::default()));
         let mut linker = Linker::new(&host.engine);
-        guest::link(&mut linker, &spec.capabilities).map_err(wrong_world)?;
-        let pre = linker.instantiate_pre(&component).and_then(FilterPre::new).map_err(wrong_world)?;
-        let shared = Arc::new(Shared {
-            name: spec.name.as_str().into(),
-            version: spec.version.as_str().into(),
-            stats: host.filter_stats(&spec.name),
-            buckets: host.buckets.clone(),
-            bucket_limits: host.config.buckets,
-            memory_bytes,
-            started: host.started,
-            clock: host.clock.clone(),
-            log: LogGate::default(),
-            limits: Mutex::default(),
-        });
-        let (spares, interest) = start_spares(&pre, &shared, spec, host.config.workers)?;
-        let (slot, id) = host.take_slot();
+        imports::v02::link(&mut linker).map_err(wrong_world)?;
+        let source = v02::Linked::new(&component, &linker, shared.clone()).map_err(wrong_world)?;
+        let program = Arc::new(Program::new(host, Some(key), shared, Box::new(source)));
+        let prepared = Self::of_program(host, spec, setup, program, true)?;
+        host.programs.add(&prepared.program);
+        Ok(prepared)
+    }
+
+    /// Tries the configuration, and learns what it asks for. A new program is given instances for the workers to come.
+    fn of_program(
+        host: &Arc<Inner>,
+        spec: &FilterSpec,
+        setup: Setup,
+        program: Arc<Program>,
+        is_new: bool,
+    ) -> Result<Self, PrepareError> {
+        let id = host.take_id();
+        let tried = start_spares(program.source(), &setup, id, if is_new { host.config.workers } else { 1 });
+        let (spares, interest) = match tried {
+            Ok(tried) => tried,
+            Err(error) => {
+                program.leave();
+                return Err(start_error(spec, error));
+            }
+        };
+        if is_new {
+            program.keep(spares);
+        }
         host.buckets.sweep();
-        Ok(Self {
-            spec: spec.clone(),
-            interest,
-            host: host.clone(),
-            shared,
-            breaker: Breaker::default(),
-            slot,
-            id,
-            pre: Pre(pre),
-            spares: Mutex::new(spares),
-        })
+        Ok(Self::assemble(spec.clone(), setup, interest, program, id))
+    }
+
+    pub(crate) fn assemble(spec: FilterSpec, setup: Setup, interest: Interest, program: Arc<Program>, id: u64) -> Self {
+        let label = Label { name: spec.name.as_str().into(), version: spec.version.as_str().into() };
+        Self { spec, interest, setup, label, program, id }
     }
 
     pub fn spec(&self) -> &FilterSpec {
@@ -154,9 +149,36 @@ impl Prepared {
         &self.interest
     }
 
-    /// False while the breaker keeps it from being called.
-    pub fn is_serving(&self) -> bool {
-        !self.breaker.is_open(self.host.started.elapsed())
+    pub(crate) fn stats(&self) -> &FilterStats {
+        &self.setup.shared.stats
+    }
+
+    /// True where requests go on without it when it fails: it is not to be relied on.
+    pub(crate) fn may_be_passed_by(&self) -> bool {
+        self.is_audit() || self.spec.effective_on_failure() == OnFailure::Allow
+    }
+
+    pub(crate) fn is_audit(&self) -> bool {
+        self.spec.mode == FilterMode::Audit
+    }
+
+    /// Bytes of the longest body that it is given whole, or `None` where it does not ask for that.
+    pub(crate) fn whole_body(&self, of_request: bool) -> Option<usize> {
+        let mode = if of_request { self.interest.request_body } else { self.interest.response_body };
+        match mode {
+            BodyMode::Whole(most) => Some(most),
+            BodyMode::Chunks | BodyMode::Messages => None,
+        }
+    }
+
+    /// True where a body that it can't be given goes on all the same. Nothing passes an authorization unseen.
+    pub(crate) fn passes_long_bodies(&self) -> bool {
+        self.is_audit() || (self.spec.over_body == OverBody::Pass && !self.spec.authorization)
+    }
+
+    /// Whose decision its answers are.
+    pub(crate) fn cause(&self) -> ReplyCause {
+        if self.spec.authorization { ReplyCause::Denied } else { ReplyCause::Filter }
     }
 
     pub(crate) fn host_stats(&self) -> HostStats {
@@ -165,37 +187,61 @@ impl Prepared {
             filter: self.spec.filter.clone(),
             version: self.spec.version.clone(),
             digest: self.spec.digest,
-            serving: self.is_serving(),
-            stats: self.shared.stats.clone(),
+            stats: self.setup.shared.stats.clone(),
+            program: self.program.shared.stats.clone(),
         }
-    }
-
-    /// An instance for one worker: a spare one, or a new one, which costs microseconds and its `configure`.
-    pub(crate) fn instance(&self) -> Result<Instance, StartError> {
-        if let Some(spare) = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            return Ok(spare);
-        }
-        let started =
-            Instance::start(&self.pre.0, self.shared.clone(), &self.spec.config_json, call_timeout(&self.spec));
-        started.map(|(instance, _)| instance)
     }
 }
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        self.host.return_slot(self.slot);
+        self.program.leave();
     }
 }
 
-fn call_timeout(spec: &FilterSpec) -> Duration {
-    spec.call_timeout.min(MAX_CALL_TIMEOUT)
+pub(crate) fn setup(host: &Arc<Inner>, spec: &FilterSpec) -> Result<Setup, PrepareError> {
+    let shared = ConfigShared::new(host, spec).map_err(|error| grant_error(spec, error))?;
+    let call_timeout = spec.call_timeout.min(MAX_CALL_TIMEOUT);
+    host.clock.allow(Clock::ticks(call_timeout).max(Clock::ticks(crate::deadline::CONFIGURE_TIMEOUT)));
+    let body_bytes = usize::try_from(spec.body_bytes).unwrap_or(usize::MAX);
+    Ok(Setup {
+        shared: Arc::new(shared),
+        json: spec.config_json.clone(),
+        call_timeout,
+        bounds: Bounds { authorization: spec.authorization, body_bytes },
+    })
 }
 
-/// Refuses what is not granted by name, ahead of the linker's own words.
+fn grant_error(spec: &FilterSpec, error: GrantError) -> PrepareError {
+    let name = spec.name.clone();
+    match error {
+        GrantError::Unknown(capability) => PrepareError::UnknownCapability { name, capability },
+        GrantError::Twice(_) | GrantError::Kv { .. } | GrantError::Callouts(_) => {
+            PrepareError::Grants { name, reason: error.to_string() }
+        }
+    }
+}
+
+fn wrong_world(spec: &FilterSpec, reason: String) -> PrepareError {
+    PrepareError::WrongWorld { name: spec.name.clone(), reason }
+}
+
+fn start_error(spec: &FilterSpec, error: StartError) -> PrepareError {
+    let name = spec.name.clone();
+    match error {
+        StartError::Instantiate(reason) => PrepareError::Instantiate { name, reason },
+        StartError::WrongWorld(reason) => PrepareError::WrongWorld { name, reason },
+        StartError::Configure(failure) => PrepareError::Configure { name, reason: failure.to_string() },
+        StartError::Refused(reason) => PrepareError::Refused { name, reason: reason.chars().take(1_024).collect() },
+        StartError::Interest(reason) => PrepareError::Interest { name, reason },
+    }
+}
+
+/// Refuses what is not granted by name, ahead of the linker's own words. Of contract 0.1.
 fn check_imports(component: &Component, spec: &FilterSpec) -> Result<(), PrepareError> {
     for (import, _) in component.component_type().imports(component.engine()) {
         let name = spec.name.clone();
-        match guest::IMPORTS.iter().find(|(known, _)| *known == import) {
+        match imports::v01::IMPORTS.iter().find(|(known, _)| without_patch(known) == without_patch(import)) {
             None => return Err(PrepareError::UnknownImport { name, import: import.to_owned() }),
             Some((_, Some(capability))) if !spec.capabilities.iter().any(|granted| granted == capability) => {
                 return Err(PrepareError::NotGranted { name, capability: (*capability).to_owned() });
@@ -206,63 +252,63 @@ fn check_imports(component: &Component, spec: &FilterSpec) -> Result<(), Prepare
     Ok(())
 }
 
-/// Makes an instance for each worker and learns what the filter asks for.
+/// Refuses imports of other worlds and of later contracts, ahead of the linker's own words. Of contract 0.2, which lets
+/// components import what they are not granted.
+fn check_names(component: &Component, spec: &FilterSpec) -> Result<(), PrepareError> {
+    for (import, _) in component.component_type().imports(component.engine()) {
+        let known = import.starts_with("weft:filter/") && without_patch(import).ends_with("@0.2");
+        if !known {
+            return Err(PrepareError::UnknownImport { name: spec.name.clone(), import: import.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// `weft:filter/log@0.1` of `weft:filter/log@0.1.3`: patches change nothing.
+fn without_patch(import: &str) -> &str {
+    match import.rsplit_once('@') {
+        Some((_, version)) if version.matches('.').count() == 2 => {
+            import.rsplit_once('.').map_or(import, |(name, _)| name)
+        }
+        Some(_) | None => import,
+    }
+}
+
+/// Makes instances that have the configuration, and learns from the first what the filter asks for.
 fn start_spares(
-    pre: &FilterPre<Guest>,
-    shared: &Arc<Shared>,
-    spec: &FilterSpec,
-    workers: usize,
-) -> Result<(Vec<Instance>, Interest), PrepareError> {
-    let name = || spec.name.clone();
-    let start = || {
-        Instance::start(pre, shared.clone(), &spec.config_json, call_timeout(spec)).map_err(|error| match error {
-            StartError::Instantiate(error) => PrepareError::Instantiate { name: name(), reason: format!("{error:#}") },
-            StartError::Configure(error) => PrepareError::Configure { name: name(), reason: format!("{error:#}") },
-            StartError::Refused(reason) => {
-                let reason = reason.chars().take(1_024).collect();
-                PrepareError::Refused { name: name(), reason }
-            }
-        })
+    source: &dyn Source,
+    setup: &Setup,
+    id: u64,
+    count: usize,
+) -> Result<(Vec<Instance>, Interest), StartError> {
+    let start = || -> Result<(Instance, Interest), StartError> {
+        let mut instance = Instance::new(source.start(setup)?);
+        let interest = instance.guest.configure(instance.next_id(), setup)?;
+        instance.note(id, &setup.shared);
+        Ok((instance, interest))
     };
-    let (first, asked) = start()?;
-    let interest =
-        parse_interest(asked, spec.authorization).map_err(|reason| PrepareError::Interest { name: name(), reason })?;
+    let (first, interest) = start()?;
     let mut spares = vec![first];
-    for _ in 1..workers {
+    for _ in 1..count {
         spares.push(start()?.0);
     }
     Ok((spares, interest))
 }
 
-fn parse_interest(asked: types::Interest, authorization: bool) -> Result<Interest, String> {
-    let names = |list: Vec<String>| {
-        // Each name that a rule has may be there in another spelling.
-        let most = if authorization { 2 * MAX_HEADERS } else { MAX_HEADERS };
-        if list.len() > most {
-            return Err(format!("{} header names, at most {most} are possible", list.len()));
+#[cfg(test)]
+mod tests {
+    use super::without_patch;
+
+    #[test]
+    fn patches_change_nothing() {
+        for (import, expect) in [
+            ("weft:filter/log@0.1.0", "weft:filter/log@0.1"),
+            ("weft:filter/log@0.1.17", "weft:filter/log@0.1"),
+            ("weft:filter/log@0.2.0", "weft:filter/log@0.2"),
+            ("weft:filter/log", "weft:filter/log"),
+            ("wasi:io/poll@0.2", "wasi:io/poll@0.2"),
+        ] {
+            assert_eq!(without_patch(import), expect);
         }
-        let parse = |name: &String| {
-            let parsed = HeaderName::from_lowercase(name.as_bytes());
-            parsed.map_err(|_| {
-                format!("{:?} is not a header name in lower case", name.chars().take(64).collect::<String>())
-            })
-        };
-        list.iter().map(parse).collect::<Result<Vec<_>, _>>()
-    };
-    let hooks = Hooks {
-        connection: asked.hooks.contains(types::Hooks::CONNECTION),
-        request_head: asked.hooks.contains(types::Hooks::REQUEST_HEAD),
-        response_head: asked.hooks.contains(types::Hooks::RESPONSE_HEAD),
-        done: asked.hooks.contains(types::Hooks::DONE),
-    };
-    if authorization && !(hooks.connection && hooks.request_head) {
-        return Err("an authorization filter must ask for the hooks connection and request-head".to_owned());
     }
-    Ok(Interest {
-        hooks,
-        wants: asked.wants,
-        sees_alike: authorization,
-        request_headers: names(asked.request_headers)?,
-        response_headers: names(asked.response_headers)?,
-    })
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use base64::Engine as _;
-use weft_policy::bundle::{Direction, FilterAttachment, FilterMode, OnFailure};
+use weft_policy::bundle::{Direction, FilterAttachment, FilterMode, Grant, OnFailure, OverBody};
 use weft_policy::statement::SignedStatement;
 
 /// sha256 of a filter binary, written `sha256:` and 64 hex digits.
@@ -83,12 +83,20 @@ pub struct FilterSpec {
     pub mode: FilterMode,
     /// True for the one that mints the `Permit`; its `on_failure` is Deny whatever it says.
     pub authorization: bool,
-    /// Granted capabilities: `token-bucket`.
+    /// Capabilities granted without parameters: `token-bucket`, `crypto`.
     pub capabilities: Vec<String>,
+    /// Those with parameters.
+    pub grants: Vec<Grant>,
+    /// Filters share instances within it: the namespace of the policy that attaches it.
+    pub scope: String,
     /// Linear memory of one instance, bytes.
     pub memory_bytes: u64,
     /// Deadline of one call: it is ended when it has lasted this long and has used as much time on the processor since.
     pub call_timeout: Duration,
+    /// The longest body that is gathered for it, bytes.
+    pub body_bytes: u64,
+    /// What becomes of a longer one; an authorization filter refuses it whatever it says.
+    pub over_body: OverBody,
 }
 
 impl FilterSpec {
@@ -119,8 +127,12 @@ impl TryFrom<&FilterAttachment> for FilterSpec {
             mode: attachment.mode,
             authorization: attachment.authorization,
             capabilities: attachment.capabilities.clone(),
+            grants: attachment.grants.clone(),
+            scope: attachment.name.split_once('/').map_or("", |(namespace, _)| namespace).to_owned(),
             memory_bytes: attachment.limits.memory_bytes,
             call_timeout: Duration::from_millis(attachment.limits.call_timeout_ms),
+            body_bytes: attachment.limits.body_bytes,
+            over_body: attachment.limits.over_body,
         })
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::failure::{FailureKind, TrapKind};
+use crate::hook::Hook;
 use crate::metrics::{CustomMetric, CustomMetrics};
 use crate::spec::Digest;
 
@@ -76,11 +78,43 @@ impl Timing {
     }
 }
 
+/// Upper bounds of [`CallTimes`]' buckets, in microseconds; the last bucket has none.
+pub const CALL_TIME_BOUNDS: [u64; 14] = [2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000];
+
+/// How long calls took.
+#[derive(Debug, Default)]
+pub struct CallTimes {
+    buckets: [AtomicU64; CALL_TIME_BOUNDS.len() + 1],
+    nanos: AtomicU64,
+}
+
+impl CallTimes {
+    pub(crate) fn record(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let bucket = CALL_TIME_BOUNDS.iter().take_while(|bound| micros > **bound).count();
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Calls by bucket, not cumulative.
+    pub fn buckets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed))
+    }
+
+    /// All of them together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(Relaxed))
+    }
+}
+
 /// Counters of one attachment; they outlive its configurations.
 #[derive(Debug, Default)]
 pub struct FilterStats {
     /// Calls into the sandbox.
     pub calls: Counter,
+    /// The same, by hook.
+    pub calls_by_hook: [Counter; Hook::COUNT],
+    pub call_time: CallTimes,
     /// Answers given by the filter that were sent.
     pub replies: Counter,
     /// Answers and delays that audit mode kept from happening.
@@ -90,6 +124,8 @@ pub struct FilterStats {
     pub edits: Counter,
     /// Failures by kind; together they are all failures.
     pub traps: Counter,
+    /// The same, by kind.
+    pub traps_by_kind: [Counter; TrapKind::ALL.len()],
     pub timeouts: Counter,
     /// Verdicts or edits that the contract forbids.
     pub invalid_results: Counter,
@@ -97,18 +133,40 @@ pub struct FilterStats {
     pub instantiation_failures: Counter,
     /// Hooks of streams whose state went with a trapped instance.
     pub lost_streams: Counter,
-    /// Calls not made because the breaker was open.
-    pub breaker_rejections: Counter,
+    /// Calls not made because all calls for the request together had taken too long.
+    pub budgets_spent: Counter,
+    /// Waits whose answers did not come in time.
+    pub waits_over: Counter,
+    /// Pauses that began: the filter had failed on one caller again and again (`onFailure: Allow`).
+    pub backoffs: Counter,
+    /// Requests that passed the filter by in such a pause.
+    pub backoff_skips: Counter,
+    /// Bodies that were longer than the filter takes.
+    pub long_bodies: Counter,
+    /// Streams that the filter ended without an answer.
+    pub resets: Counter,
+    /// Times that a stream was held for answers or for a time, and what was asked of services.
+    pub waits: Counter,
+    pub callouts: Counter,
+    /// Instances replaced because their memory had grown.
+    pub recycled: Counter,
     /// Failures that let the request go on (`onFailure: Allow`, or audit mode).
     pub failed_open: Counter,
     /// Failures that ended the request (`onFailure: Deny`).
     pub failed_closed: Counter,
-    pub breaker_openings: Counter,
     /// Times that linear memory was refused to grow.
     pub memory_limit_hits: Counter,
     pub log_lines_dropped: Counter,
     /// Takes from the bucket that keys beyond the bound share.
     pub bucket_overflows: Counter,
+    /// Calls of capabilities that the filter is not granted.
+    pub denied_calls: Counter,
+    /// Values that had to go for others before they ended.
+    pub kv_evictions: Counter,
+    /// Values of its own metrics that came beyond the bound of label sets, and those that could not be taken: of a
+    /// metric or of labels that are none, or no number.
+    pub metric_overflows: Counter,
+    pub metric_misuses: Counter,
     /// Live instances and the bytes of their linear memories.
     pub instances: Gauge,
     pub memory_bytes: Gauge,
@@ -116,6 +174,30 @@ pub struct FilterStats {
 }
 
 impl FilterStats {
+    pub fn calls_at(&self, hook: Hook) -> u64 {
+        self.calls_by_hook[hook.index()].value()
+    }
+
+    pub fn traps_of(&self, kind: TrapKind) -> u64 {
+        self.traps_by_kind[kind.index()].value()
+    }
+
+    pub(crate) fn failed(&self, kind: FailureKind) {
+        let counter = match kind {
+            FailureKind::Trap(kind) => {
+                self.traps_by_kind[kind.index()].add(1);
+                &self.traps
+            }
+            FailureKind::Timeout => &self.timeouts,
+            FailureKind::Budget => &self.budgets_spent,
+            FailureKind::InvalidResult => &self.invalid_results,
+            FailureKind::NoInstance => &self.instantiation_failures,
+            FailureKind::StateLost => &self.lost_streams,
+            FailureKind::WaitOver => &self.waits_over,
+        };
+        counter.add(1);
+    }
+
     pub fn custom(&self) -> Vec<Arc<CustomMetric>> {
         self.custom.all()
     }
@@ -128,14 +210,24 @@ pub struct HostStats {
     pub filter: String,
     pub version: String,
     pub digest: Digest,
-    /// False while the breaker keeps it from being called.
-    pub serving: bool,
     pub stats: Arc<FilterStats>,
+    /// Its instances and their memory, which it may share with other filters of its namespace.
+    pub program: Arc<FilterStats>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn call_times_fall_into_their_buckets() {
+        let times = CallTimes::default();
+        for micros in [0, 2, 3, 250_000, 250_001] {
+            times.record(Duration::from_micros(micros));
+        }
+        assert_eq!(times.buckets().collect::<Vec<_>>(), [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(times.sum(), Duration::from_micros(500_006));
+    }
 
     #[test]
     fn durations_are_counted_by_their_bounds() {

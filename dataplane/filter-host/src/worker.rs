@@ -1,260 +1,428 @@
-//! One data-plane thread's filter instances, and the run of a chain over them. Nothing here is shared with other threads
-//! but counters, breakers and token buckets. Invariant: what a failed instance knew is never mistaken for an answer.
+//! One data-plane thread's filter instances, and the run of a chain over them. Nothing here is shared with other
+//! threads but counters and what capabilities keep. Invariants: what a failed instance knew is never mistaken for an
+//! answer; a call that fails costs the request at hand and no other.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::marker::PhantomData;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
-use weft_policy::bundle::{FilterMode, OnFailure};
-use weft_policy::path::{Ambiguous, Readings};
+use bytes::Bytes;
+use http::HeaderMap;
 
-use crate::bindings::weft::filter::types;
-use crate::chain::{Attributes, Chain, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary};
-use crate::edits::{self, Changes};
+use crate::backoff::BackOff;
+use crate::chain::{
+    Attributes, Chunk, Cut, Event, Outcome, Permit, Position, RequestView, ResponseView, Stage, Summary,
+};
+use crate::edits::{self, Change};
+use crate::failure::{Failure, FailureKind};
+use crate::hook::{Hook, RequestPart, Said, SetAttribute, Told};
 use crate::host::Host;
-use crate::instance::{Failure, Instance};
+use crate::order::Chain;
 use crate::prepare::Prepared;
+
+mod bodies;
+mod judge;
+mod slots;
+mod streams;
+mod subject;
+#[cfg(test)]
+mod tests;
+
+use judge::{May, Step};
+use slots::Slots;
+use streams::{Kept, Streams};
+use subject::Subject;
+
+/// Bytes of a cookie at the most.
+const MAX_COOKIE: usize = 4 << 10;
+/// Waits of one filter for one stream at the most.
+const MAX_WAITS: u32 = 64;
 
 /// Made on the thread that uses it; it can't leave it.
 #[derive(Debug)]
 pub struct Worker {
     host: Host,
-    /// By `Prepared::slot`.
-    slots: Vec<Option<Slot>>,
-    /// Answers that a filter wants held back, by stream.
-    held: HashMap<u64, Box<LocalReply>>,
+    slots: Slots,
+    streams: Streams,
+    /// Callers on which filters that may be passed by have failed again and again.
+    backoff: BackOff,
     dice: u64,
     not_send: PhantomData<*const ()>,
 }
 
-/// The instance of one prepared filter on this thread, and whose state it holds.
-#[derive(Debug)]
-struct Slot {
-    /// `Prepared::id`, which is never given twice; the place in the table is.
-    id: u64,
-    prepared: Weak<Prepared>,
-    instance: Option<Instance>,
-    /// Grows with each replaced instance.
-    generation: u32,
-    /// For stateful filters: the generation that first saw each stream.
-    streams: HashMap<u64, u32>,
+/// Where a run is.
+#[derive(Debug, Clone, Copy)]
+struct Now {
+    at: Position,
+    stream: u64,
+    /// Something is kept for the stream between calls.
+    keeps: bool,
 }
 
-/// The connection, request or response that a hook is called for.
-enum Subject<'s, 'v> {
-    Connection(&'s Attributes<'s>),
-    Request(&'s mut RequestView<'v>, &'s Attributes<'s>),
-    Response(StatusCode, &'s mut HeaderMap),
-}
-
-/// Effect of one filter's verdict on the stream.
-enum Step {
-    Next { changes: Changes, delay: Duration },
-    Reply { reply: Box<LocalReply>, delay: Duration },
+/// What becomes of the run after one filter's turn.
+enum Turn {
+    On(Duration),
+    End(Outcome<()>),
 }
 
 impl Worker {
     pub fn new(host: &Host) -> Self {
         let dice = std::hash::RandomState::new().hash_one(std::thread::current().id());
-        Self { host: host.clone(), slots: Vec::new(), held: HashMap::new(), dice, not_send: PhantomData }
+        Self {
+            host: host.clone(),
+            slots: Slots::default(),
+            streams: Streams::default(),
+            backoff: BackOff::default(),
+            dice,
+            not_send: PhantomData,
+        }
     }
 
     /// Decides on an opaque byte stream. Not for connections that carry HTTP: their requests are decided one by one.
-    /// After `Delay`, call again with its position. Whatever comes of the stream, `done` must follow.
-    pub fn connection(&mut self, chain: &Chain, from: Position, stream: u64, attributes: &Attributes<'_>) -> Outcome {
-        self.run(chain, from, stream, Subject::Connection(attributes)).map(|()| Permit::mint())
+    /// Call it again as its outcome says. Stream ids are unique among this worker's living streams. Whatever comes of
+    /// the stream, `done` must follow.
+    pub fn connection(
+        &mut self,
+        chain: &Chain,
+        from: Position,
+        event: Event,
+        stream: u64,
+        attributes: &Attributes<'_>,
+    ) -> Outcome {
+        self.run(chain, from, event, stream, Subject::Connection(attributes)).map(|()| Permit::mint())
     }
 
-    /// Runs the chain over a request's head, which filters may change. Stream ids are unique among this worker's living
-    /// streams. After `Delay`, call again with its position and the same view. `done` must follow, whatever happens.
+    /// Runs the chain over a request's head, which filters may change, and its body where one asks for all of it. As
+    /// with [`Worker::connection`]; the view stays the same.
     pub fn request_head(
         &mut self,
         chain: &Chain,
         from: Position,
+        event: Event,
         stream: u64,
         view: &mut RequestView<'_>,
         attributes: &Attributes<'_>,
     ) -> Outcome {
-        self.run(chain, from, stream, Subject::Request(view, attributes)).map(|()| Permit::mint())
+        self.run(chain, from, event, stream, Subject::Request(view, attributes)).map(|()| Permit::mint())
     }
 
-    /// Runs the chain over the head of the final response, whose headers filters may change.
+    /// Runs the chain, in reverse order, over the head of the final response: the filters that the request came past.
+    /// Where a filter answered, these are the ones before it.
     pub fn response_head(
         &mut self,
         chain: &Chain,
         from: Position,
+        event: Event,
         stream: u64,
-        status: StatusCode,
-        headers: &mut HeaderMap,
+        view: &mut ResponseView<'_>,
     ) -> Outcome<()> {
-        self.run(chain, from, stream, Subject::Response(status, headers))
+        self.run(chain, from, event, stream, Subject::Response(view))
     }
 
-    /// Ends a stream: filters forget it. Call it once for each stream that any other hook saw.
+    /// A chunk of a request's body, where the chain's hooks say so; what it returns goes on in its place.
+    ///
+    /// # Errors
+    /// A filter ends the stream, or failed and can't be passed by. Nothing of the chunk goes on.
+    pub fn request_chunk(&mut self, chain: &Chain, stream: u64, bytes: Bytes, end: bool) -> Result<Chunk, Box<Cut>> {
+        self.chunk(chain, Told::new(Hook::RequestBody, stream), bytes, end)
+    }
+
+    /// A chunk of a response's body, as with [`Worker::request_chunk`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn response_chunk(&mut self, chain: &Chain, stream: u64, bytes: Bytes, end: bool) -> Result<Chunk, Box<Cut>> {
+        self.chunk(chain, Told::new(Hook::ResponseBody, stream), bytes, end)
+    }
+
+    /// Bytes of an opaque stream; `up`: from the caller. As with [`Worker::request_chunk`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stream_chunk(
+        &mut self,
+        chain: &Chain,
+        stream: u64,
+        up: bool,
+        bytes: Bytes,
+        end: bool,
+    ) -> Result<Chunk, Box<Cut>> {
+        let mut told = Told::new(Hook::StreamData, stream);
+        told.up = Some(up);
+        self.chunk(chain, told, bytes, end)
+    }
+
+    /// The trailers of a request, which filters may change.
+    ///
+    /// # Errors
+    /// As with [`Worker::request_chunk`].
+    pub fn request_trailers(&mut self, chain: &Chain, stream: u64, trailers: &mut HeaderMap) -> Result<(), Box<Cut>> {
+        self.trailers(chain, Hook::RequestTrailers, stream, trailers)
+    }
+
+    /// The trailers of a response, which filters may change.
+    ///
+    /// # Errors
+    /// As with [`Worker::request_chunk`].
+    pub fn response_trailers(&mut self, chain: &Chain, stream: u64, trailers: &mut HeaderMap) -> Result<(), Box<Cut>> {
+        self.trailers(chain, Hook::ResponseTrailers, stream, trailers)
+    }
+
+    /// The attributes that filters have set for a stream, by name, for its record. Gone once it is `done`.
+    pub fn attributes(&self, stream: u64) -> impl Iterator<Item = (&str, &[u8])> {
+        self.streams.set(stream).iter().map(|set| (&*set.name, set.value.as_slice()))
+    }
+
+    /// Ends a stream: filters that it came to are told, and nothing of it is kept. Call it once for each stream that
+    /// any other hook saw.
     pub fn done(&mut self, chain: &Chain, stream: u64, summary: &Summary) {
-        if !self.held.is_empty() {
-            self.held.remove(&stream);
-        }
-        for filter in chain.filters() {
-            let interest = filter.interest();
-            if !interest.hooks.done {
-                if interest.is_stateful() {
-                    self.slot(filter).streams.remove(&stream);
+        if chain.hooks().done {
+            let reached = self.streams.reached(stream);
+            for filter in chain.filters().iter().take(reached) {
+                if !filter.interest.hooks.done || self.streams.is_out(stream, filter.id) {
+                    continue;
                 }
-                continue;
+                let mut told = Told::new(Hook::Done, stream);
+                told.summary = Some(summary);
+                match self.call(filter, told, true) {
+                    // Its state is gone, and so is the state of the stream.
+                    Err(failure) if failure.kind == FailureKind::StateLost => {}
+                    Err(failure) => judge::note(filter, &failure, Hook::Done, self.streams.request_id(stream)),
+                    Ok(_) => {}
+                }
             }
-            let slot = self.slot(filter);
-            let lost = interest.is_stateful() && slot.streams.remove(&stream) != Some(slot.generation);
-            if lost {
-                continue;
-            }
-            if let Err(failure) = self.call(filter, |instance, _| instance.done(stream, summary)) {
-                count(filter, failure);
-            }
+        }
+        if !self.streams.is_empty() {
+            self.streams.remove(stream);
         }
     }
 
-    /// Frees the instances of filters that no snapshot holds any more. Call it after a swap; it also happens by itself
-    /// when a new filter gets its first instance.
+    /// Frees the instances of programs that no snapshot holds any more, and has the others forget configurations that
+    /// none holds. Call it after a swap; it also happens by itself when a new program gets its first instance.
     pub fn retire(&mut self) {
-        for place in &mut self.slots {
-            if place.as_ref().is_some_and(|slot| slot.prepared.strong_count() == 0) {
-                *place = None;
-            }
-        }
+        self.slots.retire();
     }
 
-    fn run(&mut self, chain: &Chain, from: Position, stream: u64, mut subject: Subject<'_, '_>) -> Outcome<()> {
+    fn run(
+        &mut self,
+        chain: &Chain,
+        from: Position,
+        event: Event,
+        stream: u64,
+        mut subject: Subject<'_, '_>,
+    ) -> Outcome<()> {
         if from != Position::START
-            && let Some(reply) = self.held.remove(&stream)
+            && let Some(reply) = self.streams.take_held(stream)
         {
             return Outcome::Respond(reply);
         }
-        for (index, filter) in chain.filters().iter().enumerate().skip(from.0) {
-            if !subject.is_asked_for(filter) {
-                continue;
+        let is_response = subject.is_response();
+        let notes = chain.keeps() && !is_response;
+        if notes && from == Position::START {
+            self.streams.name(stream, subject.request_id());
+        }
+        let count = if is_response { self.streams.entered(stream) } else { chain.filters().len() };
+        let mut now = Now { at: from, stream, keeps: chain.keeps() };
+        let mut event = event;
+        while now.at.passed < count {
+            let place = if is_response { count - 1 - now.at.passed } else { now.at.passed };
+            let Some(filter) = chain.filters().get(place) else { break };
+            if notes {
+                self.streams.reach(stream, place);
             }
-            let resume = Position(index + 1);
-            match self.step(filter, stream, &subject) {
-                Ok(Step::Next { changes, delay }) => {
-                    subject.apply(changes);
-                    if !delay.is_zero() {
-                        return Outcome::Delay { after: delay, resume };
-                    }
-                }
-                Ok(Step::Reply { reply, delay: Duration::ZERO }) => return Outcome::Respond(reply),
-                Ok(Step::Reply { reply, delay }) => {
-                    self.held.insert(stream, reply);
-                    return Outcome::Delay { after: delay, resume };
-                }
-                Err(failure) => {
-                    if let Some(reply) = settle_failure(filter, failure) {
-                        return Outcome::Respond(reply);
-                    }
-                }
+            let delay = match self.turn(filter, now, event, &mut subject) {
+                Turn::On(delay) => delay,
+                Turn::End(outcome) => return outcome,
+            };
+            event = Event::Go;
+            if notes && now.at.stage == Stage::Body {
+                self.streams.enter(stream, place);
+            }
+            now.at = now.at.next();
+            if !delay.is_zero() {
+                return Outcome::Delay { after: delay, resume: now.at };
             }
         }
         Outcome::Permitted(())
     }
 
-    /// One filter's say on one hook.
-    fn step(&mut self, filter: &Arc<Prepared>, stream: u64, subject: &Subject<'_, '_>) -> Result<Step, Failure> {
-        if filter.interest().is_stateful() {
-            let slot = self.slot(filter);
-            let generation = slot.generation;
-            if *slot.streams.entry(stream).or_insert(generation) != generation {
-                return Err(Failure::StateLost);
+    /// One filter's turn at one stage.
+    fn turn(&mut self, filter: &Arc<Prepared>, now: Now, event: Event, subject: &mut Subject<'_, '_>) -> Turn {
+        if now.keeps && self.streams.is_out(now.stream, filter.id) {
+            return Turn::On(Duration::ZERO);
+        }
+        let result = match &event {
+            Event::Answer { id, answer } => {
+                let answer = (*id, answer.as_ref().map_err(String::as_str));
+                self.step(filter, now, subject, Hook::Callout, Some(answer))
             }
+            Event::Tick if filter.interest.hooks.tick => self.step(filter, now, subject, Hook::Tick, None),
+            Event::Tick => Err(judge::wait_over()),
+            Event::Go | Event::Body | Event::TooLong => {
+                if now.at.stage == Stage::Head && self.passes_by(filter, now, subject) {
+                    return Turn::On(Duration::ZERO);
+                }
+                match hook_now(filter, now.at, &event, subject) {
+                    Ok(Some(hook)) => self.step(filter, now, subject, hook, None),
+                    Ok(None) => return Turn::On(Duration::ZERO),
+                    Err(outcome) => return Turn::End(outcome),
+                }
+            }
+        };
+        match result {
+            Ok(step) => self.take_step(filter, now, subject, step),
+            Err(failure) => self.fail(filter, now, subject, &failure),
         }
-        if let Subject::Request(view, _) = subject
-            && filter.spec().authorization
-            && let Some(path) = view.path.as_ref().filter(|path| path.is_ambiguous())
-        {
-            return match path.readings(&view.path_reading) {
-                Ok(readings) => self.judge_readings(filter, stream, subject, &readings),
-                Err(ambiguous) => Ok(refuse_ambiguous(filter, ambiguous)),
-            };
-        }
-        let outcome = self.call(filter, |instance, dice| subject.call(filter, instance, stream, dice, None))?;
-        judge(filter, outcome, matches!(subject, Subject::Request(..)))
     }
 
-    /// Authorization of an ambiguous path: allowed if every reading is. Delays of readings that pass are not added up.
-    fn judge_readings(
+    /// What one filter says at one hook, and what follows from it. Authorization of an ambiguous path is asked for each
+    /// reading.
+    fn step(
         &mut self,
         filter: &Arc<Prepared>,
-        stream: u64,
+        now: Now,
         subject: &Subject<'_, '_>,
-        readings: &Readings<'_>,
+        hook: Hook,
+        answer: subject::Answer<'_>,
     ) -> Result<Step, Failure> {
+        let told = Told { answer, ..subject.told(hook, now.stream) };
+        let may = May::hold(subject.at_hand(now.at.stage));
+        let path = told.request.and_then(|request| request.path).filter(|path| path.is_ambiguous());
+        let (Some(path), true, Some(reading)) = (path, filter.spec().authorization, subject.path_reading()) else {
+            return judge::judge(filter, self.call(filter, told, now.keeps)?, may);
+        };
+        let readings = match path.readings(&reading) {
+            Ok(readings) => readings,
+            Err(ambiguous) => return Ok(judge::refuse_ambiguous(filter, ambiguous)),
+        };
         let mut longest = Duration::ZERO;
         for reading in readings.iter() {
-            let call = |instance: &mut Instance, dice| subject.call(filter, instance, stream, dice, Some(reading));
-            match judge(filter, self.call(filter, call)?, true)? {
+            let request = told.request.map(|request| RequestPart { reading: Some(reading), ..request });
+            // One reading can't wait while the others are judged.
+            let may = May { wait: readings.is_single(), ..may };
+            let said = self.call(filter, Told { request, ..told }, now.keeps)?;
+            match judge::judge(filter, said, may)? {
                 Step::Next { delay, .. } => longest = longest.max(delay),
                 Step::Reply { mut reply, delay } => {
                     edits::name_reading(&mut reply, reading);
                     return Ok(Step::Reply { reply, delay });
                 }
+                step @ (Step::Wait { .. } | Step::Cut(_)) => return Ok(step),
             }
         }
-        Ok(Step::Next { changes: Changes::new(), delay: longest })
+        Ok(Step::Next { changes: Vec::new(), delay: longest })
     }
 
-    /// A call into this thread's instance, made now where there is none. A failed call costs the instance its life.
-    fn call<R>(
-        &mut self,
-        filter: &Arc<Prepared>,
-        run: impl FnOnce(&mut Instance, u64) -> Result<R, Failure>,
-    ) -> Result<R, Failure> {
-        if filter.breaker.is_troubled() && filter.breaker.is_open(self.host.0.started.elapsed()) {
-            return Err(Failure::BreakerOpen);
+    fn take_step(&mut self, filter: &Arc<Prepared>, now: Now, subject: &mut Subject<'_, '_>, step: Step) -> Turn {
+        if !self.backoff.is_empty()
+            && filter.may_be_passed_by()
+            && let Some(caller) = subject.caller()
+        {
+            self.backoff.succeeded(filter.id, caller);
         }
-        let dice = self.roll();
-        let started = self.host.0.started;
-        let slot = self.slot(filter);
-        let instance = match &mut slot.instance {
-            Some(instance) => instance,
-            none => none.insert(filter.instance().map_err(|_| {
-                filter.breaker.failed(started.elapsed());
-                Failure::NoInstance
-            })?),
-        };
-        filter.shared.stats.calls.add(1);
-        let result = run(instance, dice);
-        match &result {
-            Ok(_) if filter.breaker.is_troubled() => filter.breaker.recovered(),
-            Ok(_) => {}
-            Err(_) => {
-                slot.instance = None;
-                slot.generation = slot.generation.wrapping_add(1);
-                if filter.breaker.failed(started.elapsed()) {
-                    filter.shared.stats.breaker_openings.add(1);
+        match step {
+            Step::Next { changes, delay } => {
+                for change in changes {
+                    if let Change::Attribute(attribute) = change {
+                        self.set(filter, now.stream, attribute);
+                    } else {
+                        subject.apply(change);
+                    }
                 }
+                Turn::On(delay)
             }
+            Step::Reply { reply, delay: Duration::ZERO } => Turn::End(Outcome::Respond(reply)),
+            Step::Reply { reply, delay } => {
+                self.streams.hold(now.stream, reply);
+                Turn::End(Outcome::Delay { after: delay, resume: now.at.next() })
+            }
+            Step::Wait { calls, within } => {
+                if self.streams.waits(now.stream, filter.id) > MAX_WAITS {
+                    let failure = Failure::invalid(format!("more than {MAX_WAITS} waits for one request"));
+                    return self.fail(filter, now, subject, &failure);
+                }
+                Turn::End(Outcome::Wait { calls, within, resume: now.at })
+            }
+            Step::Cut(cut) => Turn::End(Outcome::Reset(cut)),
+        }
+    }
+
+    fn set(&mut self, filter: &Prepared, stream: u64, attribute: SetAttribute) {
+        if !self.streams.set_attribute(stream, attribute) && filter.setup.shared.log_admits() {
+            tracing::warn!(filter = &*filter.label.name, "an attribute was not set: the request has too many");
+        }
+    }
+
+    /// A failure before the head went on: an answer, or the filter is passed by.
+    fn fail(&mut self, filter: &Arc<Prepared>, now: Now, subject: &Subject<'_, '_>, failure: &Failure) -> Turn {
+        let request_id = subject.request_id().or_else(|| self.streams.request_id(now.stream));
+        judge::note(filter, failure, subject.hook(now.at.stage), request_id);
+        if filter.may_be_passed_by()
+            && let Some(caller) = subject.caller()
+            && self.backoff.failed(filter.id, caller, self.host.0.started.elapsed())
+        {
+            filter.stats().backoffs.add(1);
+        }
+        if now.keeps {
+            self.streams.put_out(now.stream, filter.id);
+        }
+        if judge::closes(filter) {
+            return Turn::End(Outcome::Respond(Box::new(edits::failed(&filter.label, failure.kind.as_str()))));
+        }
+        Turn::On(Duration::ZERO)
+    }
+
+    /// True where the filter has failed on this caller so often that it is not asked for a while.
+    fn passes_by(&mut self, filter: &Prepared, now: Now, subject: &Subject<'_, '_>) -> bool {
+        if self.backoff.is_empty() || !filter.may_be_passed_by() {
+            return false;
+        }
+        let Some(caller) = subject.caller() else { return false };
+        if !self.backoff.skips(filter.id, caller, self.host.0.started.elapsed()) {
+            return false;
+        }
+        filter.stats().backoff_skips.add(1);
+        if now.keeps {
+            self.streams.put_out(now.stream, filter.id);
+        }
+        true
+    }
+
+    /// One call, with what is kept for the filter and the stream. `keeps`: something is.
+    fn call(&mut self, filter: &Arc<Prepared>, told: Told<'_>, keeps: bool) -> Result<Said, Failure> {
+        let dice = self.roll();
+        let Self { slots, streams, .. } = self;
+        let mut kept = if keeps { streams.take(told.stream, filter.id) } else { Kept::default() };
+        let one = filter.setup.call_timeout;
+        if told.hook.is_body() || told.hook == Hook::StreamData {
+            kept.budget.add(one, told.chunk.len());
+        }
+        let lost = filter.interest.keeps_state() && {
+            let generation = slots.generation(filter);
+            *kept.generation.get_or_insert(generation) != generation
+        };
+        let mut result = if lost {
+            Err(Failure::new(FailureKind::StateLost, "its instance failed for another request"))
+        } else if kept.budget.is_spent(one) {
+            Err(Failure::new(FailureKind::Budget, "all its calls for this request took too long"))
+        } else {
+            let told = Told { dice, set: streams.set(told.stream), ..told };
+            let (result, time) = slots.call(filter, &told, &mut kept.cookie, kept.budget.is_tight(one));
+            kept.budget.spend(time);
+            result
+        };
+        if let Ok(Said { cookie: Some(cookie), .. }) = &mut result {
+            if cookie.len() <= MAX_COOKIE {
+                kept.cookie = std::mem::take(cookie);
+            } else {
+                result = Err(Failure::invalid(format!("a cookie of {} bytes, at most {MAX_COOKIE}", cookie.len())));
+            }
+        }
+        if keeps {
+            streams.keep(told.stream, filter.id, kept);
         }
         result
-    }
-
-    fn slot(&mut self, filter: &Arc<Prepared>) -> &mut Slot {
-        let known = self.slots.get(filter.slot).and_then(Option::as_ref).is_some_and(|slot| slot.id == filter.id);
-        if !known {
-            self.retire();
-            if self.slots.len() <= filter.slot {
-                self.slots.resize_with(filter.slot + 1, || None);
-            }
-            self.slots[filter.slot] = None;
-        }
-        self.slots[filter.slot].get_or_insert_with(|| Slot {
-            id: filter.id,
-            prepared: Arc::downgrade(filter),
-            instance: None,
-            generation: 0,
-            streams: HashMap::new(),
-        })
     }
 
     /// SplitMix64: for percentages, not for secrets.
@@ -267,43 +435,34 @@ impl Worker {
     }
 }
 
-impl Subject<'_, '_> {
-    fn is_asked_for(&self, filter: &Prepared) -> bool {
-        let hooks = filter.interest().hooks;
-        match self {
-            Subject::Connection(_) => hooks.connection,
-            Subject::Request(..) => hooks.request_head,
-            Subject::Response(..) => hooks.response_head,
-        }
+/// The hook that is called at this stage, if the filter asked for it; or what must come first.
+fn hook_now(
+    filter: &Prepared,
+    at: Position,
+    event: &Event,
+    subject: &Subject<'_, '_>,
+) -> Result<Option<Hook>, Outcome<()>> {
+    let hook = subject.hook(at.stage);
+    if at.stage == Stage::Head {
+        return Ok(subject.is_asked_for(filter).then_some(hook));
     }
-
-    fn call(
-        &self,
-        filter: &Prepared,
-        instance: &mut Instance,
-        stream: u64,
-        dice: u64,
-        reading: Option<&str>,
-    ) -> Result<types::Outcome, Failure> {
-        let interest = filter.interest();
-        match self {
-            Subject::Connection(attributes) => instance.connection(interest, stream, attributes, dice),
-            Subject::Request(view, attributes) => {
-                instance.request_head(interest, stream, view, reading, attributes, dice)
-            }
-            Subject::Response(status, headers) => instance.response_head(interest, stream, status.as_u16(), headers),
-        }
+    let of_request = subject.of_request();
+    let Some((most, of_request)) = of_request.and_then(|it| Some((filter.whole_body(it)?, it))) else {
+        return Ok(None);
+    };
+    let length = subject.body().map(Bytes::len);
+    if length.is_none() && matches!(event, Event::Go) {
+        return Err(Outcome::Body { most, resume: at });
     }
-
-    fn apply(&mut self, changes: Changes) {
-        match self {
-            Subject::Connection(_) => {}
-            Subject::Request(view, _) => edits::apply_to_request(changes, view),
-            Subject::Response(_, headers) => {
-                changes.into_iter().for_each(|change| edits::apply_to_headers(change, headers));
-            }
-        }
+    if !matches!(event, Event::TooLong) && length.is_none_or(|length| length <= most) {
+        return Ok(Some(hook));
     }
+    filter.stats().long_bodies.add(1);
+    if filter.passes_long_bodies() {
+        return Ok(None);
+    }
+    filter.stats().replies.add(1);
+    Err(Outcome::Respond(Box::new(edits::too_long(&filter.label, of_request, most, filter.cause()))))
 }
 
 impl<T> Outcome<T> {
@@ -311,94 +470,10 @@ impl<T> Outcome<T> {
         match self {
             Outcome::Permitted(value) => Outcome::Permitted(permit(value)),
             Outcome::Delay { after, resume } => Outcome::Delay { after, resume },
+            Outcome::Body { most, resume } => Outcome::Body { most, resume },
+            Outcome::Wait { calls, within, resume } => Outcome::Wait { calls, within, resume },
             Outcome::Respond(reply) => Outcome::Respond(reply),
+            Outcome::Reset(cut) => Outcome::Reset(cut),
         }
-    }
-}
-
-/// Turns a guest's result into a step, or refuses it. In audit mode a sound result has no effect but on counters.
-fn judge(filter: &Prepared, outcome: types::Outcome, request: bool) -> Result<Step, Failure> {
-    let stats = &filter.shared.stats;
-    let authorization = filter.spec().authorization;
-    let enforce = filter.spec().mode == FilterMode::Enforce;
-    let millis = |ms: u32| Duration::from_millis(u64::from(ms)).min(edits::MAX_DELAY);
-    let delay = match outcome.verdict {
-        types::Verdict::Respond(guest) => {
-            let delay = millis(guest.after_ms);
-            let cause = if authorization { ReplyCause::Denied } else { ReplyCause::Filter };
-            let reply = Box::new(edits::reply(guest, &filter.shared, cause)?);
-            if enforce {
-                stats.replies.add(1);
-                return Ok(Step::Reply { reply, delay });
-            }
-            stats.audited.add(1);
-            if filter.shared.log_admits() {
-                let (status, rule, reason) = (reply.status.as_u16(), reply.rule.as_deref(), &*reply.reason);
-                tracing::info!(filter = &*reply.filter, status, rule, reason, "audit: would have answered");
-            }
-            return Ok(Step::Next { changes: Changes::new(), delay: Duration::ZERO });
-        }
-        types::Verdict::ContinueAfter(ms) => millis(ms),
-        types::Verdict::Continue => Duration::ZERO,
-    };
-    // Nothing of the head may change once authorization has seen it.
-    if authorization && !outcome.edits.is_empty() {
-        return Err(Failure::InvalidResult);
-    }
-    let changes = edits::parse(outcome.edits, request)?;
-    if !enforce {
-        if !delay.is_zero() || !changes.is_empty() {
-            stats.audited.add(1);
-        }
-        return Ok(Step::Next { changes: Changes::new(), delay: Duration::ZERO });
-    }
-    if !delay.is_zero() {
-        stats.delays.add(1);
-    }
-    if !changes.is_empty() {
-        stats.edits.add(changes.len() as u64);
-    }
-    Ok(Step::Next { changes, delay })
-}
-
-/// The answer to a path that authorization can't be asked about; only an audit lets it pass.
-fn refuse_ambiguous(filter: &Prepared, ambiguous: Ambiguous) -> Step {
-    if filter.spec().mode == FilterMode::Enforce {
-        filter.shared.stats.replies.add(1);
-        let reply = Box::new(edits::ambiguous(&filter.shared, ambiguous));
-        return Step::Reply { reply, delay: Duration::ZERO };
-    }
-    filter.shared.stats.audited.add(1);
-    Step::Next { changes: Changes::new(), delay: Duration::ZERO }
-}
-
-/// Effect of a failure on the stream: an answer, or `None` where the filter may be skipped.
-fn settle_failure(filter: &Prepared, failure: Failure) -> Option<Box<LocalReply>> {
-    count(filter, failure);
-    let stats = &filter.shared.stats;
-    let skip = filter.spec().mode == FilterMode::Audit || filter.spec().effective_on_failure() == OnFailure::Allow;
-    if skip {
-        stats.failed_open.add(1);
-        return None;
-    }
-    stats.failed_closed.add(1);
-    Some(Box::new(edits::failed(&filter.shared, failure)))
-}
-
-fn count(filter: &Prepared, failure: Failure) {
-    let stats = &filter.shared.stats;
-    let counter = match failure {
-        Failure::Trap => &stats.traps,
-        Failure::Timeout => &stats.timeouts,
-        Failure::InvalidResult => &stats.invalid_results,
-        Failure::NoInstance => &stats.instantiation_failures,
-        Failure::StateLost => &stats.lost_streams,
-        Failure::BreakerOpen => &stats.breaker_rejections,
-    };
-    counter.add(1);
-    if filter.shared.log_admits() {
-        let spec = filter.spec();
-        let (version, failure) = (&*spec.version, failure.as_str());
-        tracing::warn!(filter = &*spec.name, version, failure, "filter failed");
     }
 }

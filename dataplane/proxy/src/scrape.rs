@@ -1,9 +1,13 @@
 //! One scrape: gauges are read when asked for, request series are added up over the workers, filters tell their own.
 
+mod calls;
+mod custom;
+
 use std::fmt::Write as _;
 
-use weft_filter_host::{CustomValue, FilterStats, Host, HostStats};
+use weft_filter_host::{FilterStats, Host, HostStats};
 
+use self::custom::Told;
 use crate::admin::{Admin, Door};
 use crate::side::Side;
 use crate::telemetry::counters::Dialled;
@@ -133,7 +137,7 @@ type Read = fn(&FilterStats) -> u64;
 
 fn filters(admin: &Admin, out: &mut String) {
     let hosts = admin.shared.filter_host.stats();
-    let columns: [(Metric, Read); 8] = [
+    let columns: [(Metric, Read); 7] = [
         (Metric::FilterCalls, |stats| stats.calls.value()),
         (Metric::FilterReplies, |stats| stats.replies.value()),
         (Metric::FilterAudited, |stats| stats.audited.value()),
@@ -141,7 +145,6 @@ fn filters(admin: &Admin, out: &mut String) {
         (Metric::FilterTimeouts, |stats| stats.timeouts.value()),
         (Metric::FilterFailedOpen, |stats| stats.failed_open.value()),
         (Metric::FilterFailedClosed, |stats| stats.failed_closed.value()),
-        (Metric::FilterInstances, |stats| stats.instances.value()),
     ];
     for (metric, read) in columns {
         header(out, metric);
@@ -150,21 +153,31 @@ fn filters(admin: &Admin, out: &mut String) {
         }
     }
     compiled(&admin.shared.filter_host, out);
-    header(out, Metric::FilterCustom);
-    for host in &hosts {
-        for custom in host.stats.custom() {
-            let mut labels = filter_labels(host);
-            labels.push(',');
-            push_label(&mut labels, "metric", custom.name());
-            labels.pop();
-            let name = Metric::FilterCustom.name();
-            let _ = match custom.value() {
-                CustomValue::Counter(value) => writeln!(out, "{name}{{{labels}}} {value}"),
-                CustomValue::Gauge(value) => writeln!(out, "{name}{{{labels}}} {value}"),
-                CustomValue::Histogram { buckets, .. } => {
-                    writeln!(out, "{name}{{{labels}}} {}", buckets.iter().sum::<u64>())
-                }
-            };
+    calls::render(&hosts, out);
+    capabilities(&hosts, out);
+    let told = hosts.iter().flat_map(|host| {
+        host.stats.custom().into_iter().map(move |metric| Told {
+            labels: filter_labels(host),
+            name: metric.name().to_owned(),
+            kind: metric.kind(),
+            series: metric.series(),
+        })
+    });
+    custom::render(&told.collect::<Vec<_>>(), out);
+}
+
+/// What became of the capabilities that filters are granted, and of those that they are not.
+fn capabilities(hosts: &[HostStats], out: &mut String) {
+    let columns: [(Metric, Read); 4] = [
+        (Metric::FilterDenied, |stats| stats.denied_calls.value()),
+        (Metric::FilterKvEvictions, |stats| stats.kv_evictions.value()),
+        (Metric::FilterMetricOverflows, |stats| stats.metric_overflows.value()),
+        (Metric::FilterMetricMisuses, |stats| stats.metric_misuses.value()),
+    ];
+    for (metric, read) in columns {
+        header(out, metric);
+        for host in hosts {
+            sample(out, metric.name(), &filter_labels(host), read(&host.stats));
         }
     }
 }

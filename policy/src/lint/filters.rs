@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lens::{Lens, key_of};
 use super::{Code, Report};
-use crate::bundle::{FILTER_CONTRACT, ObjectName, OnFailure, contract_of};
+use crate::bundle::{ObjectName, OnFailure, needs_every_import};
+use crate::plan::unresolved_callouts;
+use crate::resource::capability::Capability;
 use crate::resource::filter::PolicyMode;
-use crate::resource::{AccessPolicySpec, FilterPolicySpec, FilterSpec, Kind, Object, ROOT_NAMESPACE};
+use crate::resource::{AccessPolicySpec, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE};
 use crate::schema;
 
 /// Filters that every mesh has, used or not.
@@ -62,7 +64,10 @@ fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Rep
         report.tell(Code::FilterVersion, &object, key, message);
     }
     let spec = found.unwrap_or(&filter.spec);
-    granted(policy, spec, report);
+    capabilities(policy, spec, &object, report);
+    for (key, why) in unresolved_callouts(lens.world, policy) {
+        report.tell(Code::CalloutNowhere, &object, key, format!("{why}: callouts to it fail"));
+    }
     if lens.world.is_yanked(&name, &spec.version) {
         let message =
             format!("{name} {} was yanked: it runs where it is named, and nobody else takes it up", spec.version);
@@ -85,21 +90,29 @@ fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Rep
     }
 }
 
-/// What a policy grants beside what its filter asks for.
-fn granted(policy: &Object<FilterPolicySpec>, spec: &FilterSpec, report: &mut Report) {
-    let (object, name) = (key_of(Kind::FilterPolicy, &policy.metadata), filter_of(policy));
-    let is_given = |name: &str| matches!(name, "log" | "metrics");
-    let (granted, wanted) = (&policy.spec.capabilities, &spec.capabilities);
-    // Of the first contract each import needs its grant; later ones answer a call that has none.
-    let needs_all = contract_of(&spec.abi) == FILTER_CONTRACT;
-    let missing = wanted.iter().filter(|wanted| needs_all && !granted.contains(wanted) && !is_given(wanted));
-    for missing in missing {
-        let message = format!("Filter {name} needs the capability {missing}, which is not granted");
-        report.tell(Code::NotGranted, &object, "spec.capabilities", message);
+/// What the filter asks for and what it is granted. One of the first contract needs all that it imports; later ones are
+/// told `denied` as they call what is not granted.
+fn capabilities(policy: &Object<FilterPolicySpec>, filter: &FilterSpec, object: &ObjectKey, report: &mut Report) {
+    let name = filter_of(policy);
+    let (granted, wanted) = (&policy.spec.capabilities, &filter.capabilities);
+    let is_granted = |wanted: &&String| granted.iter().any(|granted| granted.word() == wanted.as_str());
+    for missing in wanted.iter().filter(|wanted| !is_granted(wanted) && !matches!(wanted.as_str(), "log" | "metrics")) {
+        let (code, message) = match needs_every_import(&filter.abi) {
+            true => {
+                let message = format!("Filter {name} needs the capability {missing}, which is not granted");
+                (Code::NotGranted, message)
+            }
+            false => {
+                let message = format!("Filter {name} may use the capability {missing}, which is denied to it");
+                (Code::DeniedCapability, message)
+            }
+        };
+        report.tell(code, object, "spec.capabilities", message);
     }
-    for vain in granted.iter().filter(|granted| !wanted.contains(granted) && !is_given(granted)) {
-        let message = format!("Filter {name} does not use the capability {vain}");
-        report.tell(Code::GrantedInVain, &object, "spec.capabilities", message);
+    let is_wanted = |granted: &&Capability| wanted.iter().any(|wanted| granted.word() == wanted.as_str());
+    for vain in granted.iter().filter(|granted| !is_wanted(granted) && !granted.is_always_there()) {
+        let message = format!("Filter {name} does not use the capability {}", vain.word());
+        report.tell(Code::GrantedInVain, object, "spec.capabilities", message);
     }
 }
 

@@ -9,6 +9,7 @@ use super::World;
 use super::merge::tier_of;
 use super::select::selected_by;
 use crate::bundle::ObjectName;
+use crate::resource::capability::CalloutKind;
 use crate::resource::{
     AnyRoute, ExternalServiceSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef,
 };
@@ -92,6 +93,7 @@ impl Affected {
                 if worlds.iter().any(|world| world.index().is_targeted(&name)) {
                     self.policies.insert(key.namespace.clone());
                 }
+                self.note_callers(worlds, CalloutKind::Service, &name);
                 self.note_service(worlds, name);
             }
             Kind::TrafficPolicy => {
@@ -112,7 +114,10 @@ impl Affected {
                     self.note_leading(route);
                 }
             }
-            Kind::ExternalService => self.note_external(worlds, name),
+            Kind::ExternalService => {
+                self.note_callers(worlds, CalloutKind::ExternalService, &name);
+                self.note_external(worlds, name);
+            }
             Kind::Workload => self.note_workload(worlds, name),
         }
         let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
@@ -196,6 +201,15 @@ impl Affected {
                 let own = &policy.metadata.namespace;
                 policy.spec.target_refs.iter().for_each(|target| self.note_traffic(worlds, own, target));
             }
+        }
+    }
+
+    /// Policies whose filters may call what is there or gone now: the attachments say where callouts lead.
+    fn note_callers(&mut self, worlds: [&World; 2], kind: CalloutKind, name: &ObjectName) {
+        for policy in worlds.iter().flat_map(|world| world.index().calling(kind, name)) {
+            let namespace = &policy.resource.metadata().namespace;
+            self.everything |= *namespace == ROOT_NAMESPACE;
+            self.policies.insert(namespace.clone());
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::callout;
 use super::external::{external_entry, seen};
 use super::http_only::{self, RoutesOf};
 use super::merge::merged;
@@ -404,16 +405,15 @@ fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<F
     if found.is_some_and(|found| world.distrusts(&filter_name, found).is_some()) {
         return in_place_of_distrusted(world, policy, name);
     }
-    Some(FilterAttachment {
+    let attachment = FilterAttachment {
         direction: spec.direction,
         order: spec.order,
         mode,
         on_failure: spec.on_failure,
         config: Json(spec.config.to_string()),
-        capabilities: spec.capabilities.clone(),
-        limits: FilterLimits { memory_bytes: spec.limits.memory_bytes, call_timeout_ms: spec.limits.call_timeout_ms },
         ..published(world, &name, &filter_name, found)
-    })
+    };
+    Some(callout::grant(world, policy, attachment))
 }
 
 /// The end of a policy's name in the reason of its refusals.
@@ -459,6 +459,7 @@ fn published(world: &World, name: &str, filter_name: &ObjectName, spec: Option<&
         authorization: false,
         config: Json("{}".to_owned()),
         capabilities: Vec::new(),
+        grants: Vec::new(),
         limits: FilterLimits::default(),
         workloads: Vec::new(),
         contract: spec.map_or_else(|| FILTER_CONTRACT.to_owned(), |spec| contract_of(&spec.abi)),

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use self::owned::Owned;
+use super::callout::callees;
 use super::world::{Entry, Held, Objects, World};
 use crate::bundle::ObjectName;
+use crate::resource::capability::CalloutKind;
 use crate::resource::grant::GrantFrom;
 use crate::resource::{
     AnyRoute, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, ReferenceGrantSpec, Resource, ServiceSpec, Spec,
@@ -61,6 +63,8 @@ enum Scope {
     External(ObjectName),
     Workload(ObjectName),
     Mesh,
+    /// It holds for others, and lets its filter call this.
+    Callout(CalloutKind, ObjectName),
 }
 
 /// What an object is found by.
@@ -100,7 +104,10 @@ impl Found {
                 }
             }
             Resource::AccessPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
-            Resource::FilterPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
+            Resource::FilterPolicy(policy) => {
+                found.policies = scopes(&policy.metadata, &policy.spec.target_refs);
+                found.policies.extend(callees(policy).map(|(kind, name)| Scope::Callout(kind, name)));
+            }
             Resource::TrafficPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::ReferenceGrant(grant) => {
                 let of =
@@ -333,12 +340,22 @@ impl Index {
         &self.owned
     }
 
+    /// Policies whose filters may call this.
+    pub(super) fn calling<'w>(
+        &'w self,
+        kind: CalloutKind,
+        name: &ObjectName,
+    ) -> impl Iterator<Item = &'w Entry> + use<'w> {
+        all(&self.policies, &Scope::Callout(kind, name.clone()))
+    }
+
     /// Routes that are attached to a service or an ExternalService of this name or lead to it, and policies that name
-    /// it.
+    /// it or whose filters may call it.
     pub(super) fn around_service(&self, name: &ObjectName) -> BTreeSet<ObjectKey> {
         let found = all(&self.routes, name).chain(all(&self.leading, name));
         let found = found.chain(all(&self.policies, &Scope::Service(name.clone())));
         let found = found.chain(all(&self.policies, &Scope::External(name.clone())));
+        let found = found.chain(self.calling(CalloutKind::Service, name));
         found.map(|entry| entry.resource.key()).collect()
     }
 

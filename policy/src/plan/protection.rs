@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::World;
 use super::assemble::protocol_of;
+use super::callout;
 use super::release::resolved;
 use super::route_status::Condition;
 use super::select::{holds_for, is_missing};
@@ -237,5 +238,6 @@ pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Cond
     };
     let filter = world.get(&key).and_then(|entry| FilterPolicySpec::of(&entry.resource));
     let resolved = filter.map(|policy| resolved(world, policy));
-    std::iter::once(condition).chain(resolved).collect()
+    let callouts = filter.and_then(|policy| callout::status(world, policy));
+    std::iter::once(condition).chain(resolved).chain(callouts).collect()
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{World, bundle_for};
-use crate::bundle::{ObjectName, Revision, RouteAction};
+use crate::bundle::{FilterAttachment, Grant, ObjectName, Revision, RouteAction};
 use crate::delta::{Key, Object};
 use crate::resource::{Object as Resource, ObjectKey, ROOT_NAMESPACE};
 use crate::route::{Meant, Resolution, Resolver, RouteTable};
@@ -103,11 +103,30 @@ pub(super) fn held(world: &World, namespace: &str, other: &str) -> BTreeMap<Key,
             }
         }
     }
+    for filter in bundle.filters.values_mut() {
+        forget_callouts(filter, other);
+    }
     // The names of namespaces are everybody's: they tell which names are the mesh's.
     if let Some(mesh) = &mut bundle.mesh {
         mesh.namespaces.remove(other);
     }
     bundle.objects()
+}
+
+/// Whose filter calls a service of the other namespace has asked for what becomes of it, too.
+fn forget_callouts(filter: &mut FilterAttachment, other: &str) {
+    let theirs = format!(".{other}.svc.cluster.local:");
+    for grant in &mut filter.grants {
+        match grant {
+            Grant::Callout(callout) => {
+                let is_theirs = |authority: &String| authority.contains(&theirs);
+                for service in callout.services.iter_mut().filter(|it| it.authority.as_ref().is_some_and(is_theirs)) {
+                    service.authority = None;
+                }
+            }
+            Grant::Kv(_) => {}
+        }
+    }
 }
 
 /// Where a caller of one namespace comes out who dials the addresses of another's services and workloads.

@@ -1,6 +1,7 @@
 //! Worlds in, bundles and problems out.
 
 mod answers;
+mod callouts;
 mod external;
 mod grants;
 mod grpc;

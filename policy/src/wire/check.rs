@@ -1,10 +1,11 @@
 //! What the types of a bundle don't say. The planner makes nothing that fails here; what came from elsewhere is checked.
 
-use super::{FILTER_CONTRACT, WireError};
+use super::WireError;
 use crate::bundle::{
-    AdaptiveLimit, Cors, External, FilterAttachment, HashKey, HeaderModifier, HealthCheck, HealthProbe, Limits, Mirror,
-    PathChange, PathMatch, Persistence, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule,
-    ServedWorkload, Service, SessionToken, Spread, SuccessRate, Traffic,
+    AdaptiveLimit, Cors, External, FILTER_CONTRACTS, FilterAttachment, Grant, HashKey, HeaderModifier, HealthCheck,
+    HealthProbe, Limits, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, Mirror, PathChange,
+    PathMatch, Persistence, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload,
+    Service, SessionToken, Spread, SuccessRate, Traffic,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -381,8 +382,34 @@ fn filter_is_fit(filter: &FilterAttachment) -> Checked {
     if filter.statement.as_ref().is_some_and(|signed| signed.text.len() + signed.signature.len() > MAX_STATEMENT) {
         return fault("statement", format_args!("has more than {MAX_STATEMENT} bytes"));
     }
-    if filter.contract != FILTER_CONTRACT {
+    if !FILTER_CONTRACTS.contains(&filter.contract.as_str()) {
         return fault("contract", format_args!("{:?} is none that this version runs", filter.contract));
+    }
+    if !filter.takes_grants() && !filter.grants.is_empty() {
+        return fault("grants", "are for components of a later contract");
+    }
+    if filter.limits.body_bytes > MAX_BODY_BYTES {
+        return fault("limits.body_bytes", format_args!("is more than {MAX_BODY_BYTES}"));
+    }
+    filter.grants.iter().try_for_each(grant_is_fit)
+}
+
+fn grant_is_fit(grant: &Grant) -> Checked {
+    match grant {
+        Grant::Kv(kv) => {
+            if !(1..=MAX_KV_ENTRIES).contains(&kv.entries) || !(1..=MAX_KV_BYTES).contains(&kv.bytes) {
+                return fault("grants", format_args!("{} entries of {} bytes are out of range", kv.entries, kv.bytes));
+            }
+        }
+        Grant::Callout(callout) => {
+            if callout.services.len() > MAX_CALLOUT_SERVICES {
+                return fault("grants", format_args!("more than {MAX_CALLOUT_SERVICES} services for callouts"));
+            }
+            let is_wrong = |authority: &&String| authority.parse::<http::uri::Authority>().is_err();
+            if let Some(wrong) = callout.services.iter().filter_map(|it| it.authority.as_ref()).find(is_wrong) {
+                return fault("grants", format_args!("{wrong:?} is no host and port"));
+            }
+        }
     }
     Ok(())
 }

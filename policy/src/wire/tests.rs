@@ -12,9 +12,9 @@ use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Cors, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
-    HeaderModifier, MeshSettings, Mirror, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision,
-    Rewrite, Route, RouteAction, RouteKind, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort,
-    WorkloadPort,
+    Grant, HeaderModifier, KvGrant, KvScope, MeshSettings, Mirror, ObjectName, OnFailure, PathChange, PathMatch,
+    Protocol, Redirect, Revision, Rewrite, Route, RouteAction, RouteKind, RouteMatch, RouteRule, Scheme,
+    ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;
@@ -67,7 +67,8 @@ fn filter() -> FilterAttachment {
         authorization: true,
         config: Json("{}".to_owned()),
         capabilities: vec!["token-bucket".to_owned()],
-        limits: FilterLimits { memory_bytes: 1 << 20, call_timeout_ms: 5 },
+        grants: Vec::new(),
+        limits: FilterLimits { memory_bytes: 1 << 20, call_timeout_ms: 5, ..FilterLimits::default() },
         workloads: vec![name("shop/web-1")],
         contract: FILTER_CONTRACT.to_owned(),
     }
@@ -272,12 +273,27 @@ fn a_filter_requires_the_contract_of_its_own_component() {
         |abi: &str| encode(&Object::Filter(FilterAttachment { contract: crate::bundle::contract_of(abi), ..filter() }));
     assert_eq!(of("weft:filter@0.1.0").requires, ["wit-0.1"]);
     assert_eq!(of("weft:filter@0.1.7").requires, ["wit-0.1"], "a patch changes nothing");
-    let newer = of("weft:filter@0.2.0");
-    assert_eq!(newer.requires, ["wit-0.2"]);
+    let second = of("weft:filter@0.2.3");
+    assert_eq!(second.requires, ["wit-0.2"]);
+    assert!(receive(vec![second]).is_ok(), "this release runs it");
+    let newer = of("weft:filter@0.3.0");
+    assert_eq!(newer.requires, ["wit-0.3"]);
     let refused = receive(vec![newer.clone()]).unwrap_err();
-    assert!(refused.reason.contains("it requires wit-0.2"), "{}", refused.reason);
+    assert!(refused.reason.contains("it requires wit-0.3"), "{}", refused.reason);
     let lying = v1::Object { requires: Vec::new(), ..newer };
     assert!(receive(vec![lying]).unwrap_err().reason.starts_with("contract: "));
+}
+
+/// A proxy that runs the first contract only may be of a release that knows no grants.
+#[test]
+fn grants_are_written_for_those_who_know_them() {
+    let plain = encode(&Object::Filter(filter()));
+    let payload = String::from_utf8(plain.payload.to_vec()).unwrap();
+    assert!(!payload.contains("grants") && !payload.contains("body"), "{payload}");
+    let kv = Grant::Kv(KvGrant { entries: 1, bytes: 1_024, scope: KvScope::Policy });
+    let granted = encode(&Object::Filter(FilterAttachment { grants: vec![kv], ..filter() }));
+    let refused = receive(vec![granted]).unwrap_err();
+    assert!(refused.reason.starts_with("grants: are for components of a later contract"), "{}", refused.reason);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::source;
 const ALLOWED: &[(&str, usize)] = &[
     ("bench", 2),
     ("controlplane/cli", 2),
-    ("dataplane/filter-host", 5),
+    ("dataplane/filter-host", 2),
     ("dataplane/proxy", 2),
     ("dataplane/transport", 6),
     ("policy", 2),

@@ -2,51 +2,97 @@
 
 use super::*;
 
-fn set(name: &str, value: &[u8]) -> types::Edit {
-    types::Edit::Set(types::Field { name: name.into(), value: value.into() })
+const HEAD: AtHand = AtHand::Request { body: false };
+const MOST: usize = 100;
+
+fn field(name: &str, value: &[u8]) -> Field {
+    Field { name: name.into(), value: value.into() }
 }
 
-fn refused(edit: types::Edit) {
-    let text = format!("{edit:?}");
-    assert_eq!(parse(vec![edit], true), Err(Failure::InvalidResult), "{text}");
+fn set(name: &str, value: &[u8]) -> Edit {
+    Edit::Set(field(name, value))
+}
+
+/// Why an edit is refused, in words.
+fn refused(edit: Edit, at_hand: AtHand) -> String {
+    parse(vec![edit], at_hand, MOST).expect_err("refused").detail
 }
 
 #[test]
 fn framing_identity_and_pseudo_headers_are_out_of_reach() {
-    for name in [":path", ":method", ":authority", "host", "Content-Length", "transfer-encoding", "connection", "te"] {
-        refused(set(name, b"x"));
+    for name in ["host", "Content-Length", "transfer-encoding", "connection", "te", "weft-dst", "Weft-Source"] {
+        assert!(refused(set(name, b"x"), HEAD).contains("the mesh's own"), "{name}");
+        assert!(refused(Edit::Remove(name.into()), HEAD).contains("the mesh's own"), "{name}");
     }
-    for name in ["weft-dst", "Weft-Source", "weft-reply", "x-forwarded-client-cert", "", "a b", "a\r\nb"] {
-        refused(types::Edit::Remove(name.into()));
-        refused(set(name, b"x"));
+    for name in [":path", ":method", ":authority", "", "a b", "a\r\nb"] {
+        assert!(refused(set(name, b"x"), HEAD).contains("no header name"), "{name}");
     }
-    refused(set("x-a", b"1\r\nx-b: 2"));
-    refused(set("x-a", b"\0"));
+    assert_eq!(refused(set("x-a", b"1\r\nx-b: 2"), HEAD), "edit 1 (set \"x-a\") has a value that no header can have");
+    assert!(refused(set("x-a", b"\0"), HEAD).contains("no header can have"));
+    assert!(refused(set(&"x".repeat(257), b"1"), HEAD).contains("more than 256 bytes"));
+    assert!(refused(set("x-a", &[b'1'; (64 << 10) + 1]), HEAD).contains("more than 64 KiB"));
+}
+
+#[test]
+fn each_edit_wants_what_it_changes_at_hand() {
+    let edits: [(&str, fn() -> Edit); 8] = [
+        ("set", || set("x-a", b"1")),
+        ("add", || Edit::Add(field("x-a", b"1"))),
+        ("remove", || Edit::Remove("x-a".into())),
+        ("path", || Edit::Path("/a".into())),
+        ("authority", || Edit::Authority("a:1".into())),
+        ("status", || Edit::Status(201)),
+        ("body", || Edit::Body(b"b".to_vec())),
+        ("attribute", || Edit::Attribute(field("filter.a", b"1"))),
+    ];
+    for (at_hand, possible) in [
+        (AtHand::Nothing, "attribute"),
+        (HEAD, "set add remove path authority attribute"),
+        (AtHand::Request { body: true }, "set add remove path authority body attribute"),
+        (AtHand::Response { body: false }, "set add remove status attribute"),
+        (AtHand::Response { body: true }, "set add remove status body attribute"),
+        (AtHand::Chunk, "body attribute"),
+        (AtHand::Trailers, "set add remove attribute"),
+    ] {
+        for (name, edit) in &edits {
+            let expect = possible.split(' ').any(|it| it == *name);
+            let found = parse(vec![edit()], at_hand, MOST);
+            assert_eq!(found.is_ok(), expect, "{name} with {at_hand:?}: {found:?}");
+            if let Err(failure) = found {
+                assert!(failure.detail.contains("not at hand"), "{failure}");
+            }
+        }
+    }
+    assert!(refused(Edit::Status(199), AtHand::Response { body: false }).contains("200 to 599"));
+    assert!(refused(Edit::Body(vec![0; MOST + 1]), AtHand::Chunk).contains("limit for bodies"));
+    assert!(refused(Edit::Unknown("push".into()), HEAD).contains("does not know"));
+    for name in ["x", "filter.", "filter.A", "filter.a b"] {
+        assert!(refused(Edit::Attribute(field(name, b"1")), HEAD).contains("no attribute"), "{name}");
+    }
 }
 
 #[test]
 fn paths_are_normalised_again() {
-    let changed = |path: &str| parse(vec![types::Edit::Path(path.into())], true).map(|mut changes| changes.pop());
+    let changed = |path: &str| parse(vec![Edit::Path(path.into())], HEAD, MOST).map(|mut changes| changes.pop());
     let path = |text: &'static str| Ok(Some(Change::Path(NormalPath::new(Bytes::from(text)).expect(text))));
     assert_eq!(changed("/a/../b?c=d"), path("/b?c=d"));
     assert_eq!(changed("/a//b%2f"), path("/a//b%2F"));
     for bad in ["/a%", "/%c0%af", "/%00", "no-slash", "/a b", "/a#b"] {
-        assert_eq!(changed(bad), Err(Failure::InvalidResult), "{bad}");
+        assert!(refused(Edit::Path(bad.into()), HEAD).contains("no path"), "{bad}");
     }
-    assert_eq!(parse(vec![types::Edit::Path("/".into())], false), Err(Failure::InvalidResult), "responses have none");
 }
 
 #[test]
 fn edits_happen_in_order() {
     let edits = vec![
         set("x-a", b"1"),
-        types::Edit::Add(types::Field { name: "x-a".into(), value: b"2".to_vec() }),
-        types::Edit::Remove("x-b".into()),
-        types::Edit::Authority("other:80".into()),
+        Edit::Add(field("x-a", b"2")),
+        Edit::Remove("x-b".into()),
+        Edit::Authority("o:80".into()),
     ];
     let mut headers = HeaderMap::new();
     headers.insert("x-b", HeaderValue::from_static("old"));
-    let (mut authority, mut path) = (None, None);
+    let (mut authority, mut path, mut body) = (None, None, None);
     let (method, path_reading) = (http::Method::GET, weft_policy::path::PathReading::default());
     let mut view = RequestView {
         method: &method,
@@ -54,13 +100,17 @@ fn edits_happen_in_order() {
         path: &mut path,
         path_reading,
         headers: &mut headers,
+        body: &mut body,
     };
-    apply_to_request(parse(edits, true).expect("sound"), &mut view);
+    for change in parse(edits, HEAD, MOST).expect("sound") {
+        apply_to_request(change, &mut view);
+    }
     let values: Vec<_> = headers.get_all("x-a").iter().collect();
     assert_eq!(values, ["1", "2"]);
     assert!(!headers.contains_key("x-b"));
-    assert_eq!(authority.expect("set").as_str(), "other:80");
-    assert!(parse((0..65).map(|_| set("x-a", b"1")).collect(), true).is_err(), "too many");
+    assert_eq!(authority.expect("set").as_str(), "o:80");
+    let many = (0..65).map(|_| set("x-a", b"1")).collect();
+    assert!(parse(many, HEAD, MOST).expect_err("too many").detail.starts_with("65 edits"));
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
-use weft_filter_host::{Chain, CustomValue, FilterStats, Host, Outcome, Position, ReplyCause, Summary, Worker};
+use weft_filter_host::{Chain, CustomValue, FilterStats, Host, Outcome, ReplyCause, Summary, TrapKind, Worker};
 use weft_policy::bundle::{FilterMode, OnFailure};
 
-use crate::support::{Head, ask, host, hostile, refused};
+use crate::support::{Head, ask, host, hostile, refused, respond};
 
 fn stats(host: &Host) -> Arc<FilterStats> {
     host.stats().pop().expect("one filter").stats
@@ -85,6 +85,7 @@ fn memory_and_stack_end_at_their_limits() {
     assert!(ask(&mut worker, &chain, 3, Head::get("/")).is_ok());
     let stats = stats(&host);
     assert!(stats.memory_limit_hits.value() >= 1);
+    assert_eq!((stats.traps.value(), stats.traps_of(TrapKind::Memory)), (2, 1));
     assert!(stats.memory_bytes.value() < 4 << 20, "what the dead instance had is given back");
 }
 
@@ -93,10 +94,12 @@ fn streams_whose_state_died_with_the_instance_fail_by_on_failure() {
     let (host, mut worker, chain) = setup(OnFailure::Deny);
     let respond = |worker: &mut Worker, stream| {
         let mut headers = HeaderMap::new();
-        match worker.response_head(&chain, Position::START, stream, StatusCode::OK, &mut headers) {
+        match respond(worker, &chain, stream, &mut headers) {
             Outcome::Permitted(()) => headers["x-stream"].to_str().expect("text").to_owned(),
             Outcome::Respond(reply) => reply.reason,
-            Outcome::Delay { .. } => panic!("delayed"),
+            outcome @ (Outcome::Delay { .. } | Outcome::Body { .. } | Outcome::Wait { .. } | Outcome::Reset(_)) => {
+                panic!("{outcome:?}")
+            }
         }
     };
     ask(&mut worker, &chain, 1, Head::get("/")).expect("fine");
@@ -115,17 +118,30 @@ fn streams_whose_state_died_with_the_instance_fail_by_on_failure() {
 }
 
 #[test]
-fn repeated_traps_open_the_breaker() {
+fn repeated_traps_cost_their_own_requests_and_no_other() {
     let (host, mut worker, chain) = setup(OnFailure::Deny);
-    let mut reasons = (0..20).map(|stream| refused(ask(&mut worker, &chain, stream, Head::told("trap"))));
-    assert!(reasons.by_ref().take(5).all(|reason| reason == "filter_trapped"));
-    assert!(reasons.all(|reason| reason == "filter_breaker_open"));
-    assert_eq!(refused(ask(&mut worker, &chain, 30, Head::get("/"))), "filter_breaker_open");
-    let mut other = Worker::new(&host);
-    assert_eq!(refused(ask(&mut other, &chain, 31, Head::get("/"))), "filter_breaker_open", "for all workers");
+    for stream in 0..20 {
+        assert_eq!(refused(ask(&mut worker, &chain, stream, Head::told("trap"))), "filter_trapped");
+        ask(&mut worker, &chain, 100 + stream, Head::get("/")).expect("another request, at once");
+    }
     let filter = host.stats().pop().expect("one filter");
-    assert!(!filter.serving);
-    assert_eq!((filter.stats.traps.value(), filter.stats.breaker_openings.value()), (5, 1));
+    assert_eq!((filter.stats.traps.value(), filter.stats.failed_closed.value()), (20, 20));
+    assert_eq!(filter.stats.traps_of(TrapKind::Unreachable), 20);
+}
+
+#[test]
+fn a_filter_that_may_fail_is_spared_for_the_caller_it_fails_on() {
+    let (host, mut worker, chain) = setup(OnFailure::Allow);
+    for stream in 0..20 {
+        ask(&mut worker, &chain, stream, Head::told("trap")).expect("passed by");
+        let mut other = Head::told("calls");
+        other.principal = None;
+        let head = ask(&mut worker, &chain, 100 + stream, other).expect("another caller");
+        assert!(head.header("x-calls").is_some(), "its filter is called");
+    }
+    let stats = stats(&host);
+    assert_eq!(stats.traps.value() + stats.backoff_skips.value(), 20);
+    assert!(stats.backoffs.value() >= 1 && stats.backoff_skips.value() >= 1);
 }
 
 #[test]
@@ -189,10 +205,12 @@ fn response_heads_are_edited_and_replaced() {
         ask(&mut worker, &chain, stream, Head::get("/")).expect("fine");
         let mut headers =
             HeaderMap::from_iter([(http::HeaderName::from_static("x-do"), HeaderValue::from_static(what))]);
-        match worker.response_head(&chain, Position::START, stream, StatusCode::OK, &mut headers) {
+        match respond(&mut worker, &chain, stream, &mut headers) {
             Outcome::Permitted(()) => "permitted".to_owned(),
             Outcome::Respond(reply) => format!("{} {}", reply.status.as_u16(), reply.reason),
-            Outcome::Delay { .. } => "delayed".to_owned(),
+            outcome @ (Outcome::Delay { .. } | Outcome::Body { .. } | Outcome::Wait { .. } | Outcome::Reset(_)) => {
+                panic!("{outcome:?}")
+            }
         }
     };
     assert_eq!(respond(1, "nothing"), "permitted");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use weft_filter_host::{Chain, Host, Outcome, Position, Worker};
+use weft_filter_host::{Chain, Event, Host, Outcome, Position, Worker};
 
 use crate::support::{Head, ask, host, spec, wasm};
 
@@ -58,9 +58,15 @@ fn authz_decides_on_streams() {
     let mut worker = Worker::new(&host);
     let mut head = Head::get("/");
     head.port = 5432;
-    assert!(matches!(worker.connection(&chain, Position::START, 1, &head.attributes()), Outcome::Permitted(_)));
+    assert!(matches!(
+        worker.connection(&chain, Position::START, Event::Go, 1, &head.attributes()),
+        Outcome::Permitted(_)
+    ));
     head.port = 5433;
-    assert!(matches!(worker.connection(&chain, Position::START, 2, &head.attributes()), Outcome::Respond(_)));
+    assert!(matches!(
+        worker.connection(&chain, Position::START, Event::Go, 2, &head.attributes()),
+        Outcome::Respond(_)
+    ));
 }
 
 #[test]

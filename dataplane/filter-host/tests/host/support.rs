@@ -9,12 +9,12 @@ use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use weft_filter_host::{
-    Attributes, Chain, Digest, FilterSpec, Host, HostConfig, LocalReply, Outcome, Position, Prepared, RequestView,
-    Worker,
+    Attributes, Chain, Digest, Event, FilterSpec, Host, HostConfig, LocalReply, Outcome, Position, Prepared,
+    RequestView, ResponseView, Worker,
 };
-use weft_policy::bundle::{Direction, FilterMode, OnFailure};
+use weft_policy::bundle::{Direction, FilterMode, OnFailure, OverBody};
 use weft_policy::path::{NormalPath, PathReading};
 
 pub(crate) const CALLER: &str = "spiffe://cluster.local/ns/web/sa/front";
@@ -55,8 +55,12 @@ pub(crate) fn spec(name: &str, wasm: &[u8], config: &str) -> FilterSpec {
         mode: FilterMode::Enforce,
         authorization: false,
         capabilities: vec!["token-bucket".to_owned()],
+        grants: Vec::new(),
+        scope: String::new(),
         memory_bytes: 16 << 20,
         call_timeout: Duration::from_millis(50),
+        body_bytes: 1 << 20,
+        over_body: OverBody::Refuse,
     }
 }
 
@@ -103,31 +107,32 @@ impl Head {
         self
     }
 
-    pub(crate) fn attributes(&self) -> Attributes<'_> {
+    pub(crate) fn attributes(&self) -> Attributes<'static> {
         Attributes {
             principal: self.principal,
             source: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             destination_port: self.port,
             direction: Direction::Inbound,
+            request_id: Some("id-1"),
+            destination_service: Some("shop/books"),
+            route: None,
+            tls: true,
+            protocol: "h2",
         }
     }
 
     pub(crate) fn send(&mut self, worker: &mut Worker, chain: &Chain, from: Position, stream: u64) -> Outcome {
-        let Self { principal, port, .. } = *self;
-        let attributes = Attributes {
-            principal,
-            source: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            destination_port: port,
-            direction: Direction::Inbound,
-        };
+        let attributes = self.attributes();
+        let mut body = None;
         let mut view = RequestView {
             method: &self.method,
             authority: &mut self.authority,
             path: &mut self.path,
             path_reading: self.path_reading,
             headers: &mut self.headers,
+            body: &mut body,
         };
-        worker.request_head(chain, from, stream, &mut view, &attributes)
+        worker.request_head(chain, from, Event::Go, stream, &mut view, &attributes)
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -140,8 +145,17 @@ pub(crate) fn ask(worker: &mut Worker, chain: &Chain, stream: u64, mut head: Hea
     match head.send(worker, chain, Position::START, stream) {
         Outcome::Permitted(_) => Ok(head),
         Outcome::Respond(reply) => Err(reply),
-        Outcome::Delay { after, .. } => panic!("delayed by {after:?}"),
+        outcome @ (Outcome::Delay { .. } | Outcome::Body { .. } | Outcome::Wait { .. } | Outcome::Reset(_)) => {
+            panic!("{outcome:?}")
+        }
     }
+}
+
+/// Runs the response hooks over a head with status 200; what a filter changed is in `headers`.
+pub(crate) fn respond(worker: &mut Worker, chain: &Chain, stream: u64, headers: &mut HeaderMap) -> Outcome<()> {
+    let (mut status, mut body) = (StatusCode::OK, None);
+    let mut view = ResponseView { status: &mut status, headers, body: &mut body };
+    worker.response_head(chain, Position::START, Event::Go, stream, &mut view)
 }
 
 /// The reason of a refusal.

@@ -61,13 +61,11 @@ fn a_delay_goes_on_behind_its_filter() {
     let mut head = Head::told("delay");
     let mut position = Position::START;
     for _ in 0..2 {
-        match head.send(&mut worker, &chain, position, 1) {
-            Outcome::Delay { after, resume } => {
-                assert_eq!(after, Duration::from_millis(30));
-                position = resume;
-            }
-            Outcome::Permitted(_) | Outcome::Respond(_) => panic!("a delay by each"),
-        }
+        let Outcome::Delay { after, resume } = head.send(&mut worker, &chain, position, 1) else {
+            panic!("a delay by each");
+        };
+        assert_eq!(after, Duration::from_millis(30));
+        position = resume;
     }
     assert_eq!(head.header("x-delayed"), Some("yes"), "edits come with the delay");
     assert!(matches!(head.send(&mut worker, &chain, position, 1), Outcome::Permitted(_)));
@@ -79,19 +77,13 @@ fn an_answer_may_come_late_and_is_forgotten_with_its_stream() {
     let (mut worker, chain) = chain(|_| ());
     let delayed = |worker: &mut Worker| {
         let mut head = Head::told("late");
-        match head.send(worker, &chain, Position::START, 1) {
-            Outcome::Delay { after, resume } => {
-                assert_eq!(after, Duration::from_millis(20));
-                (head, resume)
-            }
-            Outcome::Permitted(_) | Outcome::Respond(_) => panic!("late"),
-        }
+        let Outcome::Delay { after, resume } = head.send(worker, &chain, Position::START, 1) else { panic!("late") };
+        assert_eq!(after, Duration::from_millis(20));
+        (head, resume)
     };
     let (mut head, resume) = delayed(&mut worker);
-    match head.send(&mut worker, &chain, resume, 1) {
-        Outcome::Respond(reply) => assert_eq!(reply.reason, "late"),
-        Outcome::Permitted(_) | Outcome::Delay { .. } => panic!("the answer"),
-    }
+    let Outcome::Respond(reply) = head.send(&mut worker, &chain, resume, 1) else { panic!("the answer") };
+    assert_eq!(reply.reason, "late");
     let (mut head, resume) = delayed(&mut worker);
     worker.done(&chain, 1, &Summary::default());
     assert!(matches!(head.send(&mut worker, &chain, resume, 1), Outcome::Permitted(_)), "another stream by now");

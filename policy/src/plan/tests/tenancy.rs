@@ -85,8 +85,14 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
         ),
         _ => format!(
             "{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, {metadata}, spec: {{{targets}direction: {}, filter: {{name: \
-             ratelimit}}, capabilities: [token-bucket]}}}}",
-            ["Inbound", "Outbound"][usize::from(variant % 2)]
+             {}}}, capabilities: [token-bucket{}]}}}}",
+            ["Inbound", "Outbound"][usize::from(variant % 2)],
+            ["ratelimit", "quota"][usize::from(variant % 4 / 2)],
+            if variant % 3 == 1 {
+                format!(", {{callout: {{services: [{{name: {app}, namespace: {near}, port: 80}}]}}}}")
+            } else {
+                String::new()
+            }
         ),
     }
 }
@@ -137,12 +143,19 @@ pub(crate) fn tenants(a: &[Drawn], b: &[Drawn]) -> World {
     };
     let bystander = document("c", "a", Drawn { kind: 1, name: 0, variant: 3 });
     let mut world = World::new(TrustDomain::default());
-    let texts =
-        filters.chain([access("weft-system/mesh", "{targetRefs: [{kind: Namespace, name: b}], rules: []}"), bystander]);
+    let all = access("weft-system/mesh", "{targetRefs: [{kind: Namespace, name: b}], rules: []}");
+    let texts = filters.chain([calling_filter(), all, bystander]);
     for text in texts.chain(of("a", "b", a)).chain(of("b", "a", b)) {
         put(&mut world, &text);
     }
     world
+}
+
+/// A filter of a contract that knows callouts.
+pub(super) fn calling_filter() -> String {
+    let known = SHOP.split("---\n").find(|text| text.contains("name: ratelimit")).unwrap();
+    let known = known.replace("name: ratelimit", "name: quota").replace("filter@0.1.0", "filter@0.2.0");
+    known.replace("[log, token-bucket]", "[log, token-bucket, kv, callout]")
 }
 
 fn put(world: &mut World, text: &str) {

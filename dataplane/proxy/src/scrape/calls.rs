@@ -1,0 +1,97 @@
+//! What calls of filters cost and how they fail: by hook, by kind, and in time.
+
+use std::fmt::Write as _;
+
+use weft_filter_host::{CALL_TIME_BOUNDS, FilterStats, Hook, HostStats, TrapKind};
+
+use super::{Read, filter_labels};
+use crate::telemetry::names::Metric;
+use crate::telemetry::render::{header, sample};
+use crate::telemetry::series::push_label;
+
+pub(super) fn render(hosts: &[HostStats], out: &mut String) {
+    let columns: [(Metric, Read); 7] = [
+        (Metric::FilterBackoffs, |stats| stats.backoffs.value()),
+        (Metric::FilterBackoffSkips, |stats| stats.backoff_skips.value()),
+        (Metric::FilterLongBodies, |stats| stats.long_bodies.value()),
+        (Metric::FilterResets, |stats| stats.resets.value()),
+        (Metric::FilterWaits, |stats| stats.waits.value()),
+        (Metric::FilterRecycled, |stats| stats.recycled.value()),
+        (Metric::FilterLogDropped, |stats| stats.log_lines_dropped.value()),
+    ];
+    for (metric, read) in columns {
+        header(out, metric);
+        for host in hosts {
+            sample(out, metric.name(), &filter_labels(host), read(&host.stats));
+        }
+    }
+    let programs: [(Metric, Read); 2] = [
+        (Metric::FilterInstances, |stats| stats.instances.value()),
+        (Metric::FilterMemory, |stats| stats.memory_bytes.value()),
+    ];
+    for (metric, read) in programs {
+        header(out, metric);
+        for host in hosts {
+            sample(out, metric.name(), &filter_labels(host), read(&host.program));
+        }
+    }
+    by(Metric::FilterHookCalls, "hook", hosts, out, |stats| {
+        Hook::ALL.into_iter().map(|hook| (hook.name(), stats.calls_at(hook))).collect()
+    });
+    by(Metric::FilterFailures, "kind", hosts, out, failures);
+    header(out, Metric::FilterCallTime);
+    for host in hosts {
+        call_time(host, out);
+    }
+}
+
+/// Samples of one metric with a label more; those that never happened are left out.
+fn by(
+    metric: Metric,
+    label: &str,
+    hosts: &[HostStats],
+    out: &mut String,
+    read: impl Fn(&FilterStats) -> Vec<(&'static str, u64)>,
+) {
+    header(out, metric);
+    for host in hosts {
+        for (value, count) in read(&host.stats).into_iter().filter(|(_, count)| *count > 0) {
+            let mut labels = filter_labels(host);
+            labels.push(',');
+            push_label(&mut labels, label, value);
+            labels.pop();
+            sample(out, metric.name(), &labels, count);
+        }
+    }
+}
+
+fn failures(stats: &FilterStats) -> Vec<(&'static str, u64)> {
+    let traps = TrapKind::ALL.into_iter().map(|kind| (kind.as_str(), stats.traps_of(kind)));
+    let others = [
+        ("timeout", stats.timeouts.value()),
+        ("budget", stats.budgets_spent.value()),
+        ("invalid_result", stats.invalid_results.value()),
+        ("not_instantiated", stats.instantiation_failures.value()),
+        ("state_lost", stats.lost_streams.value()),
+        ("wait_over", stats.waits_over.value()),
+    ];
+    traps.chain(others).collect()
+}
+
+fn call_time(host: &HostStats, out: &mut String) {
+    let (labels, name) = (filter_labels(host), Metric::FilterCallTime.name());
+    let times = &host.stats.call_time;
+    let mut cumulative = 0;
+    for (bound, count) in CALL_TIME_BOUNDS.iter().map(Some).chain([None]).zip(times.buckets()) {
+        cumulative += count;
+        let _ = match bound {
+            Some(micros) => {
+                let seconds = std::time::Duration::from_micros(*micros).as_secs_f64();
+                writeln!(out, "{name}_bucket{{{labels},le=\"{seconds}\"}} {cumulative}")
+            }
+            None => writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {cumulative}"),
+        };
+    }
+    let sum = times.sum().as_secs_f64();
+    let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {cumulative}");
+}
