@@ -10,6 +10,8 @@ use crate::values::{MAX_VALUES, Value};
 
 /// Header names of one list of contract 0.1 at the most.
 const MAX_HEADERS: usize = 64;
+/// Values of one hook of an authorization filter: each header that its rules name in two spellings, and what else it asks.
+const MAX_AUTHORIZATION_VALUES: usize = 2 * MAX_HEADERS + MAX_VALUES;
 /// Mistakes that are told at once.
 const MAX_MISTAKES: usize = 16;
 
@@ -125,7 +127,7 @@ impl Interest {
                 mistakes.push(format!("{shown} is asked for twice"));
             }
             let mode = body_mode(hook, known, bounds, &mut mistakes);
-            named[known.index()] = Some(read_values(hook, known, mode, &mut mistakes));
+            named[known.index()] = Some(read_values(hook, known, (mode, bounds), &mut mistakes));
             interest.add(known, mode);
         }
         if let Err(mistake) = check_authorization(interest.hooks, bounds) {
@@ -217,9 +219,15 @@ fn body_mode(asked: &AskedHook, hook: Hook, bounds: Bounds, mistakes: &mut Vec<S
     mode
 }
 
-fn read_values(asked: &AskedHook, hook: Hook, mode: BodyMode, mistakes: &mut Vec<String>) -> Vec<Value> {
-    if asked.values.len() > MAX_VALUES {
-        mistakes.push(format!("{}: {} values, at most {MAX_VALUES} are possible", hook.name(), asked.values.len()));
+fn read_values(
+    asked: &AskedHook,
+    hook: Hook,
+    (mode, bounds): (BodyMode, Bounds),
+    mistakes: &mut Vec<String>,
+) -> Vec<Value> {
+    let most = if bounds.authorization { MAX_AUTHORIZATION_VALUES } else { MAX_VALUES };
+    if asked.values.len() > most {
+        mistakes.push(format!("{}: {} values, at most {most} are possible", hook.name(), asked.values.len()));
         return Vec::new();
     }
     let whole = matches!(mode, BodyMode::Whole(_));
