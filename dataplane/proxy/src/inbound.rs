@@ -7,6 +7,7 @@ pub mod plaintext;
 mod standing;
 pub mod tcp;
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -20,12 +21,12 @@ pub use self::caller::Caller;
 use self::standing::until_denied;
 use crate::call::{Call, Failed, Request};
 use crate::deadline::Until;
-use crate::filtering;
+use crate::filtering::{self, Filtered, Place, Rest};
 use crate::mesh;
 use crate::record::Record;
 use crate::relay::Source;
 use crate::reply::{Failure, Side};
-use crate::snapshot::{Current, Served, ServedSocket, Snapshot};
+use crate::snapshot::{Current, HeldWorkload, Served, ServedSocket, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::trial::End;
 use crate::worker::Worker;
@@ -43,22 +44,33 @@ async fn serve(
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
     let mut record = Record::open(Side::Inbound, caller.address, &request.head, access_log);
+    let held = OnceCell::new();
+    let mut filtered = None;
     let result = match snapshot {
-        Some(snapshot) => carry(worker, snapshot, caller, &mut request, &mut record).await,
+        Some(snapshot) => carry(worker, snapshot, caller, &mut request, &mut record, (&held, &mut filtered)).await,
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {
-        Box::pin(record.reply(&failure, &mut request.responder, worker.idle())).await;
+        let (responder, idle) = (&mut request.responder, worker.idle());
+        match &mut filtered {
+            Some(filtered) => Box::pin(record.reply_through(filtered, &failure, responder, idle)).await,
+            None => Box::pin(record.reply(&failure, responder, idle)).await,
+        }
+    }
+    if let Some(filtered) = &mut filtered {
+        filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     }
     record.close(&worker.ledger, worker.snapshot().as_ref());
 }
 
-async fn carry(
-    worker: &Rc<Worker>,
+/// `held` and `filtered` outlive it: the filters see whatever the client is answered.
+async fn carry<'h>(
+    worker: &'h Rc<Worker>,
     snapshot: Current,
     caller: &Caller,
     request: &mut Request<'_>,
     record: &mut Record,
+    (held, filtered): (&'h OnceCell<HeldWorkload>, &mut Option<Filtered<'h>>),
 ) -> Result<(), Failure> {
     let Request { head, body, responder } = request;
     // A request for an upgrade is a GET here; a CONNECT that gets this far has a protocol that nobody speaks.
@@ -86,10 +98,14 @@ async fn carry(
     head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(&served.workload.identity));
     let (place, app_speaks) = (caller.place(address, port), port.app_version);
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
-    let (served, judged_by, connect_timeout) = (snapshot.hold(served), snapshot.admits, snapshot.connect_timeout());
+    let (judged_by, connect_timeout) = (snapshot.admits, snapshot.connect_timeout());
+    let served = held.get_or_init(|| snapshot.hold(served));
     drop(snapshot);
-    let (mut filtered, permit) =
-        filtering::request(&worker.filters, &served.inbound, &place, head, responder.as_mut()).await?;
+    let service = served.workload.service.as_ref();
+    let place = Place { service, may_ask: !said.is_callout, ..place.speaking(said.version) };
+    let filtered = filtered.insert(Filtered::new(&worker.filters, &served.inbound));
+    let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
+    filtered.look_at_request(body, &mut head.headers);
     let until = tell(said.deadline.take(head), head)?;
     let head = &*head;
     let version = app_version(app_speaks, said.version, head.protocol.is_some());
@@ -123,7 +139,7 @@ async fn carry(
             let chain = served_now.inbound.authorization();
             filtering::request(&worker.filters, &chain, &place_now, &mut head.clone(), None).await.map(drop)
         });
-        let carried = pin!(leg.carry(&socket, version, permit, &mut filtered, &mut call));
+        let carried = pin!(leg.carry(&socket, version, permit, filtered, &mut call));
         match select(pin!(within(until.end_behind(), carried)), pin!(denied)).await {
             Either::Left((carried, _)) => carried,
             Either::Right((denied, _)) => Err(Failed::Final(denied)),
@@ -133,7 +149,6 @@ async fn carry(
         true => Err(Failed::Final(Failure::TunnelForbidden(TunnelRefusal::Upgraded))),
         false => ended,
     };
-    filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     ended.map_err(unserved)
 }
 

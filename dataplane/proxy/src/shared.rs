@@ -15,6 +15,7 @@ use weft_transport::quic::{AdmissionStats, PoolStats};
 
 use crate::apps::AppPoolStats;
 use crate::asking::Asking;
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::gate::Gates;
 use crate::gauges::{AllInFlight, OpenCount, Out};
@@ -63,6 +64,9 @@ pub struct Shared {
     pub checks: HealthChecks,
     /// Copies of requests under way.
     pub copies: OpenCount,
+    /// Bodies that are gathered for filters, and what filters ask of services.
+    pub filter_bodies: Arc<Budget>,
+    pub filter_callouts: Arc<Budget>,
     /// The workers' findings about their peers.
     pub reaches: Reaches,
     pub contact: Contact,
@@ -109,6 +113,8 @@ impl Shared {
             gates: Gates::default(),
             checks: HealthChecks::default(),
             copies: OpenCount::default(),
+            filter_bodies: Budget::new(config.limits.filter_bodies),
+            filter_callouts: Budget::new(config.limits.filter_callouts),
             reaches: Reaches::default(),
             contact: Contact::default(),
             asking: Asking::new(config.limits.names_asked, Duration::from_millis(config.limits.first_call_wait_ms)),

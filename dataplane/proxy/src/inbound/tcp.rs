@@ -18,7 +18,7 @@ use weft_transport::tcp;
 use super::standing::until_denied;
 use super::{Caller, served_socket};
 use crate::apps::Share;
-use crate::filtering::{self, Filtered};
+use crate::filtering::{self, Filtered, Place};
 use crate::mesh::{self, Said};
 use crate::record::connection::ConnectionRecord;
 use crate::relay::{self, Idle, Source, TunnelEnd};
@@ -87,7 +87,8 @@ async fn open<'w>(
     record.upstream = Some(address.to_string());
     record.destination = Some(served.workload.identity.to_string());
     port.takes_tunnels().map_err(Failure::TunnelForbidden)?;
-    let place = caller.place(address, port);
+    let service = served.workload.service.as_ref();
+    let place = Place { service, may_ask: !said.is_callout, ..caller.place(address, port) };
     let (filtered, permit) = filtering::connection(&worker.filters, &served.inbound, &place).await?;
     let socket = [PlainSocket::Served(socket)];
     let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), &caller.holder, permit).await;
@@ -112,6 +113,7 @@ async fn tunnel(
         from_peer.forbid_forgery();
     }
     let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut app_read)), SendBody::Tcp(&mut app_write));
+    filtered.look_at_stream(&mut from_peer, &mut from_app);
     let ended = {
         let accounts = record.flows(&worker.ledger, worker.snapshot().as_ref());
         let (near, far) = ((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app));

@@ -110,6 +110,10 @@ metrics! {
     FilterAudited = "weft_filter_audited_total", Counter, "Verdicts not enforced because the filter is in Audit mode.";
     FilterFailedOpen = "weft_filter_failed_open_total", Counter, "Requests that passed a failed filter by onFailure Allow.";
     FilterFailedClosed = "weft_filter_failed_closed_total", Counter, "Requests that a failed filter cost by onFailure Deny.";
+    FilterResets = "weft_filter_resets_total", Counter, "Streams that a filter ended after their answer had begun, and connections that it ended, by side and filter.";
+    FilterCallouts = "weft_filter_callouts_total", Counter, "Requests that filters had sent to services, by service and result.";
+    FilterCalloutsOpen = "weft_filter_callouts_in_flight", Gauge, "Requests that filters had sent to services under way.";
+    FilterBodyBytes = "weft_filter_body_bytes", Gauge, "Bytes of bodies that are gathered for filters.";
     FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter.";
     FilterCustom = "weft_filter_custom", Gauge, "Metrics that filters report themselves, by filter and metric.";
     AccessLogDropped = "weft_access_log_dropped_total", Counter, "Access log lines lost: the writer was behind, or the output failed.";
