@@ -138,12 +138,13 @@ async fn a_body_is_gathered_sent_as_another_and_sent_again() {
     assert_eq!((headers[CONTENT_LENGTH].as_bytes(), source.held() >= 300), (&b"300"[..], true));
     source.send_as(Bytes::from_static(b"another"), &mut headers);
     assert_eq!(headers[CONTENT_LENGTH], "7");
+    source.send_as(Bytes::new(), &mut headers);
+    assert!(!headers.contains_key(CONTENT_LENGTH));
+    source.send_as(Bytes::from_static(b"another"), &mut headers);
     for _ in 0..2 {
         assert_eq!(read(&mut source).await, b"another");
         assert!(source.is_end() && source.rewind());
     }
-    source.send_as(Bytes::new(), &mut headers);
-    assert!(!headers.contains_key(CONTENT_LENGTH));
     drop(source);
     assert_eq!(budget.used(), 0);
 }
@@ -180,7 +181,7 @@ impl Stage for Doubling {
             return Err(Box::new(Cut { filter, reason, close: false, cause }));
         }
         let mut bytes: Vec<u8> = data.iter().flat_map(|byte| [*byte; 2]).collect();
-        bytes.extend_from_slice(if end { b"." } else { b"" });
+        bytes.extend(end.then_some(b'.'));
         Ok(Chunk { bytes: bytes.into(), after: if end { Duration::from_secs(5) } else { Duration::ZERO } })
     }
 
@@ -200,7 +201,6 @@ async fn a_stage_sees_each_byte_once_however_often_it_is_sent() {
     assert_eq!(read(&mut source).await, b"aabbcc.");
     assert!(source.rewind());
     assert_eq!(read(&mut source).await, b"aabbcc.");
-    assert!(source.is_end());
 }
 
 #[tokio::test]
