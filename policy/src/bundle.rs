@@ -5,6 +5,7 @@
 mod action;
 mod cors;
 mod external;
+mod grant;
 mod health;
 mod mirror;
 mod retry;
@@ -26,6 +27,10 @@ use crate::scope::{Ask, Ranges};
 pub use action::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction, Scheme};
 pub use cors::Cors;
 pub use external::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
+pub use grant::{
+    CalloutGrant, CalloutService, FilterLimits, Grant, KvGrant, KvScope, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES,
+    MAX_KV_BYTES, MAX_KV_ENTRIES, OverBody, needs_every_import,
+};
 pub use health::{HealthCheck, HealthProbe, HttpProbe, StatusRange};
 pub use mirror::Mirror;
 pub use retry::{GRPC_CODES, Retry, is_idempotent};
@@ -602,8 +607,11 @@ pub struct FilterAttachment {
     pub authorization: bool,
     /// JSON handed to the filter at configuration.
     pub config: serde_json_raw::Json,
-    /// Capabilities granted: `token-bucket`, ... (`log` and `metrics` always).
+    /// Capabilities granted without parameters: `token-bucket`, ... (`log` and `metrics` always).
     pub capabilities: Vec<String>,
+    /// Those with parameters; none for a component of the first contract, which could not use them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<Grant>,
     pub limits: FilterLimits,
     /// Served workloads it holds for; empty = all of this proxy's.
     pub workloads: Vec<ObjectName>,
@@ -629,21 +637,6 @@ fn first_contract() -> String {
 
 fn is_first_contract(contract: &String) -> bool {
     contract == FILTER_CONTRACT
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FilterLimits {
-    /// Linear memory of one instance, bytes. Default 16 MiB.
-    pub memory_bytes: u64,
-    /// Deadline of one call, milliseconds of wall time. Default 10.
-    pub call_timeout_ms: u64,
-}
-
-impl Default for FilterLimits {
-    fn default() -> Self {
-        Self { memory_bytes: 16 << 20, call_timeout_ms: 10 }
-    }
 }
 
 /// JSON kept as text, so that the bundle compares by bytes and needs no JSON library.

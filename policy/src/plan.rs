@@ -2,6 +2,7 @@
 
 mod affected;
 mod assemble;
+mod callout;
 mod carried;
 mod changes;
 mod external;
@@ -45,6 +46,7 @@ pub use unserved::service_status;
 pub use world::{Entry, World};
 
 pub(crate) use assemble::{access_config, externals, mesh_settings, serve, visible};
+pub(crate) use callout::unresolved as unresolved_callouts;
 pub(crate) use carried::OffPorts;
 pub(crate) use external::claimed_before;
 pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_routes, service_protocol};

@@ -3,6 +3,7 @@
 //! question.
 
 pub mod access;
+pub mod capability;
 mod check;
 pub mod core;
 pub mod external;

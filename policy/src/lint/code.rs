@@ -464,6 +464,25 @@ codes! {
         means: "The control plane could not try the filter with its configuration, which says nothing of it.",
         cure: "Nothing, or look at what the message says of the control plane's machine.",
         example: "";
+    CalloutNowhere = 411, Warning, world, "callout that leads nowhere",
+        means: "The policy lets its filter call a service that does not exist, or a port that it lacks or that takes no HTTP: \
+                each callout to it is an error, and what comes of it is the filter's business.",
+        cure: "Correct the name or the port, or apply the Service.",
+        example: "{apiVersion: weft.dev/v1alpha1, kind: Filter, metadata: {name: quota, namespace: weft-system},
+ spec: {version: 1.0.0, digest: 'sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc',
+  signature: c2ln, publicKey: PEM, size: 10, abi: 'weft:filter@0.2.0', capabilities: [callout]}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop},
+ spec: {filter: {name: quota}, capabilities: [{callout: {services: [{name: quotas, port: 80}]}}]}}";
+    DeniedCapability = 412, Warning, world, "capability that the filter is denied",
+        means: "The Filter can call a capability that the policy does not grant. It runs, and each such call fails with `denied`.",
+        cure: "List it in `capabilities`, or nothing, where the filter can do without.",
+        example: "{apiVersion: weft.dev/v1alpha1, kind: Filter, metadata: {name: memory, namespace: weft-system},
+ spec: {version: 1.0.0, digest: 'sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc',
+  signature: c2ln, publicKey: PEM, size: 10, abi: 'weft:filter@0.2.0', capabilities: [kv]}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop},
+ spec: {filter: {name: memory}}}";
 
     TemplateMissing = 501, Error, world, "template does not exist",
         means: "The TrafficPolicy has settings from a PolicyTemplate that does not exist. Whoever deletes one that is used is \

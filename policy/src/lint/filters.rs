@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lens::{Lens, key_of};
 use super::{Code, Report};
-use crate::bundle::ObjectName;
+use crate::bundle::{ObjectName, needs_every_import};
+use crate::plan::unresolved_callouts;
+use crate::resource::capability::Capability;
 use crate::resource::filter::PolicyMode;
-use crate::resource::{AccessPolicySpec, FilterPolicySpec, Kind, Object, ROOT_NAMESPACE};
+use crate::resource::{AccessPolicySpec, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE};
 
 /// Filters that every mesh has, used or not.
 const SHIPPED: [&str; 3] = ["authz", "fault", "ratelimit"];
@@ -55,15 +57,35 @@ fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Rep
         let message = format!("Filter {name} is published as {}, not as {version}", filter.spec.version);
         report.tell(Code::FilterVersion, &object, "spec.filter.version", message);
     }
-    let is_given = |name: &str| matches!(name, "log" | "metrics");
-    let (granted, wanted) = (&policy.spec.capabilities, &pinned.unwrap_or(&filter.spec).capabilities);
-    for missing in wanted.iter().filter(|wanted| !granted.contains(wanted) && !is_given(wanted)) {
-        let message = format!("Filter {name} needs the capability {missing}, which is not granted");
-        report.tell(Code::NotGranted, &object, "spec.capabilities", message);
+    capabilities(policy, pinned.unwrap_or(&filter.spec), &object, report);
+    for (key, why) in unresolved_callouts(lens.world, policy) {
+        report.tell(Code::CalloutNowhere, &object, key, format!("{why}: callouts to it fail"));
     }
-    for vain in granted.iter().filter(|granted| !wanted.contains(granted) && !is_given(granted)) {
-        let message = format!("Filter {name} does not use the capability {vain}");
-        report.tell(Code::GrantedInVain, &object, "spec.capabilities", message);
+}
+
+/// What the filter asks for and what it is granted. One of the first contract needs all that it imports; later ones are told
+/// `denied` as they call what is not granted.
+fn capabilities(policy: &Object<FilterPolicySpec>, filter: &FilterSpec, object: &ObjectKey, report: &mut Report) {
+    let name = filter_of(policy);
+    let (granted, wanted) = (&policy.spec.capabilities, &filter.capabilities);
+    let is_granted = |wanted: &&String| granted.iter().any(|granted| granted.word() == wanted.as_str());
+    for missing in wanted.iter().filter(|wanted| !is_granted(wanted) && !matches!(wanted.as_str(), "log" | "metrics")) {
+        let (code, message) = match needs_every_import(&filter.abi) {
+            true => {
+                let message = format!("Filter {name} needs the capability {missing}, which is not granted");
+                (Code::NotGranted, message)
+            }
+            false => {
+                let message = format!("Filter {name} may use the capability {missing}, which is denied to it");
+                (Code::DeniedCapability, message)
+            }
+        };
+        report.tell(code, object, "spec.capabilities", message);
+    }
+    let is_wanted = |granted: &&Capability| wanted.iter().any(|wanted| granted.word() == wanted.as_str());
+    for vain in granted.iter().filter(|granted| !is_wanted(granted) && !granted.is_always_there()) {
+        let message = format!("Filter {name} does not use the capability {}", vain.word());
+        report.tell(Code::GrantedInVain, object, "spec.capabilities", message);
     }
 }
 

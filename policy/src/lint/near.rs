@@ -76,8 +76,11 @@ impl Around<'_> {
                 Kind::ReferenceGrant => {
                     self.keys.extend(world.leading_into(&key.namespace).map(AnyRoute::key));
                 }
-                // Those beside it may claim the same.
-                Kind::ExternalService => self.insert(world.of_namespace::<ExternalServiceSpec>(&key.namespace)),
+                // Those beside it may claim the same, and filters of its namespace may call it.
+                Kind::ExternalService => {
+                    self.insert(world.of_namespace::<ExternalServiceSpec>(&key.namespace));
+                    self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace));
+                }
                 Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::PolicyTemplate => {}
             }
         }

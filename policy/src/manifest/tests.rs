@@ -145,8 +145,8 @@ spec:
   onFailure: Allow
   filter: {name: fault, version: 0.1.0}
   config: {delay: {ms: 100, percentage: 1.5}}
-  capabilities: [token-bucket]
-  limits: {memoryBytes: 1048576, callTimeoutMs: 5}
+  capabilities: [token-bucket, crypto, {kv: {entries: 100, bytes: 65536, scope: Filter}}, {callout: {services: [{name: web, port: 80}, {kind: ExternalService, name: idp, namespace: shop, port: 443, as: keys}]}}]
+  limits: {memoryBytes: 1048576, callTimeoutMs: 5, bodyBytes: 4096, overBody: Pass}
 ---
 apiVersion: weft.dev/v1alpha1
 kind: AccessPolicy
@@ -556,7 +556,33 @@ fn filters_and_policies() {
     );
     policy(
         "  filter: {name: a}\n  capabilities: [files]\n",
-        "6: spec.capabilities[0]: \"files\" is not a capability: log, metrics, token-bucket",
+        "6: spec.capabilities[0]: \"files\" is not a capability: log, metrics, token-bucket, kv, callout, crypto",
+    );
+    let granted = |entry: &str, expect: &str| {
+        let spec = format!("  filter: {{name: a}}\n  capabilities: [log, {entry}]\n");
+        policy(&spec, &format!("6: spec.capabilities[1]{expect}"));
+    };
+    granted("cypto", ": \"cypto\" is not a capability: log, metrics, token-bucket, kv, callout, crypto; did you mean `crypto`?");
+    granted("{secret: {key: a}}", ": \"secret\" is not supported yet: no kind of object holds secrets");
+    granted("{crypto: {}}", ": \"crypto\" has no parameters; write the word alone");
+    granted("{}", ": is empty: a capability is wanted");
+    granted("{kv: {}, callout: {services: []}}", ": has several capabilities; each is an entry of its own");
+    granted("{kv: {entires: 1}}", ".kv.entires: unknown field `entires`; did you mean `entries`?");
+    granted("{kv: {entries: 0}}", ".kv.entries: 0 is out of range: 1 to 1000000");
+    granted("{kv: {bytes: 100000000}}", ".kv.bytes: 100000000 is out of range: 1024 to 67108864");
+    granted("{callout: {services: []}}", ".callout.services: is empty: no callout would be allowed");
+    granted(
+        "{callout: {services: [{name: b, port: 1}, {name: c, as: b, port: 2}]}}",
+        ".callout.services[1]: \"b\" names several services; give each its own `as`",
+    );
+    granted("{callout: {services: [{name: b, port: 0}]}}", ".callout.services[0].port: 0 is not a port: 1 to 65535");
+    policy(
+        "  filter: {name: a}\n  capabilities: [kv, {kv: {}}]\n",
+        "6: spec.capabilities[1]: \"kv\" is granted twice",
+    );
+    policy(
+        "  filter: {name: a}\n  limits: {bodyBytes: 16777217}\n",
+        "6: spec.limits.bodyBytes: 16777217 is out of range: 1 to 16777216",
     );
     policy(
         "  filter: {name: a}\n  limits: {memoryBytes: 1}\n",

@@ -9,6 +9,7 @@ use super::World;
 use super::merge::tier_of;
 use super::select::selected_by;
 use crate::bundle::ObjectName;
+use crate::resource::capability::CalloutKind;
 use crate::resource::{AnyRoute, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef};
 use crate::scope::{Ask, Blocks};
 
@@ -88,6 +89,7 @@ impl Affected {
                 if worlds.iter().any(|world| world.index().is_targeted(&name)) {
                     self.policies.insert(key.namespace.clone());
                 }
+                self.note_callers(worlds, CalloutKind::Service, &name);
                 self.note_service(worlds, name);
             }
             Kind::TrafficPolicy => {
@@ -108,7 +110,10 @@ impl Affected {
                     self.routes.insert(route.name_of_first());
                 }
             }
-            Kind::ExternalService => _ = self.externals.insert(name),
+            Kind::ExternalService => {
+                self.note_callers(worlds, CalloutKind::ExternalService, &name);
+                self.externals.insert(name);
+            }
             Kind::Workload => self.note_workload(worlds, name),
         }
         let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
@@ -156,6 +161,15 @@ impl Affected {
                 let own = &policy.metadata.namespace;
                 policy.spec.target_refs.iter().for_each(|target| self.note_traffic(worlds, own, target));
             }
+        }
+    }
+
+    /// Policies whose filters may call what is there or gone now: the attachments say where callouts lead.
+    fn note_callers(&mut self, worlds: [&World; 2], kind: CalloutKind, name: &ObjectName) {
+        for policy in worlds.iter().flat_map(|world| world.index().calling(kind, name)) {
+            let namespace = &policy.resource.metadata().namespace;
+            self.everything |= *namespace == ROOT_NAMESPACE;
+            self.policies.insert(namespace.clone());
         }
     }
 

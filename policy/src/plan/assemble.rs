@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::callout;
 use super::external::{external_entry, seen};
 use super::http_only::{self, RoutesOf};
 use super::merge::merged;
@@ -376,16 +377,15 @@ fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<F
     };
     let filter_name = ObjectName::new(spec.filter.namespace.clone(), spec.filter.name.clone());
     let name = policy.name().to_string();
-    Some(FilterAttachment {
+    let attachment = FilterAttachment {
         direction: spec.direction,
         order: spec.order,
         mode,
         on_failure: spec.on_failure,
         config: Json(spec.config.to_string()),
-        capabilities: spec.capabilities.clone(),
-        limits: FilterLimits { memory_bytes: spec.limits.memory_bytes, call_timeout_ms: spec.limits.call_timeout_ms },
         ..published(world, &name, &filter_name, spec.filter.version.as_deref())
-    })
+    };
+    Some(callout::grant(world, policy, attachment))
 }
 
 /// The part of an attachment that follows from the published filter.
@@ -406,6 +406,7 @@ fn published(world: &World, name: &str, filter_name: &ObjectName, version: Optio
         authorization: false,
         config: Json("{}".to_owned()),
         capabilities: Vec::new(),
+        grants: Vec::new(),
         limits: FilterLimits::default(),
         workloads: Vec::new(),
         contract: spec.map_or_else(|| FILTER_CONTRACT.to_owned(), |spec| contract_of(&spec.abi)),

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use self::owned::Owned;
+use super::callout::callees;
 use super::world::{Entry, Held, Objects, World};
 use crate::bundle::ObjectName;
+use crate::resource::capability::CalloutKind;
 use crate::resource::{
     AnyRoute, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind, TargetRef,
     WorkloadSpec,
@@ -54,6 +56,8 @@ enum Scope {
     Service(ObjectName),
     Workload(ObjectName),
     Mesh,
+    /// It holds for others, and lets its filter call this.
+    Callout(CalloutKind, ObjectName),
 }
 
 /// What an object is found by.
@@ -92,7 +96,10 @@ impl Found {
                 }
             }
             Resource::AccessPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
-            Resource::FilterPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
+            Resource::FilterPolicy(policy) => {
+                found.policies = scopes(&policy.metadata, &policy.spec.target_refs);
+                found.policies.extend(callees(policy).map(|(kind, name)| Scope::Callout(kind, name)));
+            }
             Resource::TrafficPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::Namespace(_)
             | Resource::Mesh(_)
@@ -319,10 +326,20 @@ impl Index {
         &self.owned
     }
 
+    /// Policies whose filters may call this.
+    pub(super) fn calling<'w>(
+        &'w self,
+        kind: CalloutKind,
+        name: &ObjectName,
+    ) -> impl Iterator<Item = &'w Entry> + use<'w> {
+        all(&self.policies, &Scope::Callout(kind, name.clone()))
+    }
+
     /// Routes that are attached to a service or lead to it, and policies that name it.
     pub(super) fn around_service(&self, name: &ObjectName) -> BTreeSet<ObjectKey> {
         let found = all(&self.routes, name).chain(all(&self.leading, name));
         let found = found.chain(all(&self.policies, &Scope::Service(name.clone())));
+        let found = found.chain(self.calling(CalloutKind::Service, name));
         found.map(|entry| entry.resource.key()).collect()
     }
 

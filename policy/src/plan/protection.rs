@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::World;
 use super::assemble::protocol_of;
+use super::callout;
 use super::route_status::Condition;
 use super::select::{holds_for, is_missing};
 use crate::authz::{Action, Conditions};
@@ -232,5 +233,9 @@ pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Cond
             key: format!("spec.targetRefs[{index}]"),
         },
     };
-    vec![condition]
+    let callouts = match world.get(&key).map(|entry| &entry.resource) {
+        Some(Resource::FilterPolicy(policy)) => callout::status(world, policy),
+        Some(_) | None => None,
+    };
+    std::iter::once(condition).chain(callouts).collect()
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::World;
 use super::assemble::{attached, bundle_for};
+use super::callout::called_by_filters;
 use crate::bundle::{Bundle, ObjectName, Revision, Route};
 use crate::resource::AnyRoute;
 use crate::route::mirrors;
@@ -40,7 +41,7 @@ pub fn scoped_bundle_for(
 }
 
 /// Services that a proxy holds by themselves: those that its workloads stand behind, those that they or their namespaces say
-/// they use, and those that it asked for.
+/// they use, those that its filters call, and those that it asked for.
 pub(super) fn roots(world: &World, served: &[ObjectName], asked: &BTreeSet<Ask>) -> BTreeSet<ObjectName> {
     let mut roots = BTreeSet::new();
     for name in served {
@@ -48,6 +49,7 @@ pub(super) fn roots(world: &World, served: &[ObjectName], asked: &BTreeSet<Ask>)
         let Some(workload) = world.workload(name) else { continue };
         roots.extend(world.selecting(workload).map(crate::resource::Object::name));
         roots.extend(workload.metadata.uses(&name.namespace));
+        roots.extend(called_by_filters(world, workload));
     }
     roots.extend(asked.iter().flat_map(|ask| meant(world, ask)));
     roots

@@ -3,16 +3,10 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::capability::{self, CalloutRef, Capability, LimitsSpec};
 use super::value::{self, NotYet};
 use super::{ROOT_NAMESPACE, TargetRef};
-use crate::bundle::{Direction, FilterLimits, OnFailure};
-
-/// Capabilities that a filter may ask for and a policy may grant; `log` and `metrics` are always there.
-pub const CAPABILITIES: [&str; 3] = ["log", "metrics", "token-bucket"];
-/// More memory than this is not given to any filter.
-const MAX_MEMORY_BYTES: u64 = 256 << 20;
-/// A call may not last longer.
-const MAX_CALL_TIMEOUT_MS: u64 = 1000;
+use crate::bundle::{Direction, OnFailure};
 
 /// A filter as published: the binary is kept by its digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,8 +61,8 @@ pub struct FilterPolicySpec {
     /// Handed to the filter as JSON.
     #[serde(default = "empty_object")]
     pub config: serde_json::Value,
-    #[serde(default, deserialize_with = "capabilities", skip_serializing_if = "Vec::is_empty")]
-    pub capabilities: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<Capability>,
     #[serde(default)]
     pub limits: LimitsSpec,
 }
@@ -83,21 +77,6 @@ fn deny() -> OnFailure {
 
 fn empty_object() -> serde_json::Value {
     serde_json::Value::Object(serde_json::Map::new())
-}
-
-fn capabilities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    struct One(#[serde(deserialize_with = "capability")] String);
-    Ok(Vec::<One>::deserialize(deserializer)?.into_iter().map(|one| one.0).collect())
-}
-
-fn capability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    if CAPABILITIES.contains(&name.as_str()) {
-        return Ok(name);
-    }
-    let meant = crate::text::did_you_mean(&name, CAPABILITIES);
-    Err(D::Error::custom(format_args!("{name:?} is not a capability: {}{meant}", CAPABILITIES.join(", "))))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -126,33 +105,18 @@ fn root() -> String {
     ROOT_NAMESPACE.to_owned()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct LimitsSpec {
-    pub memory_bytes: u64,
-    pub call_timeout_ms: u64,
-}
-
-impl Default for LimitsSpec {
-    fn default() -> Self {
-        let FilterLimits { memory_bytes, call_timeout_ms } = FilterLimits::default();
-        Self { memory_bytes, call_timeout_ms }
-    }
-}
-
 impl FilterPolicySpec {
+    /// The services that its callouts may go to, each with its place inside `spec`.
+    pub(crate) fn callouts(&self) -> impl Iterator<Item = (String, &CalloutRef)> {
+        self.capabilities.iter().enumerate().flat_map(|(index, capability)| {
+            let services = capability.callouts().iter().enumerate();
+            services.map(move |(at, service)| (format!("capabilities[{index}].callout.services[{at}]"), service))
+        })
+    }
+
     pub(crate) fn check(&self) -> Vec<(String, String)> {
-        let mut wrong = Vec::new();
-        let LimitsSpec { memory_bytes, call_timeout_ms } = self.limits;
-        let limits = [
-            ("memoryBytes", memory_bytes, 1 << 16, MAX_MEMORY_BYTES),
-            ("callTimeoutMs", call_timeout_ms, 1, MAX_CALL_TIMEOUT_MS),
-        ];
-        for (key, value, least, most) in limits {
-            if !(least..=most).contains(&value) {
-                wrong.push((format!("limits.{key}"), format!("{value} is out of range: {least} to {most}")));
-            }
-        }
+        let mut wrong = capability::check_all(&self.capabilities);
+        wrong.extend(self.limits.check());
         if self.filter.name == "authz" && self.filter.namespace == ROOT_NAMESPACE {
             let message = "the authz filter is attached by AccessPolicy, not by FilterPolicy".to_owned();
             wrong.push(("filter.name".to_owned(), message));

@@ -2,9 +2,9 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    AdaptiveLimit, Cors, External, FilterAttachment, HashKey, HeaderModifier, HealthCheck, HealthProbe, Limits, Mirror,
-    PathChange, PathMatch, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload,
-    Service, Spread, SuccessRate,
+    AdaptiveLimit, Cors, External, FilterAttachment, Grant, HashKey, HeaderModifier, HealthCheck, HealthProbe, Limits,
+    MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, Mirror, PathChange, PathMatch, Redirect, Retry,
+    Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service, Spread, SuccessRate,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -340,6 +340,32 @@ fn filter_is_fit(filter: &FilterAttachment) -> Checked {
     }
     if filter.contract != FILTER_CONTRACT {
         return fault("contract", format_args!("{:?} is none that this version runs", filter.contract));
+    }
+    if !filter.takes_grants() && !filter.grants.is_empty() {
+        return fault("grants", "are for components of a later contract");
+    }
+    if filter.limits.body_bytes > MAX_BODY_BYTES {
+        return fault("limits.body_bytes", format_args!("is more than {MAX_BODY_BYTES}"));
+    }
+    filter.grants.iter().try_for_each(grant_is_fit)
+}
+
+fn grant_is_fit(grant: &Grant) -> Checked {
+    match grant {
+        Grant::Kv(kv) => {
+            if !(1..=MAX_KV_ENTRIES).contains(&kv.entries) || !(1..=MAX_KV_BYTES).contains(&kv.bytes) {
+                return fault("grants", format_args!("{} entries of {} bytes are out of range", kv.entries, kv.bytes));
+            }
+        }
+        Grant::Callout(callout) => {
+            if callout.services.len() > MAX_CALLOUT_SERVICES {
+                return fault("grants", format_args!("more than {MAX_CALLOUT_SERVICES} services for callouts"));
+            }
+            let is_wrong = |authority: &&String| authority.parse::<http::uri::Authority>().is_err();
+            if let Some(wrong) = callout.services.iter().filter_map(|it| it.authority.as_ref()).find(is_wrong) {
+                return fault("grants", format_args!("{wrong:?} is no host and port"));
+            }
+        }
     }
     Ok(())
 }

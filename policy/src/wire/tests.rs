@@ -64,7 +64,8 @@ fn filter() -> FilterAttachment {
         authorization: true,
         config: Json("{}".to_owned()),
         capabilities: vec!["token-bucket".to_owned()],
-        limits: FilterLimits { memory_bytes: 1 << 20, call_timeout_ms: 5 },
+        grants: Vec::new(),
+        limits: FilterLimits { memory_bytes: 1 << 20, call_timeout_ms: 5, ..FilterLimits::default() },
         workloads: vec![name("shop/web-1")],
         contract: FILTER_CONTRACT.to_owned(),
     }

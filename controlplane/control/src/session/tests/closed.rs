@@ -96,6 +96,7 @@ fn filter(direction: Direction, on_failure: OnFailure, mode: FilterMode) -> Filt
         authorization: false,
         config: Default::default(),
         capabilities: Vec::new(),
+        grants: Vec::new(),
         limits: Default::default(),
         workloads: vec![name("web-1")],
         contract: FILTER_CONTRACT.to_owned(),

@@ -33,6 +33,7 @@ fn with(digests: &[&str]) -> Bundle {
         authorization: false,
         config: Default::default(),
         capabilities: Vec::new(),
+        grants: Vec::new(),
         limits: FilterLimits::default(),
         workloads: Vec::new(),
         contract: FILTER_CONTRACT.to_owned(),

@@ -1,0 +1,306 @@
+//! What a FilterPolicy lets its filter do: capabilities, some with parameters, and limits.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::value;
+use crate::bundle::{
+    FilterLimits, KvScope, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, OverBody,
+};
+use crate::text::did_you_mean;
+
+/// Capabilities that a policy may grant; `log` and `metrics` are always there.
+pub const CAPABILITIES: [&str; 6] = ["log", "metrics", "token-bucket", "kv", "callout", "crypto"];
+/// More memory than this is not given to any filter.
+const MAX_MEMORY_BYTES: u64 = 256 << 20;
+/// A call may not last longer.
+const MAX_CALL_TIMEOUT_MS: u64 = 1000;
+const MIN_KV_BYTES: u64 = 1 << 10;
+
+/// One entry of `capabilities`: a word, or a mapping of the word to its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Capability {
+    Log,
+    Metrics,
+    TokenBucket,
+    /// `None`: the word alone, with the parameters' defaults.
+    Kv(Option<KvSpec>),
+    Callout(CalloutSpec),
+    Crypto,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KvSpec {
+    pub entries: u64,
+    pub bytes: u64,
+    pub scope: KvScope,
+}
+
+impl Default for KvSpec {
+    fn default() -> Self {
+        Self { entries: 10_000, bytes: 1 << 20, scope: KvScope::default() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CalloutSpec {
+    pub services: Vec<CalloutRef>,
+}
+
+/// A service that the filter may send requests to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CalloutRef {
+    #[serde(default, skip_serializing_if = "is_service")]
+    pub kind: CalloutKind,
+    #[serde(deserialize_with = "value::object_name")]
+    pub name: String,
+    /// The policy's own where absent.
+    #[serde(default, deserialize_with = "value::label_option", skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    #[serde(deserialize_with = "value::port")]
+    pub port: u16,
+    /// The name that the filter calls it by; `name` where absent.
+    #[serde(
+        default,
+        rename = "as",
+        deserialize_with = "value::object_name_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub alias: Option<String>,
+}
+
+impl CalloutRef {
+    pub(crate) fn called(&self) -> &str {
+        self.alias.as_ref().unwrap_or(&self.name)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum CalloutKind {
+    #[default]
+    Service,
+    /// The first of its hosts that is no pattern.
+    ExternalService,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_service(kind: &CalloutKind) -> bool {
+    *kind == CalloutKind::Service
+}
+
+impl Capability {
+    /// The word that names it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Metrics => "metrics",
+            Self::TokenBucket => "token-bucket",
+            Self::Kv(_) => "kv",
+            Self::Callout(_) => "callout",
+            Self::Crypto => "crypto",
+        }
+    }
+
+    /// True for what every filter has.
+    #[must_use]
+    pub fn is_always_there(&self) -> bool {
+        matches!(self, Self::Log | Self::Metrics)
+    }
+
+    /// The services that callouts may go to.
+    #[must_use]
+    pub fn callouts(&self) -> &[CalloutRef] {
+        match self {
+            Self::Callout(callout) => &callout.services,
+            Self::Log | Self::Metrics | Self::TokenBucket | Self::Kv(_) | Self::Crypto => &[],
+        }
+    }
+
+    fn of_word<E: Error>(word: &str) -> Result<Self, E> {
+        Ok(match word {
+            "log" => Self::Log,
+            "metrics" => Self::Metrics,
+            "token-bucket" => Self::TokenBucket,
+            "kv" => Self::Kv(None),
+            "crypto" => Self::Crypto,
+            "callout" => {
+                return Err(E::custom(
+                    "\"callout\" needs its services: {callout: {services: [{name: quota, port: 8080}]}}",
+                ));
+            }
+            _ => return Err(unknown(word)),
+        })
+    }
+
+    /// Keys of mistakes are inside the entry.
+    fn check(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Log | Self::Metrics | Self::TokenBucket | Self::Crypto => Vec::new(),
+            Self::Kv(kv) => kv.unwrap_or_default().check(),
+            Self::Callout(callout) => callout.check(),
+        }
+    }
+}
+
+fn unknown<E: Error>(word: &str) -> E {
+    if word == "secret" {
+        return E::custom("\"secret\" is not supported yet: no kind of object holds secrets");
+    }
+    let meant = did_you_mean(word, CAPABILITIES);
+    E::custom(format_args!("{word:?} is not a capability: {}{meant}", CAPABILITIES.join(", ")))
+}
+
+impl KvSpec {
+    fn check(self) -> Vec<(String, String)> {
+        let bounds =
+            [("kv.entries", self.entries, 1, MAX_KV_ENTRIES), ("kv.bytes", self.bytes, MIN_KV_BYTES, MAX_KV_BYTES)];
+        out_of_range(&bounds).collect()
+    }
+}
+
+impl CalloutSpec {
+    fn check(&self) -> Vec<(String, String)> {
+        let mut wrong = Vec::new();
+        if self.services.is_empty() {
+            wrong.push(("callout.services".to_owned(), "is empty: no callout would be allowed".to_owned()));
+        }
+        if self.services.len() > MAX_CALLOUT_SERVICES {
+            let message = format!("has {} services; at most {MAX_CALLOUT_SERVICES} are allowed", self.services.len());
+            wrong.push(("callout.services".to_owned(), message));
+        }
+        let mut names = BTreeSet::new();
+        for (index, service) in self.services.iter().enumerate() {
+            if !names.insert(service.called()) {
+                let message = format!("{:?} names several services; give each its own `as`", service.called());
+                wrong.push((format!("callout.services[{index}]"), message));
+            }
+        }
+        wrong
+    }
+}
+
+/// Checks each entry, and that no capability is granted twice; keys are inside `spec`.
+pub(super) fn check_all(capabilities: &[Capability]) -> Vec<(String, String)> {
+    let (mut wrong, mut words) = (Vec::new(), BTreeSet::new());
+    for (index, capability) in capabilities.iter().enumerate() {
+        let at = format!("capabilities[{index}]");
+        // Words alone may be repeated: two of a kind with parameters would not say which hold.
+        let has_parameters = matches!(capability, Capability::Kv(_) | Capability::Callout(_));
+        if !words.insert(capability.word()) && has_parameters {
+            wrong.push((at.clone(), format!("\"{}\" is granted twice", capability.word())));
+        }
+        wrong.extend(capability.check().into_iter().map(|(key, message)| (format!("{at}.{key}"), message)));
+    }
+    wrong
+}
+
+type Bound<'a> = (&'a str, u64, u64, u64);
+
+fn out_of_range(bounds: &[Bound<'_>]) -> impl Iterator<Item = (String, String)> {
+    let wrong = bounds.iter().filter(|(_, value, least, most)| !(least..=most).contains(&value));
+    wrong.map(|(key, value, least, most)| ((*key).to_owned(), format!("{value} is out of range: {least} to {most}")))
+}
+
+impl<'de> Deserialize<'de> for Capability {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AsCapability)
+    }
+}
+
+struct AsCapability;
+
+impl<'de> Visitor<'de> for AsCapability {
+    type Value = Capability;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a capability, or a mapping of one to its parameters")
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<Capability, E> {
+        Capability::of_word(word)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Capability, A::Error> {
+        let Some(word) = map.next_key::<String>()? else {
+            return Err(A::Error::custom("is empty: a capability is wanted"));
+        };
+        let capability = match word.as_str() {
+            "kv" => Capability::Kv(Some(map.next_value()?)),
+            "callout" => Capability::Callout(map.next_value()?),
+            "log" | "metrics" | "token-bucket" | "crypto" => {
+                return Err(A::Error::custom(format_args!("{word:?} has no parameters; write the word alone")));
+            }
+            _ => return Err(unknown(&word)),
+        };
+        match map.next_key::<IgnoredAny>()? {
+            None => Ok(capability),
+            Some(IgnoredAny) => Err(A::Error::custom("has several capabilities; each is an entry of its own")),
+        }
+    }
+}
+
+impl Serialize for Capability {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        fn with<S: Serializer>(serializer: S, word: &str, parameters: &impl Serialize) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(Some(1))?;
+            map.serialize_entry(word, parameters)?;
+            map.end()
+        }
+        match self {
+            Self::Log | Self::Metrics | Self::TokenBucket | Self::Crypto | Self::Kv(None) => {
+                serializer.serialize_str(self.word())
+            }
+            Self::Kv(Some(kv)) => with(serializer, self.word(), kv),
+            Self::Callout(callout) => with(serializer, self.word(), callout),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LimitsSpec {
+    pub memory_bytes: u64,
+    pub call_timeout_ms: u64,
+    /// The longest body that is gathered for the filter, bytes.
+    #[serde(skip_serializing_if = "is_default_body")]
+    pub body_bytes: u64,
+    #[serde(skip_serializing_if = "is_refusing")]
+    pub over_body: OverBody,
+}
+
+impl Default for LimitsSpec {
+    fn default() -> Self {
+        let FilterLimits { memory_bytes, call_timeout_ms, body_bytes, over_body } = FilterLimits::default();
+        Self { memory_bytes, call_timeout_ms, body_bytes, over_body }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_default_body(bytes: &u64) -> bool {
+    *bytes == FilterLimits::default().body_bytes
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_refusing(over: &OverBody) -> bool {
+    *over == OverBody::default()
+}
+
+impl LimitsSpec {
+    /// Keys are inside `spec`.
+    pub(super) fn check(&self) -> Vec<(String, String)> {
+        let bounds = [
+            ("limits.memoryBytes", self.memory_bytes, 1 << 16, MAX_MEMORY_BYTES),
+            ("limits.callTimeoutMs", self.call_timeout_ms, 1, MAX_CALL_TIMEOUT_MS),
+            ("limits.bodyBytes", self.body_bytes, 1, MAX_BODY_BYTES),
+        ];
+        out_of_range(&bounds).collect()
+    }
+}
