@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
-use weft_filter_host::{Digest, FilterSpec};
+use weft_filter_host::{Digest, FilterSpec, Prepared};
 use weft_policy::bundle::serde_json_raw::Json;
 use weft_policy::bundle::{Direction, FILTER_CONTRACT, FilterAttachment, FilterLimits, FilterMode, OnFailure};
 
@@ -30,21 +31,36 @@ pub(in crate::mesh) fn attach(pair: &Pair, of: Of, filter: Filter) {
     attach_all(pair, of, &[filter]);
 }
 
-/// The same with several, each of another component.
+/// The same with several in this order, each of another component.
 ///
 /// # Panics
 /// When one isn't built, or can't be loaded.
 pub(in crate::mesh) fn attach_all(pair: &Pair, of: Of, filters: &[Filter]) {
+    attach_with(pair, of, filters, |_| {});
+}
+
+/// The same, each attachment as `change` leaves it. Gives those that are ready, for further changes.
+///
+/// # Panics
+/// When one isn't built, or can't be loaded.
+pub(in crate::mesh) fn attach_with(
+    pair: &Pair,
+    of: Of,
+    filters: &[Filter],
+    change: impl Fn(&mut FilterAttachment),
+) -> HashMap<String, Arc<Prepared>> {
     let (mut attachments, mut ready) = (BTreeMap::new(), HashMap::new());
-    for filter in filters {
+    for (order, filter) in (0..).zip(filters) {
         let wasm = wasm(filter.component);
-        let attachment = attachment(&wasm, *filter);
+        let mut attachment = FilterAttachment { order, ..attachment(&wasm, *filter) };
+        change(&mut attachment);
         let spec = FilterSpec::try_from(&attachment).expect("a specification");
         let prepared = pair.shared(of).filter_host.prepare(&spec, &wasm).expect("a sound filter");
         ready.insert(attachment.name.clone(), prepared);
         attachments.insert(attachment.name.clone(), attachment);
     }
     pair.change(of, &ready, |bundle| bundle.filters = attachments);
+    ready
 }
 
 fn attachment(wasm: &[u8], filter: Filter) -> FilterAttachment {
