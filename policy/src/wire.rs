@@ -80,8 +80,12 @@ pub const REQUEST_MIRROR: &str = "request-mirror";
 /// the service comes without.
 pub const HEALTH_CHECKS: &str = "health-checks";
 
+/// The capability to run a filter for the rules of routes alone (`FilterAttachment::rules`). Where it lacks, the filter is withheld
+/// as one that the proxy can't run.
+pub const FILTER_RULES: &str = "filter-rules";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 18] = [
+pub const CAPABILITIES: [&str; 19] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -100,6 +104,7 @@ pub const CAPABILITIES: [&str; 18] = [
     TCP_ROUTE,
     REQUEST_MIRROR,
     HEALTH_CHECKS,
+    FILTER_RULES,
 ];
 
 /// A message that can't be meant.

@@ -306,25 +306,25 @@ impl<'a> Filtered<'a> {
         self.judge(place, head, rest).await
     }
 
-    /// Runs the request hooks of the rule that the request took, of which the permit for all of it then comes. The head that the
-    /// route was chosen by stays: what they change of path or authority is refused.
+    /// Runs the request hooks of the rule that the request took, where it has filters, by the rule's name. The permit for all of
+    /// it then comes of them. The head that the route was chosen by stays: a change of path or authority is refused.
     ///
     /// # Errors
     /// As of [`Filtered::request`].
     pub async fn take_rule(
         &mut self,
-        chain: &'a Chain,
+        rule: Option<(&'a Chain, String)>,
         permit: Permit,
-        place: &Place<'_>,
+        place: Place<'_>,
         head: &mut RequestHead,
         rest: Rest<'_, '_>,
     ) -> Result<Permit, Failure> {
-        if chain.is_empty() {
-            return Ok(permit);
-        }
+        let Some((chain, name)) = rule else { return Ok(permit) };
         self.links.push(Link { chain: Cow::Borrowed(chain), stream: self.filters.next_stream() });
+        let place = Place { route: Some(&name), ..place };
         let (authority, path) = (head.authority.clone(), self.path.clone());
-        let permit = self.judge(place, head, Some(rest)).await?;
+        // Boxed: rare.
+        let permit = Box::pin(self.judge(&place, head, Some(rest))).await?;
         if head.authority != authority || self.path != path {
             return Err(Failure::FilterRerouted);
         }

@@ -96,13 +96,12 @@ async fn carry<'h>(
     });
     worker.ledger.counters.mirrored_served.increment(said.mirrored.into());
     head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(&served.workload.identity));
-    let (place, app_speaks) = (caller.place(address, port), port.app_version);
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     let (judged_by, connect_timeout) = (snapshot.admits, snapshot.connect_timeout());
     let served = held.get_or_init(|| snapshot.hold(served));
+    let place = caller.place(address, (served, port)).speaking(said.version);
+    let (place, app_speaks) = (Place { may_ask: !said.is_callout, ..place }, port.app_version);
     drop(snapshot);
-    let service = served.workload.service.as_ref();
-    let place = Place { service, may_ask: !said.is_callout, ..place.speaking(said.version) };
     let filtered = filtered.insert(Filtered::new(&worker.filters, &served.inbound));
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
     filtered.look_at_request(body, &mut head.headers);
@@ -132,7 +131,7 @@ async fn carry<'h>(
                 // The port left the configuration: what is under way there is finished, since nobody denied it.
                 Err(_) => return Ok(()),
             };
-            let place_now = caller.place(address, port);
+            let place_now = caller.place(address, (served_now, port));
             if place_now.path_reading == place.path_reading && served.inbound.authorizes_as(&served_now.inbound) {
                 return Ok(());
             }

@@ -130,8 +130,10 @@ async fn carry<'h>(
     let place = filtering::Place { service: Some(&resolved.service.name), ..place };
     let filtered = filtered.insert(Filtered::new(&worker.filters, &from.outbound));
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
-    let (mut attempts, mut mirrors) = {
+    let (mut attempts, mut mirrors, permit) = {
         let plan = routing::route(&snapshot, from, &resolved, (head, filtered.path()), worker.dice())?;
+        let rest = Rest { body: &mut *body, client: responder.as_mut() };
+        let permit = filtered.take_rule(plan.filters(from), permit, place, head, rest).await?;
         plan.modify(head)?;
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| RouteName::of(&route.name).place()));
@@ -140,7 +142,7 @@ async fn carry<'h>(
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
         let until = said.take(head).and(limit);
         let attempts = Attempts::new(worker, &snapshot, from, plan.goal, Some(&head.headers)).within(until);
-        (attempts.each(each, plan.retry(), (&head.method, record.is_grpc())), mirrors)
+        (attempts.each(each, plan.retry(), (&head.method, record.is_grpc())), mirrors, permit)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);

@@ -285,39 +285,24 @@ impl Failure {
     /// The one place where failures become statuses, flags and labels.
     pub fn verdict(&self) -> Verdict {
         let verdict = |status, flag, stage, reason, grpc| Verdict { status, flag, stage, reason, grpc };
-        let not_connected =
-            |reason| verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", reason, 14);
+        let unavailable = |flag, stage, reason| verdict(StatusCode::SERVICE_UNAVAILABLE, flag, stage, reason, 14);
+        let not_connected = |reason| unavailable(Flag::UpstreamFailure, "connect", reason);
         let bad_gateway = |reason| verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", reason, 14);
+        let malformed = |reason| verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", reason, 3);
         match self {
-            Failure::NoAuthority => {
-                verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "no_authority", 3)
-            }
-            Failure::BadRequest(_) => {
-                verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "bad_request", 3)
-            }
+            Failure::NoAuthority => malformed("no_authority"),
+            Failure::BadRequest(_) => malformed("bad_request"),
             Failure::Route(refusal) => route_verdict(refusal),
             Failure::Egress { refusal, .. } => egress_verdict(*refusal),
-            Failure::NoEndpoints { .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "balance", "no_endpoints", 14)
-            }
-            Failure::DestinationFull { full, .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "balance", full.reason(), 14)
-            }
-            Failure::NotReady => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoRoute, "route", "not_ready", 14),
-            Failure::NotHeld { .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoCluster, "route", "not_held", 14)
-            }
+            Failure::NoEndpoints { .. } => unavailable(Flag::NoHealthyUpstream, "balance", "no_endpoints"),
+            Failure::DestinationFull { full, .. } => unavailable(Flag::UpstreamOverflow, "balance", full.reason()),
+            Failure::NotReady => unavailable(Flag::NoRoute, "route", "not_ready"),
+            Failure::NotHeld { .. } => unavailable(Flag::NoCluster, "route", "not_held"),
             Failure::PeerConnect { .. } => not_connected("peer_connect"),
             Failure::AppConnect { .. } => not_connected("app_connect"),
-            Failure::AppSaturated { .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", "app_saturated", 14)
-            }
-            Failure::OutboundClosed(_) => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoRoute, "filter", "outbound_closed", 14)
-            }
-            Failure::ConnectionsUsedUp { full, .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", full.reason(), 14)
-            }
+            Failure::AppSaturated { .. } => unavailable(Flag::UpstreamOverflow, "connect", "app_saturated"),
+            Failure::OutboundClosed(_) => unavailable(Flag::NoRoute, "filter", "outbound_closed"),
+            Failure::ConnectionsUsedUp { full, .. } => unavailable(Flag::UpstreamOverflow, "connect", full.reason()),
             Failure::Stalled(_) => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::Overload, "relay", "stalled", 8),
             Failure::Passthrough { .. } => bad_gateway("passthrough"),
             Failure::OutsideTls { .. } => bad_gateway("outside_tls"),
@@ -365,9 +350,7 @@ impl Failure {
             Failure::FilterBodyLate(_) => {
                 verdict(StatusCode::REQUEST_TIMEOUT, Flag::DownstreamProtocol, "filter", "filter_body_late", 4)
             }
-            Failure::FilterRerouted => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::None, "filter", "filter_rerouted", 14)
-            }
+            Failure::FilterRerouted => unavailable(Flag::None, "filter", "filter_rerouted"),
         }
     }
 

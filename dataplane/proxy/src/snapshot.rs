@@ -2,6 +2,7 @@
 //! takes it once; updates swap the whole.
 
 mod originations;
+mod rules;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,11 +14,12 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use weft_filter_host::{Chain, Prepared};
-use weft_policy::bundle::{Bundle, Direction, MeshSettings, Revision, ServedWorkload, WorkloadPort};
+use weft_policy::bundle::{Bundle, Direction, FilterAttachment, MeshSettings, Revision, ServedWorkload, WorkloadPort};
 use weft_policy::identity::SpiffeId;
 use weft_policy::route::RouteTable;
 
 pub use self::originations::Originations;
+pub use self::rules::RuleChains;
 use crate::mesh;
 use crate::telemetry::series::Peer;
 
@@ -107,6 +109,8 @@ pub struct Served {
     pub workload: ServedWorkload,
     pub inbound: Chain,
     pub outbound: Chain,
+    /// What runs behind that for requests which take certain rules.
+    pub rules: RuleChains,
     /// `weft-source` of its requests.
     pub source: HeaderValue,
 }
@@ -179,6 +183,7 @@ impl Snapshot {
             served.push(Arc::new(Served {
                 inbound: chain(&bundle, prepared, workload, Direction::Inbound)?,
                 outbound: chain(&bundle, prepared, workload, Direction::Outbound)?,
+                rules: RuleChains::of(&bundle, prepared, workload)?,
                 source: mesh::source_value(workload),
                 workload: workload.clone(),
             }));
@@ -251,7 +256,10 @@ impl Snapshot {
 
     /// True where the attachment runs in some chain of this proxy.
     pub fn has_filter(&self, name: &str) -> bool {
-        let chains = self.served.iter().flat_map(|served| [&served.inbound, &served.outbound]);
+        let chains = self
+            .served
+            .iter()
+            .flat_map(|served| [&served.inbound, &served.outbound].into_iter().chain(served.rules.all()));
         chains.into_iter().any(|chain| chain.filters().iter().any(|filter| filter.spec().name == name))
     }
 }
@@ -262,12 +270,19 @@ fn chain(
     workload: &ServedWorkload,
     direction: Direction,
 ) -> Result<Chain, SnapshotError> {
-    let mut attachments: Vec<_> = bundle
-        .filters
-        .values()
-        .filter(|filter| filter.direction == direction)
-        .filter(|filter| filter.workloads.is_empty() || filter.workloads.contains(&workload.name))
-        .collect();
+    let attached = bundle.filters.values().filter(|filter| filter.direction == direction && filter.rules.is_empty());
+    chain_of(attached.filter(|filter| holds_for(filter, workload)), prepared)
+}
+
+fn holds_for(filter: &FilterAttachment, workload: &ServedWorkload) -> bool {
+    filter.workloads.is_empty() || filter.workloads.contains(&workload.name)
+}
+
+fn chain_of<'b>(
+    attached: impl Iterator<Item = &'b FilterAttachment>,
+    prepared: &HashMap<String, Arc<Prepared>>,
+) -> Result<Chain, SnapshotError> {
+    let mut attachments: Vec<_> = attached.collect();
     attachments.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
     let mut filters = Vec::with_capacity(attachments.len());
     for attachment in attachments {

@@ -136,7 +136,7 @@ impl Affected {
                     worlds.iter().for_each(|world| self.seen.extend(world.services().map(Object::name)));
                 }
             }
-            TargetKind::Workload => {}
+            TargetKind::Workload | TargetKind::HttpRoute | TargetKind::GrpcRoute => {}
         }
     }
 

@@ -249,7 +249,7 @@ fn at<'a>(target: &'a TargetRef, service: &'a ObjectName) -> Option<At<'a>> {
         TargetKind::Service => Some(At::Service(service)),
         TargetKind::Namespace => Some(At::Namespace(&target.name)),
         TargetKind::Mesh => Some(At::Mesh),
-        TargetKind::Workload => None,
+        TargetKind::Workload | TargetKind::HttpRoute | TargetKind::GrpcRoute => None,
     }
 }
 

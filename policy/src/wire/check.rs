@@ -2,9 +2,10 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    AdaptiveLimit, Cors, External, FilterAttachment, Grant, HashKey, HeaderModifier, HealthCheck, HealthProbe, Limits,
-    MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, Mirror, PathChange, PathMatch, Redirect, Retry,
-    Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service, Spread, SuccessRate,
+    AdaptiveLimit, Cors, Direction, External, FilterAttachment, Grant, HashKey, HeaderModifier, HealthCheck,
+    HealthProbe, Limits, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, Mirror, PathChange,
+    PathMatch, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service, Spread,
+    SuccessRate,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -340,6 +341,9 @@ fn filter_is_fit(filter: &FilterAttachment) -> Checked {
     }
     if filter.contract != FILTER_CONTRACT {
         return fault("contract", format_args!("{:?} is none that this version runs", filter.contract));
+    }
+    if !filter.rules.is_empty() && (filter.direction != Direction::Outbound || filter.authorization) {
+        return fault("rules", "are of requests on the way out");
     }
     if !filter.takes_grants() && !filter.grants.is_empty() {
         return fault("grants", "are for components of a later contract");

@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_SERVICE, GRPC_ROUTE, HEALTH_CHECKS, OUTBOUND_CLOSED, REQUEST_MIRROR,
-    ROUTE_RETRIES, Refused, SCOPE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_SERVICE, FILTER_RULES, GRPC_ROUTE, HEALTH_CHECKS, OUTBOUND_CLOSED,
+    REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{Limits, Route, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -25,7 +25,10 @@ pub fn encode(object: &Object) -> v1::Object {
 /// comes with a new one, and is written only where it is used.
 fn requires(object: &Object) -> Vec<String> {
     match object {
-        Object::Filter(filter) => vec![filter.contract.clone()],
+        Object::Filter(filter) => {
+            let rules = (!filter.rules.is_empty()).then(|| FILTER_RULES.to_owned());
+            std::iter::once(filter.contract.clone()).chain(rules).collect()
+        }
         Object::Mesh(mesh) if mesh.ranges.is_some() => vec![SCOPE.to_owned()],
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
         Object::Service(service) => required_by(service).map(str::to_owned).collect(),

@@ -4,7 +4,10 @@
 use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use weft_policy::bundle::{CalloutGrant, CalloutService, Direction, Grant, Protocol};
+use weft_policy::bundle::{
+    AttachedRule, Backend, CalloutGrant, CalloutService, Direction, Grant, ObjectName, PathMatch, Protocol, Revision,
+    Route, RouteKind, RouteMatch, RouteRule,
+};
 use weft_tests::app::bytes;
 use weft_tests::client::{empty, full, raw, tunnel};
 use weft_tests::{App, Client};
@@ -116,6 +119,63 @@ async fn answers_that_nobody_else_gave_pass_the_filters_that_were_entered() {
     pair.change(Of::Caller, &ready, |bundle| bundle.services.values_mut().for_each(|it| it.endpoints.clear()));
     let answer = Client::through(pair.proxy(), "origin:8080").await.get("/who").await;
     assert_eq!((answer.status.as_u16(), answer.header("x-mark")), (503, "1"));
+}
+
+/// Requests below `/buy` take the rule `buy`, all others one without a name.
+fn route() -> Route {
+    let origin = ObjectName::new("default", "origin");
+    let rule = |name: Option<&str>, path: Option<&str>| RouteRule {
+        name: name.map(str::to_owned),
+        matches: path
+            .map(|path| RouteMatch { path: Some(PathMatch::Prefix(path.to_owned())), ..RouteMatch::default() })
+            .into_iter()
+            .collect(),
+        actions: Vec::new(),
+        backends: vec![Backend { service: Some(origin.clone()), port: 8080, weight: 1, actions: Vec::new() }],
+    };
+    Route {
+        name: ObjectName::new("default", "r"),
+        kind: RouteKind::Http,
+        parent: origin.clone(),
+        parent_port: None,
+        consumer_namespace: None,
+        hostnames: Vec::new(),
+        created: Revision(1),
+        rules: vec![rule(Some("buy"), Some("/buy")), rule(None, None)],
+    }
+}
+
+/// A filter that the policy attaches to a rule runs for the requests that take it, and its permit is theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_of_a_rule_sees_no_other_request() {
+    let pair = Pair::start_with(&[(8080, Protocol::Http)], |of, bundle| {
+        if of == Of::Caller {
+            bundle.routes.insert(route().name, route());
+        }
+    });
+    let app = App::start("one", pair.origin, 8080).await;
+    let attached = |filter: Filter, rule: Option<&str>| {
+        let rule = rule.map(str::to_owned);
+        attach_with(&pair, Of::Caller, &[filter], |it| {
+            it.rules = vec![AttachedRule { kind: RouteKind::Http, route: route().name, rule: rule.clone() }];
+        });
+    };
+    let mark = r#"{"request": {"set": [{"name": "x-asked", "value": "1"}]}, "response": {"set": [{"name": "x-mark", "value": "1"}]}}"#;
+    let marked = async |path: &str| {
+        let answer = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await.get_with(path, &[("x-show", "1")]).await;
+        (answer.header("x-mark") == "1", answer.text().contains("x-asked"))
+    };
+    for (rule, buy, other) in [(Some("buy"), true, false), (None, true, true), (Some("sell"), false, false)] {
+        attached(on(Direction::Outbound, "header-edit", mark), rule);
+        assert_eq!((marked("/buy/it").await, marked("/who").await), ((buy, buy), (other, other)), "{rule:?}");
+    }
+    let abort = r#"{"abort": {"status": 418, "headers": [{"name": "x-show"}]}}"#;
+    attached(on(Direction::Outbound, "fault", abort), Some("buy"));
+    let served = app.served();
+    let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+    assert_eq!(client.get_with("/buy/it", &[("x-show", "1")]).await.status.as_u16(), 418);
+    assert_eq!(app.served(), served);
+    assert_eq!(client.get_with("/who", &[("x-show", "1")]).await.status.as_u16(), 200);
 }
 
 fn hostile(direction: Direction, config: &'static str) -> Filter {

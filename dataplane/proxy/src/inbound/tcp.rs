@@ -87,8 +87,7 @@ async fn open<'w>(
     record.upstream = Some(address.to_string());
     record.destination = Some(served.workload.identity.to_string());
     port.takes_tunnels().map_err(Failure::TunnelForbidden)?;
-    let service = served.workload.service.as_ref();
-    let place = Place { service, may_ask: !said.is_callout, ..caller.place(address, port) };
+    let place = Place { may_ask: !said.is_callout, ..caller.place(address, (served, port)) };
     let (filtered, permit) = filtering::connection(&worker.filters, &served.inbound, &place).await?;
     let socket = [PlainSocket::Served(socket)];
     let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), &caller.holder, permit).await;
@@ -122,7 +121,7 @@ async fn tunnel(
             let found = served_socket(snapshot, caller, address);
             let (served, port, _) = found.inspect_err(|_| worker.ledger.counters.misdirected.increment(1))?;
             port.takes_tunnels().map_err(Failure::TunnelForbidden)?;
-            let (chain, place) = (served.inbound.authorization(), caller.place(address, port));
+            let (chain, place) = (served.inbound.authorization(), caller.place(address, (served, port)));
             filtering::connection(&worker.filters, &chain, &place).await.map(drop)
         });
         match select(tunnel, pin!(denied)).await {

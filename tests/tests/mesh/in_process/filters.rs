@@ -80,6 +80,7 @@ fn attachment(wasm: &[u8], filter: Filter) -> FilterAttachment {
         config: Json(filter.config.to_owned()),
         capabilities: Vec::new(),
         grants: Vec::new(),
+        rules: Vec::new(),
         limits: FilterLimits { call_timeout_ms: 100, ..FilterLimits::default() },
         workloads: Vec::new(),
         contract: FILTER_CONTRACT.to_owned(),
