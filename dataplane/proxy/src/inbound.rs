@@ -104,7 +104,7 @@ async fn carry<'h>(
     drop(snapshot);
     let filtered = filtered.insert(Filtered::new(&worker.filters, &served.inbound));
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
-    filtered.look_at_request(body, &mut head.headers);
+    filtered.look_at_request(body, head);
     let until = tell(said.deadline.take(head), head)?;
     let head = &*head;
     let version = app_version(app_speaks, said.version, head.protocol.is_some());

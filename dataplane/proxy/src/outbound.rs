@@ -146,7 +146,7 @@ async fn carry<'h>(
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);
-    filtered.look_at_request(body, &mut head.headers);
+    filtered.look_at_request(body, head);
     let (repeating, end) = (attempts.repeating(), attempts.end());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
     let (head_end, holder) = (Cell::new(end), origin.holder());

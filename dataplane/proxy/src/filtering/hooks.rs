@@ -9,6 +9,7 @@ use http::header::CONTENT_LENGTH;
 use smallvec::SmallVec;
 use weft_filter_host::{Chain, Chunk, Cut, Hooks};
 use weft_policy::bundle::FilterMode;
+use weft_transport::http::RequestHead;
 
 use super::{Filtered, Instances};
 use crate::relay::{Source, Stage};
@@ -51,10 +52,10 @@ impl Way {
 
 impl Filtered<'_> {
     /// Has the filters that asked for chunks look at the body of the request. Before its first attempt: what they make of it is
-    /// what each attempt sends. Where they may change it, nobody is told its length.
-    pub fn look_at_request(&self, body: &mut Source<'_>, headers: &mut HeaderMap) {
-        if !body.is_end() && self.look(Way::Request, body) {
-            headers.remove(CONTENT_LENGTH);
+    /// what each attempt sends. Where they may change it, nobody is told its length. What follows an upgrade is no body.
+    pub fn look_at_request(&self, body: &mut Source<'_>, head: &mut RequestHead) {
+        if head.protocol.is_none() && !body.is_end() && self.look(Way::Request, body) {
+            head.headers.remove(CONTENT_LENGTH);
         }
     }
 

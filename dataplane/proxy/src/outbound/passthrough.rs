@@ -57,7 +57,7 @@ pub(super) async fn request<'h>(
     let place = Place::outbound(client, port, from).speaking(head.version);
     let filtered = filtered.insert(Filtered::new(&worker.filters, &from.outbound));
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
-    filtered.look_at_request(body, &mut head.headers);
+    filtered.look_at_request(body, head);
     worker.shared.via.enter(head);
     let multiplexed = head.version == Version::HTTP_2 && head.protocol.is_none();
     let version = version.unwrap_or(if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 });
