@@ -365,6 +365,13 @@ impl<'a> Filtered<'a> {
         self.status = head.status.as_u16();
     }
 
+    /// What the filters have noted of it for its record, by name.
+    pub fn attributes(&self) -> Vec<(String, String)> {
+        let worker = self.filters.instances.borrow();
+        let noted = self.links.iter().flat_map(|link| worker.attributes(link.stream));
+        noted.map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned())).collect()
+    }
+
     /// Notes how many body bytes went up and came down, for the end.
     pub fn moved(&mut self, up: u64, down: u64) {
         self.bytes = (up, down);

@@ -59,6 +59,7 @@ async fn serve(
     }
     if let Some(filtered) = &mut filtered {
         filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
+        record.log(|log| log.attributes = filtered.attributes());
     }
     record.close(&worker.ledger, worker.snapshot().as_ref());
 }

@@ -76,6 +76,7 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: &mut Request<'
     }
     if let Some(filtered) = &mut filtered {
         filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
+        record.log(|log| log.attributes = filtered.attributes());
     }
     record.close(&worker.ledger, worker.snapshot().as_ref());
 }

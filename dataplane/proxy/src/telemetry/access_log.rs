@@ -49,6 +49,8 @@ pub struct Logged {
     pub message: Option<String>,
     /// A copy of a request, which a route mirrors.
     pub mirrored: bool,
+    /// What filters have noted of it, by name.
+    pub attributes: Vec<(String, String)>,
 }
 
 impl Logged {
@@ -72,6 +74,7 @@ impl Logged {
             reason: None,
             message: None,
             mirrored: false,
+            attributes: Vec::new(),
         }
     }
 
@@ -116,6 +119,10 @@ pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
     put("reason", json!(log.reason));
     put("message", json!(log.message));
     put("mirrored", json!(log.mirrored.then_some(true)));
+    if !log.attributes.is_empty() {
+        let attributes = log.attributes.iter().map(|(name, value)| (name.clone(), json!(value)));
+        put("filter_attributes", Value::Object(attributes.collect()));
+    }
     Value::Object(line).to_string()
 }
 
