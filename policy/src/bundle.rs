@@ -3,6 +3,7 @@
 //! variants that a reader does not know are refused, since passing them over could widen what is meant.
 
 mod action;
+mod attached;
 mod cors;
 mod external;
 mod grant;
@@ -27,6 +28,7 @@ use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
 use crate::statement::SignedStatement;
 pub use action::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction, Scheme};
+pub use attached::AttachedRule;
 pub use cors::Cors;
 pub use external::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
 pub use grant::{
@@ -628,6 +630,10 @@ pub struct FilterAttachment {
     pub limits: FilterLimits,
     /// Served workloads it holds for; empty = all of this proxy's.
     pub workloads: Vec<ObjectName>,
+    /// Outbound: it runs for requests that take one of these, once they do; empty = for every request. Only to a proxy with the
+    /// capability `filter-rules`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<AttachedRule>,
     /// The contract of its component, as a proxy says that it can run it.
     #[serde(default = "first_contract", skip_serializing_if = "is_first_contract")]
     pub contract: String,

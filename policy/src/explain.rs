@@ -2,6 +2,7 @@
 //! proxies run, over the world as it is. No request is sent.
 
 mod near;
+mod outbound;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -105,6 +106,8 @@ pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> 
 /// Follows a request through the world.
 pub fn explain_among(world: &World, barred: &Barred, query: &Query) -> Result<Explanation, QueryError> {
     let mut explanation = followed(world, barred, query)?;
+    let note = outbound::note(world, &explanation);
+    explanation.notes.extend(note);
     if let Some(why) = barred.identities.get(&explanation.principal) {
         explanation.bar(format!("nobody accepts its connections: {why}"));
     }

@@ -54,6 +54,7 @@ pub(crate) use external::claimed_before;
 pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_routes, service_protocol};
 pub(crate) use merge::{Sources, older_of_tier, overruled, template_of, tier_of};
 pub(crate) use modifier::uneditable;
+pub(crate) use protection::route_named;
 pub(crate) use route_status::{Displaced, Led, misattached, resolve, undone};
 pub(crate) use select::{holds_for, is_missing};
 pub(crate) use traffic::{lacks_template, sources_of, sources_outside, taken_tier, unfit_template};

@@ -26,7 +26,7 @@ use std::fmt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::bundle::ObjectName;
+use crate::bundle::{ObjectName, RouteKind};
 use crate::identity::is_label;
 pub use access::AccessPolicySpec;
 pub use check::wrong_labels;
@@ -158,6 +158,9 @@ pub struct TargetRef {
     pub kind: TargetKind,
     #[serde(deserialize_with = "value::object_name")]
     pub name: String,
+    /// Of a route: its rule of this name. Absent: all of its rules.
+    #[serde(default, deserialize_with = "value::label_option", skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,4 +173,20 @@ pub enum TargetKind {
     Namespace,
     /// Every service, for what is set of services. A policy for all workloads has no target.
     Mesh,
+    /// The requests that take a rule of a route, at callers of its namespace: for what filters do on the way out.
+    #[serde(rename = "HTTPRoute")]
+    HttpRoute,
+    #[serde(rename = "GRPCRoute")]
+    GrpcRoute,
+}
+
+impl TargetKind {
+    /// The route that it is one of.
+    pub fn route(self) -> Option<(Kind, RouteKind)> {
+        match self {
+            Self::HttpRoute => Some((Kind::HttpRoute, RouteKind::Http)),
+            Self::GrpcRoute => Some((Kind::GrpcRoute, RouteKind::Grpc)),
+            Self::Service | Self::Workload | Self::Namespace | Self::Mesh => None,
+        }
+    }
 }

@@ -102,8 +102,12 @@ pub const BACKEND_ANSWERS: &str = "backend-answers";
 /// The capability to match the host of a request (`RouteMatch::headers`). Where it lacks, the route is closed.
 pub const HOST_MATCH: &str = "host-match";
 
+/// The capability to run a filter for the rules of routes alone (`FilterAttachment::rules`). Where it lacks, the filter is withheld
+/// as one that the proxy can't run.
+pub const FILTER_RULES: &str = "filter-rules";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 25] = [
+pub const CAPABILITIES: [&str; 26] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -129,6 +133,7 @@ pub const CAPABILITIES: [&str; 25] = [
     EXTERNAL_ROUTES,
     BACKEND_ANSWERS,
     HOST_MATCH,
+    FILTER_RULES,
 ];
 
 /// A message that can't be meant.

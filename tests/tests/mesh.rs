@@ -25,6 +25,7 @@ mod mesh {
     mod edge_cases;
     mod equal;
     mod external;
+    mod filters;
     mod first_calls;
     mod forms;
     mod grpc_routes;

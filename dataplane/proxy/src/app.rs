@@ -298,6 +298,7 @@ async fn work(
     let apps = AppPool::new(mark(&shared.config), shared.guard.clone(), &shared.config.limits, shares);
     shared.app_pools.lock().expect("no holder panics").push(apps.stats.clone());
     let worker = Rc::new(Worker::new(index, shared, pool, apps));
+    outbound::serve_callouts(&worker);
     let tcp = listeners::TcpSockets { explicit, outbound, inbound };
     let _mesh = listeners::start(&worker, tcp, server)?;
     tokio::select! {

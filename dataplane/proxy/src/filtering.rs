@@ -1,34 +1,77 @@
-//! The filter chain as a request meets it: the head before routing or delivery, the response head on its way back, the
-//! end. Filter calls never wait; a delay is a verdict that is slept here.
+//! The filter chain as a request meets it: the head and, where a filter judges that, the body before routing or delivery,
+//! the answer on its way back, the end. Filter calls never wait; what a verdict waits for is waited for here: a delay, a
+//! body, answers of services.
+
+mod answer;
+mod callouts;
+mod hooks;
+mod judging;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
-use std::pin::pin;
-use std::time::Instant;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures_util::future::{Either, select};
 use http::header::SET_COOKIE;
-use http::{HeaderName, HeaderValue};
-use weft_filter_host::{Attributes, Chain, Host, LocalReply, Outcome, Permit, Position, RequestView, Summary};
-use weft_policy::bundle::Direction;
+use http::{HeaderName, HeaderValue, Version};
+use smallvec::SmallVec;
+use weft_filter_host::{Chain, Host, LocalReply, Permit, Summary};
+use weft_policy::bundle::{Direction, ObjectName};
 use weft_policy::path::{NormalPath, PathReading};
 use weft_policy::route::AnswerEdits;
-use weft_transport::http::{RequestHead, Responder, ResponseHead, Target};
+use weft_transport::http::{RequestHead, ResponseHead, Target};
 
+pub use self::answer::Unjudged;
+pub use self::callouts::SendCallout;
+pub use self::judging::Rest;
+
+use self::judging::Judging;
+use crate::quota::Quota;
 use crate::reply::{Failure, FilterReply};
 use crate::snapshot::Served;
 
+/// The filter instances of one worker, as everything that runs on its thread reaches them.
+type Instances = Rc<RefCell<weft_filter_host::Worker>>;
+
 /// The filter instances of one worker, and the ids by which they know its streams.
 pub struct Filters {
-    host: RefCell<weft_filter_host::Worker>,
+    instances: Instances,
     streams: Cell<u64>,
+    bodies: Bodies,
+    /// Who sends what filters ask of services; nobody where it was not said.
+    sender: RefCell<Option<Weak<dyn SendCallout>>>,
+}
+
+/// How much of bodies is gathered for filters at a time, and how long one may take.
+#[derive(Debug, Clone)]
+pub struct Bodies {
+    pub budget: Arc<Quota>,
+    pub wait: Duration,
+}
+
+#[cfg(test)]
+impl Bodies {
+    /// More than any test gathers.
+    pub(crate) fn of_tests() -> Self {
+        Self { budget: Quota::new(1 << 20), wait: Duration::from_secs(30) }
+    }
 }
 
 impl Filters {
-    pub fn new(host: &Host) -> Self {
-        Self { host: RefCell::new(weft_filter_host::Worker::new(host)), streams: Cell::new(0) }
+    pub fn new(host: &Host, bodies: Bodies) -> Self {
+        Self {
+            instances: Rc::new(RefCell::new(weft_filter_host::Worker::new(host))),
+            streams: Cell::new(0),
+            bodies,
+            sender: RefCell::default(),
+        }
+    }
+
+    /// Has `sender` send what filters ask of services.
+    pub fn ask_by(&self, sender: Weak<dyn SendCallout>) {
+        *self.sender.borrow_mut() = Some(sender);
     }
 
     /// An id for one request in its filters; never 0, unique on this worker.
@@ -39,7 +82,7 @@ impl Filters {
 
     /// Frees the instances of filters that no snapshot holds any more.
     pub fn retire(&self) {
-        self.host.borrow_mut().retire();
+        self.instances.borrow_mut().retire();
     }
 }
 
@@ -50,9 +93,24 @@ pub struct Place<'a> {
     pub principal: Option<&'a str>,
     pub source: IpAddr,
     pub destination_port: u16,
+    /// The service that is called; `None`: what is called is none.
+    pub service: Option<&'a ObjectName>,
+    /// The rule of a route that the request took, once it took one.
+    pub route: Option<&'a str>,
+    /// The caller's connection is encrypted, and its identity proved.
+    pub is_tls: bool,
+    /// The protocol that the calling app speaks.
+    pub protocol: &'static str,
     /// How the app at the destination says it reads paths.
     pub path_reading: PathReading,
+    /// The address of the workload of ours that this concerns: what its filters ask of services is asked as this workload.
+    pub workload: IpAddr,
+    /// Its filters may ask services. Not where it is such a question itself: two could ask each other for ever.
+    pub may_ask: bool,
 }
+
+/// What a byte stream speaks, as filters are told.
+const BYTES: &str = "tcp";
 
 #[cfg(test)]
 impl Place<'static> {
@@ -63,7 +121,13 @@ impl Place<'static> {
             principal: None,
             source: [127, 0, 0, 1].into(),
             destination_port: 80,
+            service: None,
+            route: None,
+            is_tls: false,
+            protocol: BYTES,
             path_reading: PathReading::default(),
+            workload: [127, 0, 0, 1].into(),
+            may_ask: true,
         }
     }
 }
@@ -76,87 +140,88 @@ impl<'a> Place<'a> {
             principal: Some(from.workload.identity.as_str()),
             source,
             destination_port: port,
+            service: None,
+            route: None,
+            is_tls: false,
+            protocol: BYTES,
             path_reading: PathReading::default(),
+            workload: from.workload.address,
+            may_ask: true,
         }
     }
 
-    fn attributes(&self) -> Attributes<'_> {
-        Attributes {
-            principal: self.principal,
-            source: Some(self.source),
-            destination_port: self.destination_port,
-            direction: self.direction,
+    /// On the way in, from a peer with this identity, to the app at the socket.
+    pub fn inbound(principal: &'a str, source: IpAddr, (workload, port): (IpAddr, u16)) -> Self {
+        Self {
+            direction: Direction::Inbound,
+            principal: Some(principal),
+            source,
+            destination_port: port,
+            service: None,
+            route: None,
+            is_tls: true,
+            protocol: BYTES,
+            path_reading: PathReading::default(),
+            workload,
+            may_ask: true,
         }
+    }
+
+    /// The same, of a request of an app that speaks this version.
+    #[must_use]
+    pub fn speaking(self, version: Version) -> Self {
+        let protocol = match version {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_3 => "HTTP/3",
+            _ => "HTTP/1.1",
+        };
+        Self { protocol, ..self }
     }
 }
 
-/// A request that its filters let pass: the permit to send it, and what the filters still want to see of it.
+/// A chain that a stream runs through, and its id there.
+struct Link<'a> {
+    /// Borrowed from the workload of a request; a connection outlives snapshots and has its own.
+    chain: Cow<'a, Chain>,
+    stream: u64,
+}
+
+/// A request in its filters: what they let pass, and what they still want to see of it.
 pub struct Filtered<'a> {
     filters: &'a Filters,
-    /// Borrowed from the snapshot of a request; a connection outlives snapshots and has its own.
-    chain: Cow<'a, Chain>,
+    /// In the order of the request: the workload's, then those of the rule that it took.
+    links: SmallVec<[Link<'a>; 1]>,
     /// Of a request: its path as they left it.
     path: Option<NormalPath>,
     /// What the route changes of the answer, before the filters see it.
     edits: AnswerEdits,
     /// The field by which the answer says of which session it is.
     session: Option<(HeaderName, HeaderValue)>,
-    stream: u64,
+    /// The workload that its filters ask as; `None`: they may ask nobody.
+    asks_as: Option<IpAddr>,
+    /// Its answer has met the filters.
+    is_answered: bool,
     start: Instant,
     status: u16,
     /// Body bytes of the request and of its answer, told to the filters at the end.
     bytes: (u64, u64),
 }
 
-/// Runs the request hooks of `chain`, sleeping out delays.
+/// Runs the request hooks of `chain`.
 ///
 /// # Errors
-/// A filter answered the request itself, or failed with onFailure Deny; or the `client` left while it was held up.
+/// As of [`Filtered::request`].
 pub async fn request<'a>(
     filters: &'a Filters,
     chain: &'a Chain,
     place: &Place<'_>,
     head: &mut RequestHead,
-    mut client: Option<&mut Responder<'_>>,
+    rest: Option<Rest<'_, '_>>,
 ) -> Result<(Filtered<'a>, Permit), Failure> {
-    let mut filtered = Filtered::new(filters, Cow::Borrowed(chain));
-    let mut from = Position::START;
-    filtered.path = normal_path(head)?;
-    loop {
-        let outcome = {
-            let attributes = place.attributes();
-            let mut view = RequestView {
-                method: &head.method,
-                authority: &mut head.authority,
-                path: &mut filtered.path,
-                path_reading: place.path_reading,
-                headers: &mut head.headers,
-            };
-            filters.host.borrow_mut().request_head(chain, from, filtered.stream, &mut view, &attributes)
-        };
-        match outcome {
-            Outcome::Permitted(permit) => {
-                put_path(head, filtered.path.as_ref())?;
-                return Ok((filtered, permit));
-            }
-            Outcome::Delay { after, resume } => {
-                let mut over = pin!(tokio::time::sleep(after));
-                match &mut client {
-                    None => over.await,
-                    Some(client) => {
-                        if let Either::Right(_) = select(over.as_mut(), pin!(client.gone())).await {
-                            return Err(Failure::ClientGone);
-                        }
-                    }
-                }
-                from = resume;
-            }
-            Outcome::Respond(reply) => {
-                filtered.status = reply.status.as_u16();
-                return Err(failure(*reply));
-            }
-        }
-    }
+    let mut filtered = Filtered::new(filters, chain);
+    let permit = filtered.request(place, head, rest).await?;
+    Ok((filtered, permit))
 }
 
 /// The path of a head in the one form that filters, routes and the application are given.
@@ -187,19 +252,11 @@ pub async fn connection<'a>(
     chain: &Chain,
     place: &Place<'_>,
 ) -> Result<(Filtered<'a>, Permit), Failure> {
-    let filtered = Filtered::new(filters, Cow::Owned(chain.clone()));
-    let mut from = Position::START;
-    loop {
-        let outcome = filters.host.borrow_mut().connection(chain, from, filtered.stream, &place.attributes());
-        match outcome {
-            Outcome::Permitted(permit) => return Ok((filtered, permit)),
-            Outcome::Delay { after, resume } => {
-                tokio::time::sleep(after).await;
-                from = resume;
-            }
-            Outcome::Respond(reply) => return Err(failure(*reply)),
-        }
-    }
+    let mut filtered = Filtered::of(filters, Cow::Owned(chain.clone()));
+    filtered.asks_as = place.may_ask.then_some(place.workload);
+    let judging = Judging { filters, link: &filtered.links[0], place, asks_as: filtered.asks_as };
+    let permit = judging.connection().await?;
+    Ok((filtered, permit))
 }
 
 fn failure(reply: LocalReply) -> Failure {
@@ -215,18 +272,85 @@ fn failure(reply: LocalReply) -> Failure {
 }
 
 impl<'a> Filtered<'a> {
-    fn new(filters: &'a Filters, chain: Cow<'a, Chain>) -> Self {
+    /// A request that is to run through `chain`.
+    pub fn new(filters: &'a Filters, chain: &'a Chain) -> Self {
+        Self::of(filters, Cow::Borrowed(chain))
+    }
+
+    fn of(filters: &'a Filters, chain: Cow<'a, Chain>) -> Self {
+        let mut links = SmallVec::new();
+        links.push(Link { chain, stream: filters.next_stream() });
         Self {
             filters,
-            chain,
+            links,
             path: None,
             edits: AnswerEdits::default(),
             session: None,
-            stream: filters.next_stream(),
+            asks_as: None,
+            is_answered: false,
             start: Instant::now(),
             status: 0,
             bytes: (0, 0),
         }
+    }
+
+    /// Runs the request hooks, and waits for what their verdicts want: a delay, the whole body of `rest`, answers of services.
+    ///
+    /// # Errors
+    /// A filter answered the request itself or ended it, or failed with onFailure Deny; its body could not be gathered; or its
+    /// client left meanwhile.
+    pub async fn request(
+        &mut self,
+        place: &Place<'_>,
+        head: &mut RequestHead,
+        rest: Option<Rest<'_, '_>>,
+    ) -> Result<Permit, Failure> {
+        self.path = normal_path(head)?;
+        self.asks_as = place.may_ask.then_some(place.workload);
+        self.judge(place, head, rest).await
+    }
+
+    /// Runs the request hooks of the rule that the request took, where it has filters, by the rule's name. The permit for all of
+    /// it then comes of them. The head that the route was chosen by stays: a change of path or authority is refused.
+    ///
+    /// # Errors
+    /// As of [`Filtered::request`].
+    pub async fn take_rule(
+        &mut self,
+        rule: Option<(&'a Chain, String)>,
+        permit: Permit,
+        place: Place<'_>,
+        head: &mut RequestHead,
+        rest: Rest<'_, '_>,
+    ) -> Result<Permit, Failure> {
+        let Some((chain, name)) = rule else { return Ok(permit) };
+        self.links.push(Link { chain: Cow::Borrowed(chain), stream: self.filters.next_stream() });
+        let place = Place { route: Some(&name), ..place };
+        let (authority, path) = (head.authority.clone(), self.path.clone());
+        // Boxed: rare.
+        let permit = Box::pin(self.judge(&place, head, Some(rest))).await?;
+        if head.authority != authority || self.path != path {
+            return Err(Failure::FilterRerouted);
+        }
+        Ok(permit)
+    }
+
+    async fn judge(
+        &mut self,
+        place: &Place<'_>,
+        head: &mut RequestHead,
+        rest: Option<Rest<'_, '_>>,
+    ) -> Result<Permit, Failure> {
+        let link = self.links.last().expect("a request has a chain");
+        let judging = Judging { filters: self.filters, link, place, asks_as: self.asks_as };
+        let judged = judging.request(&mut self.path, head, rest).await;
+        match &judged {
+            Ok(_) => put_path(head, self.path.as_ref())?,
+            // Nothing is sent to it.
+            Err(Failure::ClientGone) => {}
+            Err(failure) => self.status = failure.verdict().status.as_u16(),
+        }
+        judged
     }
 
     /// The path of the request as the filters left it.
@@ -244,6 +368,20 @@ impl<'a> Filtered<'a> {
         self.session = field;
     }
 
+    /// Changes the answer as the route says.
+    pub fn edit(&mut self, head: &mut ResponseHead) {
+        self.edits.apply(&mut head.headers);
+        self.tell_session(head);
+        self.status = head.status.as_u16();
+    }
+
+    /// What the filters have noted of it for its record, by name.
+    pub fn attributes(&self) -> Vec<(String, String)> {
+        let worker = self.filters.instances.borrow();
+        let noted = self.links.iter().flat_map(|link| worker.attributes(link.stream));
+        noted.map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned())).collect()
+    }
+
     /// Notes how many body bytes went up and came down, for the end.
     pub fn moved(&mut self, up: u64, down: u64) {
         self.bytes = (up, down);
@@ -258,53 +396,18 @@ impl<'a> Filtered<'a> {
             head.headers.insert(name, value);
         }
     }
-
-    /// Changes the answer as the route says and runs the response hooks. A filter that answers here replaces the head; its body comes instead of the app's.
-    pub async fn response(&mut self, head: &mut ResponseHead) -> Option<Bytes> {
-        self.edits.apply(&mut head.headers);
-        self.tell_session(head);
-        self.status = head.status.as_u16();
-        if !self.chain.hooks().response_head {
-            return None;
-        }
-        let mut from = Position::START;
-        loop {
-            let outcome = self.filters.host.borrow_mut().response_head(
-                &self.chain,
-                from,
-                self.stream,
-                head.status,
-                &mut head.headers,
-            );
-            match outcome {
-                Outcome::Permitted(()) => return None,
-                Outcome::Delay { after, resume } => {
-                    tokio::time::sleep(after).await;
-                    from = resume;
-                }
-                Outcome::Respond(reply) => {
-                    head.status = reply.status;
-                    head.headers = reply.headers;
-                    head.headers.insert(http::header::CONTENT_LENGTH, http::HeaderValue::from(reply.body.len()));
-                    self.status = head.status.as_u16();
-                    return Some(reply.body);
-                }
-            }
-        }
-    }
 }
 
 impl Drop for Filtered<'_> {
     fn drop(&mut self) {
-        if self.chain.is_empty() {
-            return;
-        }
         let summary = Summary {
             status: self.status,
             duration: self.start.elapsed(),
             request_bytes: self.bytes.0,
             response_bytes: self.bytes.1,
         };
-        self.filters.host.borrow_mut().done(&self.chain, self.stream, &summary);
+        for link in self.links.iter().rev().filter(|link| !link.chain.is_empty()) {
+            self.filters.instances.borrow_mut().done(&link.chain, link.stream, &summary);
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod plaintext;
 mod standing;
 pub mod tcp;
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -20,12 +21,12 @@ pub use self::caller::Caller;
 use self::standing::until_denied;
 use crate::call::{Call, Failed, Request};
 use crate::deadline::Until;
-use crate::filtering;
+use crate::filtering::{self, Filtered, Place, Rest};
 use crate::mesh;
 use crate::record::Record;
 use crate::relay::Source;
 use crate::reply::{Failure, Side};
-use crate::snapshot::{Current, Served, ServedSocket, Snapshot};
+use crate::snapshot::{Current, HeldWorkload, Served, ServedSocket, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::trial::End;
 use crate::worker::Worker;
@@ -43,22 +44,34 @@ async fn serve(
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
     let mut record = Record::open(Side::Inbound, caller.address, &request.head, access_log);
+    let held = OnceCell::new();
+    let mut filtered = None;
     let result = match snapshot {
-        Some(snapshot) => carry(worker, snapshot, caller, &mut request, &mut record).await,
+        Some(snapshot) => carry(worker, snapshot, caller, &mut request, &mut record, (&held, &mut filtered)).await,
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {
-        Box::pin(record.reply(&failure, &mut request.responder, worker.idle())).await;
+        let (responder, idle) = (&mut request.responder, worker.idle());
+        match &mut filtered {
+            Some(filtered) => Box::pin(record.reply_through(filtered, &failure, responder, idle)).await,
+            None => Box::pin(record.reply(&failure, responder, idle)).await,
+        }
+    }
+    if let Some(filtered) = &mut filtered {
+        filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
+        record.log(|log| log.attributes = filtered.attributes());
     }
     record.close(&worker.ledger, worker.snapshot().as_ref());
 }
 
-async fn carry(
-    worker: &Rc<Worker>,
+/// `held` and `filtered` outlive it: the filters see whatever the client is answered.
+async fn carry<'h>(
+    worker: &'h Rc<Worker>,
     snapshot: Current,
     caller: &Caller,
     request: &mut Request<'_>,
     record: &mut Record,
+    (held, filtered): (&'h OnceCell<HeldWorkload>, &mut Option<Filtered<'h>>),
 ) -> Result<(), Failure> {
     let Request { head, body, responder } = request;
     // A request for an upgrade is a GET here; a CONNECT that gets this far has a protocol that nobody speaks.
@@ -84,12 +97,15 @@ async fn carry(
     });
     worker.ledger.counters.mirrored_served.increment(said.mirrored.into());
     head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(&served.workload.identity));
-    let (place, app_speaks) = (caller.place(address, port), port.app_version);
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
-    let (served, judged_by, connect_timeout) = (snapshot.hold(served), snapshot.admits, snapshot.connect_timeout());
+    let (judged_by, connect_timeout) = (snapshot.admits, snapshot.connect_timeout());
+    let served = held.get_or_init(|| snapshot.hold(served));
+    let place = caller.place(address, (served, port)).speaking(said.version);
+    let (place, app_speaks) = (Place { may_ask: !said.is_callout, ..place }, port.app_version);
     drop(snapshot);
-    let (mut filtered, permit) =
-        filtering::request(&worker.filters, &served.inbound, &place, head, responder.as_mut()).await?;
+    let filtered = filtered.insert(Filtered::new(&worker.filters, &served.inbound));
+    let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
+    filtered.look_at_request(body, head);
     let until = tell(said.deadline.take(head), head)?;
     let head = &*head;
     let version = app_version(app_speaks, said.version, head.protocol.is_some());
@@ -116,14 +132,14 @@ async fn carry(
                 // The port left the configuration: what is under way there is finished, since nobody denied it.
                 Err(_) => return Ok(()),
             };
-            let place_now = caller.place(address, port);
+            let place_now = caller.place(address, (served_now, port));
             if place_now.path_reading == place.path_reading && served.inbound.authorizes_as(&served_now.inbound) {
                 return Ok(());
             }
             let chain = served_now.inbound.authorization();
             filtering::request(&worker.filters, &chain, &place_now, &mut head.clone(), None).await.map(drop)
         });
-        let carried = pin!(leg.carry(&socket, version, permit, &mut filtered, &mut call));
+        let carried = pin!(leg.carry(&socket, version, permit, filtered, &mut call));
         match select(pin!(within(until.end_behind(), carried)), pin!(denied)).await {
             Either::Left((carried, _)) => carried,
             Either::Right((denied, _)) => Err(Failed::Final(denied)),
@@ -133,7 +149,6 @@ async fn carry(
         true => Err(Failed::Final(Failure::TunnelForbidden(TunnelRefusal::Upgraded))),
         false => ended,
     };
-    filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     ended.map_err(unserved)
 }
 

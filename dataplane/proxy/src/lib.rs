@@ -34,6 +34,7 @@ pub mod trial;
 pub mod usage;
 
 pub mod app;
+pub mod budget;
 pub mod capturing;
 pub mod check;
 pub mod config;

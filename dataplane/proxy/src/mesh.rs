@@ -28,6 +28,9 @@ pub(crate) const CLIENT_CERT: &str = "x-forwarded-client-cert";
 /// On a copy of a request that a route mirrors, for the callee's metrics and access log.
 pub const WEFT_MIRRORED: HeaderName = HeaderName::from_static("weft-mirrored");
 
+/// On a request that a filter has sent to a service: the filters that judge it there send none themselves.
+pub const WEFT_CALLOUT: HeaderName = HeaderName::from_static("weft-callout");
+
 /// Removes everything that only proxies may say.
 pub fn strip(headers: &mut HeaderMap) {
     if !headers.keys().any(is_internal) {
@@ -124,6 +127,8 @@ pub struct Said {
     pub version: Version,
     /// It is a copy of a request that its caller's route mirrors.
     pub mirrored: bool,
+    /// A filter of its caller has sent it.
+    pub is_callout: bool,
     /// How long its caller waits.
     pub deadline: deadline::Said,
 }
@@ -140,6 +145,7 @@ pub fn take(head: &mut RequestHead) -> Said {
         _ => Version::HTTP_11,
     };
     let (source, mirrored) = (head.headers.get(&WEFT_SOURCE).cloned(), head.headers.contains_key(&WEFT_MIRRORED));
+    let is_callout = head.headers.contains_key(&WEFT_CALLOUT);
     if head.headers.contains_key(&WEFT_NO_HOST) {
         head.authority = None;
     }
@@ -149,7 +155,7 @@ pub fn take(head: &mut RequestHead) -> Said {
     if let Some(attempt) = attempt {
         head.headers.insert(WEFT_ATTEMPT, HeaderValue::from(attempt));
     }
-    Said { destination, source, version, mirrored, deadline }
+    Said { destination, source, version, mirrored, is_callout, deadline }
 }
 
 /// The caller as metrics name it: identity from TLS, the rest as its proxy says, as far as it is fit for a label.

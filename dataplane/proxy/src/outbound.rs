@@ -4,6 +4,7 @@
 
 mod affinity;
 mod attempts;
+mod callout;
 pub mod checking;
 pub mod connection;
 mod external;
@@ -21,10 +22,10 @@ mod routing;
 mod session;
 pub mod tcp;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::convert::identity;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime};
 
 use http::{Method, Version};
@@ -39,17 +40,23 @@ use self::patience::Patience;
 use self::routing::Way;
 use crate::call::{Call, Failed, Request};
 use crate::deadline::{Said, Until};
-use crate::filtering::{self, Filtered};
+use crate::filtering::{self, Filtered, Rest};
 use crate::gate::{Gate, Place, Wait};
 use crate::life;
 use crate::mesh::{self, Stamp};
 use crate::record::Record;
 use crate::relay::{self, ClientGone};
 use crate::reply::{Failure, Side};
-use crate::snapshot::{Current, Served};
+use crate::snapshot::{Current, HeldWorkload, Served};
 use crate::sockets::PlainSocket;
 use crate::trial::{Again, End, Trial};
 use crate::worker::Worker;
+
+/// Has what the filters of this worker ask of services sent from here.
+pub fn serve_callouts(worker: &Rc<Worker>) {
+    let sender: Weak<Worker> = Rc::downgrade(worker);
+    worker.filters.ask_by(sender);
+}
 
 /// Serves one request of a local application. Always answers, always counts.
 pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: &mut Request<'_>) {
@@ -57,22 +64,34 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: &mut Request<'
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
     let mut record = Record::open(Side::Outbound, origin.peer, &request.head, access_log);
+    let held = OnceCell::new();
+    let mut filtered = None;
     let result = match snapshot {
-        Some(snapshot) => carry(worker, snapshot, origin, request, &mut record).await,
+        Some(snapshot) => carry(worker, snapshot, origin, request, &mut record, (&held, &mut filtered)).await,
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {
-        Box::pin(record.reply(&failure, &mut request.responder, worker.idle())).await;
+        let (responder, idle) = (&mut request.responder, worker.idle());
+        match &mut filtered {
+            Some(filtered) => Box::pin(record.reply_through(filtered, &failure, responder, idle)).await,
+            None => Box::pin(record.reply(&failure, responder, idle)).await,
+        }
+    }
+    if let Some(filtered) = &mut filtered {
+        filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
+        record.log(|log| log.attributes = filtered.attributes());
     }
     record.close(&worker.ledger, worker.snapshot().as_ref());
 }
 
-async fn carry(
-    worker: &Rc<Worker>,
+/// `held` and `filtered` outlive it: the filters see whatever the client is answered.
+async fn carry<'h>(
+    worker: &'h Rc<Worker>,
     mut snapshot: Current,
     origin: &Origin,
     request: &mut Request<'_>,
     record: &mut Record,
+    (held, filtered): (&'h OnceCell<HeldWorkload>, &mut Option<Filtered<'h>>),
 ) -> Result<(), Failure> {
     let mut from = snapshot.hold(origin.workload(&snapshot)?);
     record.log(|log| log.source = Some(from.workload.identity.to_string()));
@@ -88,55 +107,59 @@ async fn carry(
         // The request goes on by the configuration that knows where it goes.
         from = snapshot.hold(origin.workload(&snapshot)?);
     };
+    let from = held.get_or_init(|| from);
     origin.name_host(&mut request.head);
     let (to, led_out) = match way {
         Way::Mesh(to) => (to, None),
         Way::External(way) => (way.resolved(), Some(way)),
         Way::Outside => {
-            return Box::pin(passthrough::request(worker, snapshot, &from, origin, request, record)).await;
+            let from = (&***from, filtered);
+            return Box::pin(passthrough::request(worker, snapshot, from, origin, request, record)).await;
         }
     };
     to.protocol().takes_requests(to.port).map_err(Failure::RequestForbidden)?;
     let _using = (!to.outside).then(|| worker.uses.begin(&snapshot, to.service));
-    let place = filtering::Place::outbound(origin.peer.ip(), to.port, &from);
     let Request { head, body, responder } = request;
-    let (mut filtered, permit) =
-        filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
-    let (mut attempts, mut mirrors, exit) = {
+    let place = filtering::Place::outbound(origin.peer.ip(), to.port, from).speaking(head.version);
+    let place = filtering::Place { service: (!to.outside).then_some(&to.service.name), ..place };
+    let filtered = filtered.insert(Filtered::new(&worker.filters, &from.outbound));
+    let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
+    let (mut attempts, mut mirrors, exit, permit) = {
         let to = (&to, led_out.as_deref());
         let chance = (worker.dice(), life::unix(SystemTime::now()));
-        let plan = routing::route(&snapshot, &from, to, (head, filtered.path()), chance)?;
+        let plan = routing::route(&snapshot, from, to, (head, filtered.path()), chance)?;
+        let rest = Rest { body: &mut *body, client: responder.as_mut() };
+        let permit = filtered.take_rule(plan.filters(from), permit, place, head, rest).await?;
         plan.modify(head)?;
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| RouteName::of(&route.name).place()));
-        let mirrors = Mirrors::of(worker, &snapshot, &from, (plan.decided(), head), &permit);
-        let exit = external::leaving(worker, &snapshot, &from, plan.exit(), head)?;
+        let mirrors = Mirrors::of(worker, &snapshot, from, (plan.decided(), head), &permit);
+        let exit = external::leaving(worker, &snapshot, from, plan.exit(), head)?;
         // An upgraded request stands for as long as both sides like.
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
         let until = said.take(head).and(limit);
-        let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(until);
+        let attempts = Attempts::new(worker, &snapshot, from, plan.goal, Some(&head.headers)).within(until);
         let attempts = attempts.each(each, plan.retry(), (&head.method, record.is_grpc()));
-        (attempts.in_session(plan.session), mirrors, exit)
+        (attempts.in_session(plan.session), mirrors, exit, permit)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(led_out);
     drop(snapshot);
+    filtered.look_at_request(body, head);
     let (repeating, holds, end) = (attempts.repeating(), attempts.holds(), attempts.end());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
     let (head_end, received, holder) = (Cell::new(end), Cell::default(), origin.holder());
     let trial = Trial { again, end: &head_end, begun: &*holds, received: &received };
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
     let tries = (&mut attempts, &mut mirrors);
-    let sent = match &exit {
-        None => within(end, pin!(send(worker, &from, tries, permit, &mut filtered, &mut call)), identity).await,
+    match &exit {
+        None => within(end, pin!(send(worker, from, tries, permit, filtered, &mut call)), identity).await,
         Some(exit) => {
-            let exit = (exit, &**from, origin.peer.ip());
-            let mut sending = Box::pin(external::send(worker, exit, tries, permit, &mut filtered, &mut call));
+            let exit = (exit, &***from, origin.peer.ip());
+            let mut sending = Box::pin(external::send(worker, exit, tries, permit, filtered, &mut call));
             within(end, sending.as_mut(), identity).await
         }
-    };
-    filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
-    sent
+    }
 }
 
 /// Whether a request may go on from here at all.
@@ -245,6 +268,12 @@ async fn pass((gate, wait): (&Gate, Wait), service: &ObjectName, call: &mut Call
         Ok(Err(full)) => Err(Failure::DestinationFull { service: service.to_string(), full }),
         Err(ClientGone) => Err(Failure::ClientGone),
     }
+}
+
+/// The same for what has no client, and ends by its own time.
+async fn pass_alone(gate: &Gate, wait: Wait, service: &ObjectName) -> Result<Place, Failure> {
+    let passed = gate.enter(wait).await;
+    passed.map_err(|full| Failure::DestinationFull { service: service.to_string(), full })
 }
 
 /// One attempt at one endpoint. No attempt changes the head: what is said to one endpoint goes beside it.

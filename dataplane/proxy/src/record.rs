@@ -6,15 +6,17 @@ pub mod connection;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
-use weft_transport::http::{Content, RequestHead, Responder, SendError, StreamError};
+use weft_transport::http::{Content, RequestHead, Responder, ResponseHead, SendError, StreamError};
 
+use crate::filtering::Filtered;
 use crate::ledger::Ledger;
-use crate::relay::{self, Answered, ExchangeError, Idle, Progress};
+use crate::relay::{self, Answered, ClientGone, ExchangeError, Idle, Progress};
 use crate::reply::{Failure, Flag, Form, Party, Side};
 use crate::snapshot::Current;
 use crate::telemetry::access_log::{self, Logged};
@@ -116,12 +118,52 @@ impl Record {
 
     /// Answers the client in the proxy's own name, where it has not been answered yet; a stream that the app reset is reset.
     pub async fn reply(&mut self, failure: &Failure, responder: &mut Option<Responder<'_>>, idle: Idle<'_>) {
+        if let Some(responder) = self.fail(failure, responder) {
+            let answer = failure.reply(self.side, self.form, self.side == Side::Inbound);
+            self.answer(responder, answer, idle).await;
+        }
+    }
+
+    /// The same, once the filters that the request met have seen the answer. An answer that another attempt follows, and a
+    /// stream that is reset, are none.
+    pub async fn reply_through(
+        &mut self,
+        filtered: &mut Filtered<'_>,
+        failure: &Failure,
+        responder: &mut Option<Responder<'_>>,
+        idle: Idle<'_>,
+    ) {
+        let is_none = matches!(failure, Failure::ClientGone | Failure::Unserved(_)) || failure.reset_code().is_some();
+        if is_none || responder.is_none() || !filtered.judges_answers() {
+            return self.reply(failure, responder, idle).await;
+        }
+        let (mut head, mut body) = failure.reply(self.side, self.form, self.side == Side::Inbound);
+        let judged = {
+            let judging = pin!(filtered.own_answer(&mut head, &mut body));
+            relay::unless_gone(judging, responder.as_mut()).await
+        };
+        match judged {
+            Ok(Ok(())) => {}
+            Ok(Err(instead)) => return self.reply(&instead, responder, idle).await,
+            Err(ClientGone) => return self.reply(&Failure::ClientGone, responder, idle).await,
+        }
+        if self.form != Form::Http {
+            // All of it is in the head.
+            body = Bytes::new();
+        }
+        if let Some(responder) = self.fail(failure, responder) {
+            self.answer(responder, (head, body), idle).await;
+        }
+    }
+
+    /// Notes a failure. Gives the responder where its client can be answered.
+    fn fail<'r>(&mut self, failure: &Failure, responder: &mut Option<Responder<'r>>) -> Option<Responder<'r>> {
         let verdict = failure.verdict();
         self.flag = verdict.flag;
         if let Failure::ClientGone = failure {
             self.code = verdict.status.as_u16();
             *responder = None;
-            return;
+            return None;
         }
         self.log(|log| {
             log.stage = Some(verdict.stage);
@@ -130,13 +172,20 @@ impl Record {
             log.message = Some(failure.to_string());
         });
         counters::local_reply(self.side, &verdict);
-        let Some(responder) = responder.take() else { return };
-        let responder = match failure.reset_code() {
+        let mut responder = responder.take()?;
+        // HTTP/1 has no streams to reset: its connection ends behind the answer.
+        if let Responder::H1(h1) = &mut responder
+            && failure.is_filters_reset()
+        {
+            h1.close_after();
+        }
+        match failure.reset_code() {
             Some(code) => responder.reset(code),
             None => Some(responder),
-        };
-        let Some(responder) = responder else { return };
-        let (head, body) = failure.reply(self.side, self.form, self.side == Side::Inbound);
+        }
+    }
+
+    async fn answer(&mut self, responder: Responder<'_>, (head, body): (ResponseHead, Bytes), idle: Idle<'_>) {
         self.answered(head.status);
         self.received.grpc_status.set(relay::grpc_status(&head.headers));
         let bodiless = self.bodiless || Content::of(head.status) != Content::Framed;
@@ -168,6 +217,20 @@ impl Record {
                 }
                 self.flag = failure.verdict().flag;
                 self.log(|log| log.failed(&failure));
+                None
+            }
+            ExchangeError::Filter(failure) => {
+                if self.code == 0 {
+                    return Some(Unanswered { failure, unprocessed: false, lost: false });
+                }
+                if let Failure::FilterCut(cut) = &failure {
+                    counters::filter_reset(self.side, &cut.filter);
+                }
+                self.flag = failure.verdict().flag;
+                self.log(|log| {
+                    log.rule = failure.rule().map(Cow::into_owned);
+                    log.failed(&failure);
+                });
                 None
             }
             ExchangeError::Late(failure) => Some(Unanswered { failure, unprocessed: false, lost: false }),

@@ -8,6 +8,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod upload;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -18,17 +19,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use weft_filter_host::Cut;
 use weft_transport::http::{Frame, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
 use weft_transport::mesh::Code;
 
-pub use source::{Kept, Source};
+pub use source::{Gathering, Kept, Source, Stage, Ungathered};
 pub use tunnel::{TunnelEnd, cut, tunnel};
 
 use following::trailers_discard;
 use gathered::Gathered;
+use upload::{GivenUp, Upload};
 
-use crate::filtering::Filtered;
+use crate::filtering::{Filtered, Unjudged};
 use crate::mesh;
 use crate::reply::{Failure, WEFT_REPLY, WEFT_UNSERVED, told};
 use crate::stalls::{Load, Pace, Stalled, Stalls};
@@ -64,6 +68,8 @@ impl Progress {
 enum PumpError {
     /// The source ended early.
     Source(StreamError),
+    /// A filter that looks at the source ended it.
+    Cut(Box<Cut>),
     /// The sink is gone.
     Sink,
     /// The sink took nothing for too long, and was reset.
@@ -86,7 +92,7 @@ async fn pump(
 ) -> Result<(), PumpError> {
     let end = pump_frames(from, to, progress, stalls).await;
     match &end {
-        Err(PumpError::Source(_)) => to.abort(Code::REQUEST_CANCELLED).await,
+        Err(PumpError::Source(_) | PumpError::Cut(_)) => to.abort(Code::REQUEST_CANCELLED).await,
         Err(PumpError::Stalled(_)) => to.reset(Code::EXCESSIVE_LOAD),
         Err(PumpError::Sink) | Ok(()) => {}
     }
@@ -176,7 +182,7 @@ async fn next_frame(
         std::future::poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await
     };
     if let Poll::Ready(frame) = first {
-        return frame.map_err(PumpError::Source);
+        return frame.map_err(|error| broken(from, error));
     }
     give(from, to, gathered.take(), books).await?;
     let load = Load { moves: to.held(), held: from.held() + to.held() };
@@ -188,10 +194,16 @@ async fn next_frame(
             .await?
             .map_err(|_| PumpError::Sink)?;
     }
-    match select(pin!(from.frame()), pin!(to.gone())).await {
-        Either::Left((frame, _)) => frame.map_err(PumpError::Source),
-        Either::Right(((), _)) => Err(PumpError::Sink),
-    }
+    let next = match select(pin!(from.frame()), pin!(to.gone())).await {
+        Either::Left((frame, _)) => Some(frame),
+        Either::Right(((), _)) => None,
+    };
+    next.ok_or(PumpError::Sink)?.map_err(|error| broken(from, error))
+}
+
+/// Why `from` gives no more.
+fn broken(from: &mut Source<'_>, error: StreamError) -> PumpError {
+    from.take_cut().map_or(PumpError::Source(error), PumpError::Cut)
 }
 
 /// `grpc-status` of a trailer or trailers-only header block.
@@ -290,6 +302,17 @@ pub enum ExchangeError {
     Late(Failure),
     /// The answer is not passed on: another attempt follows.
     Discarded(StatusCode),
+    /// A filter ended it, or could not be given what it judges by.
+    Filter(Failure),
+}
+
+impl From<Unjudged> for ExchangeError {
+    fn from(unjudged: Unjudged) -> Self {
+        match unjudged {
+            Unjudged::Ended(failure) => ExchangeError::Filter(failure),
+            Unjudged::Broken(error) => ExchangeError::Unanswered(SendError { error, unprocessed: false }),
+        }
+    }
 }
 
 /// Carries one request body up and its answer down, both at once. `responder` is taken when the final head is sent.
@@ -454,7 +477,12 @@ async fn respond(
     let late = terms.from_peer && is_late(&head, grpc);
     mesh::strip_response(&mut head.headers, http1);
     let (own, at) = (head.status, Instant::now());
-    let replaced = terms.filtered.response(&mut head).await;
+    terms.filtered.edit(&mut head);
+    let replaced = match terms.filtered.judges_answers() {
+        // Boxed: rare, and larger than all the rest.
+        true => Box::pin(judged(&mut head, &mut source, upload, responder, terms)).await?,
+        false => None,
+    };
     terms.answered(Answered { own, at, sent: head.status, late });
     let responder = responder.take().expect("a response has one final head");
     let stalls = terms.idle.stalls;
@@ -465,13 +493,42 @@ async fn respond(
         return if body.is_empty() { Ok(()) } else { tell(stalls, body.len(), pin!(send_all(sink, body))).await };
     }
     let ended = source.is_end();
+    if !ended && terms.filtered.look_at_answer(&mut source) {
+        head.headers.remove(CONTENT_LENGTH);
+    }
     let (held, written) = (source.held(), pin!(responder.head(&head, ended)));
     let mut sink = tell(stalls, held, source.reading_ahead(written)).await?;
     if ended {
         return Ok(());
     }
-    let download = download(&mut source, &mut sink, received, terms);
-    upload.race(pin!(download)).await?
+    let end = {
+        let download = pin!(download(&mut source, &mut sink, received, terms));
+        upload.race(download).await.and_then(std::convert::identity)
+    };
+    if let Err(ExchangeError::Filter(_)) = end {
+        // Whichever direction it ended: the other never looks complete.
+        sink.reset(Code::INTERNAL_ERROR);
+        source.stop(Code::REQUEST_CANCELLED);
+    }
+    end
+}
+
+/// Has the filters judge an answer, as long as its client waits; the upload goes on meanwhile.
+async fn judged(
+    head: &mut ResponseHead,
+    source: &mut Source<'_>,
+    upload: &mut Upload<'_>,
+    responder: &mut Option<Responder<'_>>,
+    terms: &mut Terms<'_, '_>,
+) -> Result<Option<Bytes>, ExchangeError> {
+    let judged = {
+        let judging = pin!(terms.filtered.response(head, source));
+        upload.race(pin!(unless_gone(judging, responder.as_mut()))).await??
+    };
+    if judged.is_err() {
+        source.stop(Code::REQUEST_CANCELLED);
+    }
+    judged.map_err(ExchangeError::from)
 }
 
 /// Goes on as a tunnel after the app's 101.
@@ -494,93 +551,7 @@ async fn switched(
         TunnelEnd::Stalled(stalled) => Err(ExchangeError::Stalled(stalled)),
         TunnelEnd::ClientLost => Err(ExchangeError::ClientGone),
         TunnelEnd::ServerLost => Err(ExchangeError::Broken(StreamError::Truncated)),
-    }
-}
-
-/// The request body on its way up, beside the answer. Boxed: most requests have none, and it is most of an exchange.
-enum Upload<'u> {
-    Running(Pin<Box<dyn Future<Output = Result<(), PumpError>> + 'u>>),
-    /// The other side takes no more of it.
-    Refused,
-    Done,
-}
-
-/// State of an upload at the moment it was given up.
-enum GivenUp {
-    Running,
-    Refused,
-    Nothing,
-}
-
-impl<'u> Upload<'u> {
-    fn start(body: &'u mut Source<'_>, up: &'u mut SendBody<'_>, sent: &'u Progress, stalls: &'u Stalls) -> Self {
-        if body.is_end() {
-            body.end_copies();
-            return Upload::Done;
-        }
-        Upload::Running(Box::pin(pump(body, up, sent, stalls)))
-    }
-
-    fn is_running(&self) -> bool {
-        matches!(self, Upload::Running(_))
-    }
-
-    /// Drives the upload while waiting for `other`. A sink that takes no more (early answer) ends the upload, not the
-    /// exchange.
-    async fn race<F: Future>(&mut self, mut other: Pin<&mut F>) -> Result<F::Output, ExchangeError> {
-        std::future::poll_fn(|cx| {
-            if let Upload::Running(upload) = self
-                && let Poll::Ready(end) = upload.as_mut().poll(cx)
-            {
-                *self = if end.is_ok() { Upload::Done } else { Upload::Refused };
-                match end {
-                    Err(PumpError::Source(_)) => return Poll::Ready(Err(ExchangeError::ClientGone)),
-                    Err(PumpError::Stalled(stalled)) => return Poll::Ready(Err(ExchangeError::Stalled(stalled))),
-                    Err(PumpError::Sink) | Ok(()) => {}
-                }
-            }
-            other.as_mut().poll(cx).map(Ok)
-        })
-        .await
-    }
-
-    /// Carries on after a complete answer for as long as the app reads and the client sends.
-    async fn finish(mut self, sent: &Progress, idle: Duration) -> Result<(), ExchangeError> {
-        let still = pin!(until_still(|| sent.bytes.get(), idle));
-        self.race_to_its_end(still).await
-    }
-
-    async fn race_to_its_end(&mut self, mut still: Pin<&mut impl Future<Output = ()>>) -> Result<(), ExchangeError> {
-        std::future::poll_fn(|cx| match self {
-            Upload::Done | Upload::Refused => Poll::Ready(Ok(())),
-            Upload::Running(upload) => match upload.as_mut().poll(cx) {
-                Poll::Ready(Err(PumpError::Source(_))) => Poll::Ready(Err(ExchangeError::ClientGone)),
-                Poll::Ready(Err(PumpError::Stalled(stalled))) => Poll::Ready(Err(ExchangeError::Stalled(stalled))),
-                Poll::Ready(_) => Poll::Ready(Ok(())),
-                Poll::Pending => still.as_mut().poll(cx).map(Ok),
-            },
-        })
-        .await
-    }
-
-    /// Ends what is not done.
-    fn give_up(self) -> GivenUp {
-        match self {
-            Upload::Running(_) => GivenUp::Running,
-            Upload::Refused => GivenUp::Refused,
-            Upload::Done => GivenUp::Nothing,
-        }
-    }
-}
-
-/// Resolves when `moved` has not changed for `idle`.
-async fn until_still(moved: impl Fn() -> u64, idle: Duration) {
-    let mut seen = moved();
-    loop {
-        tokio::time::sleep(idle).await;
-        if std::mem::replace(&mut seen, moved()) == moved() {
-            return;
-        }
+        TunnelEnd::Cut(cut) => Err(ExchangeError::Filter(Failure::FilterCut(cut))),
     }
 }
 
@@ -614,6 +585,7 @@ async fn download(
             from.stop(Code::REQUEST_CANCELLED);
             Err(ExchangeError::ClientGone)
         }
+        Err(PumpError::Cut(cut)) => Err(ExchangeError::Filter(Failure::FilterCut(cut))),
         // The app's own reset is the client's to see.
         Err(PumpError::Source(error)) if terms.grpc && !matches!(error, StreamError::Reset(_)) => {
             // UNAVAILABLE.

@@ -1,6 +1,9 @@
 //! Answers that the proxy makes itself. One `match` turns what failed into status, response flag and stage, so that the
 //! client, the access log, the metrics and a meshed peer read the same story: side, stage, rule, reason.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,12 +11,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use weft_filter_host::ReplyCause;
+use weft_filter_host::{Cut, ReplyCause};
 use weft_policy::bundle::{RequestRefusal, RouteName, TunnelRefusal};
 use weft_policy::route::{EgressRefusal, RouteRefusal};
 use weft_policy::scope::Ask;
 use weft_policy::text::printable;
 use weft_transport::http::{ResponseHead, StreamError};
+use weft_transport::mesh::Code;
 
 use crate::gate::GateFull;
 use crate::shares::Full;
@@ -243,6 +247,16 @@ pub enum Failure {
     Loop,
     #[error("{}", .0.reason)]
     Filter(Box<FilterReply>),
+    #[error("filter {} ended the stream: {}", .0.filter, .0.reason)]
+    FilterCut(Box<Cut>),
+    #[error("the service was not asked, its proxy answered {status}: {told}")]
+    CalloutRefused { status: StatusCode, told: String },
+    #[error("no room to gather a body for a filter")]
+    FilterBodies,
+    #[error("the body that a filter judges was not there within {0} ms")]
+    FilterBodyLate(u64),
+    #[error("a filter of the rule that the request took changed its path or authority")]
+    FilterRerouted,
 }
 
 /// A filter's own answer.
@@ -276,39 +290,24 @@ impl Failure {
     /// The one place where failures become statuses, flags and labels.
     pub fn verdict(&self) -> Verdict {
         let verdict = |status, flag, stage, reason, grpc| Verdict { status, flag, stage, reason, grpc };
-        let not_connected =
-            |reason| verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", reason, 14);
+        let unavailable = |flag, stage, reason| verdict(StatusCode::SERVICE_UNAVAILABLE, flag, stage, reason, 14);
+        let not_connected = |reason| unavailable(Flag::UpstreamFailure, "connect", reason);
         let bad_gateway = |reason| verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", reason, 14);
+        let malformed = |reason| verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", reason, 3);
         match self {
-            Failure::NoAuthority => {
-                verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "no_authority", 3)
-            }
-            Failure::BadRequest(_) => {
-                verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "bad_request", 3)
-            }
+            Failure::NoAuthority => malformed("no_authority"),
+            Failure::BadRequest(_) => malformed("bad_request"),
             Failure::Route(refusal) => route_verdict(refusal),
             Failure::Egress { refusal, .. } => egress_verdict(*refusal),
-            Failure::NoEndpoints { .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "balance", "no_endpoints", 14)
-            }
-            Failure::DestinationFull { full, .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "balance", full.reason(), 14)
-            }
-            Failure::NotReady => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoRoute, "route", "not_ready", 14),
-            Failure::NotHeld { .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoCluster, "route", "not_held", 14)
-            }
+            Failure::NoEndpoints { .. } => unavailable(Flag::NoHealthyUpstream, "balance", "no_endpoints"),
+            Failure::DestinationFull { full, .. } => unavailable(Flag::UpstreamOverflow, "balance", full.reason()),
+            Failure::NotReady => unavailable(Flag::NoRoute, "route", "not_ready"),
+            Failure::NotHeld { .. } => unavailable(Flag::NoCluster, "route", "not_held"),
             Failure::PeerConnect { .. } => not_connected("peer_connect"),
             Failure::AppConnect { .. } => not_connected("app_connect"),
-            Failure::AppSaturated { .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", "app_saturated", 14)
-            }
-            Failure::OutboundClosed(_) => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoRoute, "filter", "outbound_closed", 14)
-            }
-            Failure::ConnectionsUsedUp { full, .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", full.reason(), 14)
-            }
+            Failure::AppSaturated { .. } => unavailable(Flag::UpstreamOverflow, "connect", "app_saturated"),
+            Failure::OutboundClosed(_) => unavailable(Flag::NoRoute, "filter", "outbound_closed"),
+            Failure::ConnectionsUsedUp { full, .. } => unavailable(Flag::UpstreamOverflow, "connect", full.reason()),
             Failure::Stalled(_) => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::Overload, "relay", "stalled", 8),
             Failure::Passthrough { .. } => bad_gateway("passthrough"),
             Failure::OutsideTls { .. } => bad_gateway("outside_tls"),
@@ -346,13 +345,33 @@ impl Failure {
             Failure::NoTrace => verdict(StatusCode::NOT_IMPLEMENTED, Flag::None, "route", "max_forwards", 12),
             Failure::Loop => verdict(StatusCode::LOOP_DETECTED, Flag::NoRoute, "route", "loop", 7),
             Failure::Filter(reply) => filter_verdict(reply),
+            Failure::FilterCut(cut) => cut_verdict(cut),
+            Failure::CalloutRefused { status, .. } => {
+                verdict(*status, Flag::UpstreamFailure, "connect", "callout_refused", grpc_of_http(*status))
+            }
+            Failure::FilterBodies => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::Overload, "filter", "filter_body_budget", 8)
+            }
+            Failure::FilterBodyLate(_) => {
+                verdict(StatusCode::REQUEST_TIMEOUT, Flag::DownstreamProtocol, "filter", "filter_body_late", 4)
+            }
+            Failure::FilterRerouted => unavailable(Flag::None, "filter", "filter_rerouted"),
         }
     }
 
-    /// The code with which the other side reset the request's stream: a client that has streams is told by a reset, too.
+    /// The code with which the other side, or a filter, reset the request's stream: a client that has streams is told by a
+    /// reset, too.
     pub fn reset_code(&self) -> Option<u64> {
+        if self.is_filters_reset() {
+            return Some(Code::REQUEST_CANCELLED);
+        }
         let Failure::NoAnswer { error: StreamError::Reset(code), .. } = self else { return None };
         Some(*code)
+    }
+
+    /// True where a filter wants the stream reset. One that fails in its middle does not: that is answered where it can be.
+    pub fn is_filters_reset(&self) -> bool {
+        matches!(self, Failure::FilterCut(cut) if cut.cause != ReplyCause::Failed)
     }
 
     /// True where the other side itself did not take the request; not where it could not even be written.
@@ -369,6 +388,7 @@ impl Failure {
     /// True where a filter failed in place of deciding.
     pub fn is_undecided(&self) -> bool {
         matches!(self, Failure::Filter(reply) if reply.cause == ReplyCause::Failed)
+            || matches!(self, Failure::FilterCut(cut) if cut.cause == ReplyCause::Failed)
     }
 
     /// True where no connection could be made to an endpoint, so that not a byte was sent.
@@ -386,6 +406,9 @@ impl Failure {
     pub fn rule(&self) -> Option<Cow<'_, str>> {
         if let Failure::Filter(reply) = self {
             return Some(Cow::Borrowed(reply.rule.as_deref().unwrap_or(&reply.filter)));
+        }
+        if let Failure::FilterCut(cut) = self {
+            return Some(Cow::Borrowed(&cut.filter));
         }
         if let Failure::Route(refusal) = self {
             return refusal.route().map(|route| Cow::Owned(RouteName::of(route).to_string()));
@@ -544,6 +567,15 @@ fn filter_verdict(reply: &FilterReply) -> Verdict {
     Verdict { status: reply.status, flag, stage: "filter", reason, grpc: grpc_of_http(reply.status) }
 }
 
+fn cut_verdict(cut: &Cut) -> Verdict {
+    let (status, flag, reason, grpc) = match cut.cause {
+        ReplyCause::Denied => (StatusCode::FORBIDDEN, Flag::Unauthorized, "filter_reset", 7),
+        ReplyCause::Filter => (StatusCode::SERVICE_UNAVAILABLE, Flag::None, "filter_reset", 14),
+        ReplyCause::Failed => (StatusCode::SERVICE_UNAVAILABLE, Flag::None, "filter_failed", 14),
+    };
+    Verdict { status, flag, stage: "filter", reason, grpc }
+}
+
 /// gRPC's mapping of HTTP statuses (grpc/doc/http-grpc-status-mapping.md), with 429 as RESOURCE_EXHAUSTED.
 fn grpc_of_http(status: StatusCode) -> u16 {
     match status.as_u16() {
@@ -572,105 +604,4 @@ pub fn percent_encode(text: &str) -> HeaderValue {
         }
     }
     HeaderValue::try_from(encoded).expect("percent-encoded text is printable ASCII")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(failure: &Failure, form: Form, expect: &str) {
-        let (head, body) = failure.reply(Side::Inbound, form, true);
-        let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned();
-        let seen = format!(
-            "{} {} grpc={} [{}] {}",
-            head.status.as_u16(),
-            failure.verdict().flag.letters(),
-            header("grpc-status"),
-            header("weft-reply"),
-            String::from_utf8_lossy(&body).trim_end()
-        );
-        assert_eq!(seen, expect);
-    }
-
-    /// A peer's reason for closing its connection is the peer's text.
-    #[test]
-    fn nothing_that_a_peer_says_steers_the_terminal_of_who_reads_an_answer() {
-        let said = StreamError::ConnectionLost("closed: \u{1b}[2J\u{7}\r\ngone".to_owned());
-        let failure = Failure::NoAnswer { to: Party::Peer, error: said };
-        for form in [Form::Http, Form::Grpc, Form::GrpcWeb] {
-            let (head, body) = failure.reply(Side::Outbound, form, true);
-            let body = String::from_utf8(body.to_vec()).unwrap();
-            assert!(!body.trim_end_matches('\n').contains(char::is_control), "{body:?}");
-            for value in head.headers.values() {
-                assert!(value.to_str().is_ok_and(|value| !value.contains(char::is_control)), "{value:?}");
-                assert!(!value.to_str().unwrap().contains("%1B"), "{value:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn each_failure_tells_one_story() {
-        let denied = Failure::Filter(Box::new(FilterReply {
-            status: StatusCode::FORBIDDEN,
-            headers: HeaderMap::new(),
-            body: Bytes::from_static(b"denied"),
-            filter: "authz".into(),
-            cause: ReplyCause::Denied,
-            rule: Some("shop/reviews#0".to_owned()),
-            reason: "no allow rule matched".to_owned(),
-        }));
-        check(&denied, Form::Http, "403 UAEX grpc=- [inbound;filter;shop/reviews#0;no allow rule matched] denied");
-        check(&denied, Form::Grpc, "200 UAEX grpc=7 [inbound;filter;shop/reviews#0;no allow rule matched] ");
-        let timeout = Failure::Timeout(5);
-        check(
-            &timeout,
-            Form::Http,
-            "504 UT grpc=- [inbound;response;-;no answer within 5 ms] weft inbound response: no answer within 5 ms",
-        );
-        let nowhere = Failure::NoEndpoints { service: "shop/ü".to_owned() };
-        check(&nowhere, Form::Grpc, "200 UH grpc=14 [inbound;balance;-;shop/? has no endpoints] ");
-    }
-
-    #[test]
-    fn a_destination_that_is_full_says_why() {
-        let full = |full| Failure::DestinationFull { service: "shop/cart".to_owned(), full };
-        let sentence = "shop/cart takes no more of this proxy: 2 are under way, and none may wait";
-        check(
-            &full(GateFull::Active(2)),
-            Form::Http,
-            &format!("503 UO grpc=- [inbound;balance;-;{sentence}] weft inbound balance: {sentence}"),
-        );
-        let reasons =
-            [GateFull::Active(2), GateFull::Pending(2), GateFull::Late(5)].map(|it| full(it).verdict().reason);
-        assert_eq!(reasons, ["active_requests", "pending_requests", "pending_time"]);
-        assert!(!full(GateFull::Late(5)).is_unreachable());
-    }
-
-    #[test]
-    fn a_saturated_app_is_no_unreachable_one() {
-        let saturated = Failure::AppSaturated { address: "127.0.0.9:80".to_owned(), wait_ms: 5_000, connections: 16 };
-        let told = "no free stream to 127.0.0.9:80 within 5000 ms on 16 connections";
-        let expect = format!("503 UO grpc=- [inbound;connect;-;{told}] weft inbound connect: {told}");
-        check(&saturated, Form::Http, &expect);
-        assert!(!saturated.is_unreachable() && !saturated.is_refusal());
-    }
-
-    #[test]
-    fn a_peer_is_told_what_nobody_has_seen() {
-        let away = Failure::AppConnect { address: "10.0.0.1:80".to_owned(), reason: "refused".to_owned() };
-        let unserved = Failure::Unserved(Box::new(away));
-        let sentence = "cannot connect to the app at 10.0.0.1:80: refused";
-        check(
-            &unserved,
-            Form::Http,
-            &format!("503 UF grpc=- [inbound;connect;-;{sentence}] weft inbound connect: {sentence}"),
-        );
-        let marked = |to_peer| unserved.reply(Side::Inbound, Form::Grpc, to_peer).0.headers.contains_key(WEFT_UNSERVED);
-        assert!(marked(true) && !marked(false));
-    }
-
-    #[test]
-    fn grpc_messages_are_percent_encoded() {
-        assert_eq!(percent_encode("50% ü\n"), "50%25 %C3%BC%0A");
-    }
 }

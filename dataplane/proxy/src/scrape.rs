@@ -58,6 +58,8 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::EndpointsUnhealthy, shared.checks.unhealthy.value());
     gauge(Metric::RequestsPending, shared.gates.waiting.value());
     gauge(Metric::MirrorsInFlight, shared.copies.value());
+    gauge(Metric::FilterCalloutsOpen, shared.filter_callouts.used());
+    gauge(Metric::FilterBodyBytes, shared.filter_bodies.used());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());
     gauge(Metric::SourcesDropped, shared.series.sources_dropped());
     if let Some(capturing) = admin.capture.get() {

@@ -17,6 +17,7 @@ use weft_transport::quic::{AdmissionStats, PoolStats};
 use crate::apps::AppPoolStats;
 use crate::asking::Asking;
 use crate::budget::{Budget, Budgets};
+use crate::quota::Quota;
 use crate::config::Config;
 use crate::gate::Gates;
 use crate::gauges::{AllInFlight, OpenCount, Out};
@@ -70,6 +71,9 @@ pub struct Shared {
     pub checks: HealthChecks,
     /// Copies of requests under way.
     pub copies: OpenCount,
+    /// Bodies that are gathered for filters, and what filters ask of services.
+    pub filter_bodies: Arc<Quota>,
+    pub filter_callouts: Arc<Quota>,
     /// The workers' findings about their peers.
     pub reaches: Reaches,
     pub contact: Contact,
@@ -123,6 +127,8 @@ impl Shared {
             app_budget: Budget::new(allowance),
             checks: HealthChecks::default(),
             copies: OpenCount::default(),
+            filter_bodies: Quota::new(config.limits.filter_bodies),
+            filter_callouts: Quota::new(config.limits.filter_callouts),
             reaches: Reaches::default(),
             contact: Contact::default(),
             asking: Asking::new(config.limits.names_asked, Duration::from_millis(config.limits.first_call_wait_ms)),

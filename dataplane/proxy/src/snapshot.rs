@@ -2,6 +2,7 @@
 //! takes it once; updates swap the whole.
 
 mod originations;
+mod rules;
 mod stages;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use weft_policy::identity::SpiffeId;
 use weft_policy::route::RouteTable;
 
 pub use self::originations::Originations;
+pub use self::rules::RuleChains;
 pub use self::stages::{Awaited, Loaded, Readiness, is_required};
 use self::stages::{Guard, Guards, Stage};
 use crate::mesh;
@@ -111,6 +113,8 @@ pub struct Served {
     pub workload: ServedWorkload,
     pub inbound: Chain,
     pub outbound: Chain,
+    /// What runs behind that for requests which take certain rules.
+    pub rules: RuleChains,
     /// `weft-source` of its requests.
     pub source: HeaderValue,
 }
@@ -205,6 +209,7 @@ impl Snapshot {
             served.push(Arc::new(Served {
                 inbound: chain(Direction::Inbound)?,
                 outbound: chain(Direction::Outbound)?,
+                rules: RuleChains::of(&stage, workload)?,
                 source: mesh::source_value(workload),
                 workload: workload.clone(),
             }));
@@ -293,7 +298,10 @@ impl Snapshot {
 
     /// True where the attachment runs in some chain of this proxy.
     pub fn has_filter(&self, name: &str) -> bool {
-        let chains = self.served.iter().flat_map(|served| [&served.inbound, &served.outbound]);
+        let chains = self
+            .served
+            .iter()
+            .flat_map(|served| [&served.inbound, &served.outbound].into_iter().chain(served.rules.all()));
         chains.into_iter().any(|chain| chain.filters().iter().any(|filter| filter.spec().name == name))
     }
 }

@@ -14,7 +14,7 @@ use crate::app_leg::AppLeg;
 use crate::apps::AppPool;
 use crate::copying::Copies;
 use crate::destination::{Destinations, Finding};
-use crate::filtering::Filters;
+use crate::filtering::{Bodies, Filters};
 use crate::gauges::InFlight;
 use crate::ledger::Ledger;
 use crate::names::Names;
@@ -55,12 +55,16 @@ impl Worker {
         let in_flight = InFlight::default();
         shared.in_flight.watch(&in_flight);
         let start = shared.start;
+        let bodies = Bodies {
+            budget: Arc::clone(&shared.filter_bodies),
+            wait: Duration::from_millis(shared.config.limits.filter_body_timeout_ms),
+        };
         Self {
             index,
             pool,
             apps,
             names: Names::new((&shared.config.limits).into()),
-            filters: Filters::new(&shared.filter_host),
+            filters: Filters::new(&shared.filter_host, bodies),
             destinations: Destinations::new(
                 ledger.metrics.clone(),
                 shared.out.clone(),

@@ -603,3 +603,31 @@ fn who_comes_first_is_told_for_the_callers_place() {
          TrafficPolicy shop/near says"
     );
 }
+
+#[test]
+fn the_outbound_filters_of_a_caller_are_noted() {
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{direction: Outbound, filter: {{name: ratelimit}}{spec}}}\n"
+        )
+    };
+    let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a, namespace: shop}\n\
+        spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{name: buy, backendRefs: \
+        [{name: web, port: 80}]}]}\n";
+    let of_rule = |rule: &str| format!(", targetRefs: [{{kind: HTTPRoute, name: a, sectionName: {rule}}}]");
+    let policies = [policy("all", ", mode: Audit"), policy("buy", &of_rule("buy")), policy("sell", &of_rule("sell"))];
+    let query = Query {
+        sni: None,
+        from: "shop/web".to_owned(),
+        to: "web.shop".to_owned(),
+        port: None,
+        method: get(),
+        path: "/x".to_owned(),
+        headers: BTreeMap::new(),
+    };
+    let got = explain(&world(&format!("{SHOP}{route}{}", policies.concat())), &query).unwrap();
+    let note =
+        "what shop/web sends passes its outbound filters first, which are not asked here: shop/all (audit), shop/buy";
+    assert_eq!(got.notes, [note]);
+}

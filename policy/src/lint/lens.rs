@@ -135,6 +135,7 @@ impl<'w> Lens<'w> {
             TargetKind::Namespace => self.world.of_namespace(&target.name).collect(),
             TargetKind::Mesh => self.world.workloads().collect(),
             TargetKind::ExternalService => Vec::new(),
+            TargetKind::HttpRoute | TargetKind::GrpcRoute => self.world.of_namespace(&policy.namespace).collect(),
             TargetKind::Service => match self.world.service(&name) {
                 Some(service) => self.world.standing_behind(service).collect(),
                 None if self.world.is_unreadable(Kind::Service, &name) => {

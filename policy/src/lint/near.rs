@@ -99,7 +99,7 @@ impl Around<'_> {
             }
             TargetKind::Namespace => self.insert(world.of_namespace::<TrafficPolicySpec>(namespace)),
             // Of the root namespace, for which everything is looked at, and of nobody.
-            TargetKind::Mesh | TargetKind::Workload => {}
+            TargetKind::Mesh | TargetKind::Workload | TargetKind::HttpRoute | TargetKind::GrpcRoute => {}
         }
     }
 
@@ -127,6 +127,11 @@ impl Around<'_> {
 
     /// Its parents with their other routes, and what it leads to.
     fn route(&mut self, world: &World, key: &ObjectKey) {
+        let is_target = |target: &TargetRef| {
+            target.name == key.name && target.kind.route().is_some_and(|(kind, _)| kind == key.kind)
+        };
+        let policies = world.of_namespace::<FilterPolicySpec>(&key.namespace);
+        self.insert(policies.filter(|policy| policy.spec.target_refs.iter().any(is_target)));
         let Some(route) = world.route(key) else { return };
         for parent in route.parents() {
             self.keys.extend(world.around_service(&parent));

@@ -3,7 +3,7 @@
 use super::lens::{Lens, key_of};
 use super::{Code, Report};
 use crate::bundle::ObjectName;
-use crate::plan::{Idle, claimed_before, is_missing, overruled};
+use crate::plan::{Idle, claimed_before, is_missing, overruled, route_named};
 use crate::resource::filter::PolicyMode;
 use crate::resource::{
     AccessPolicySpec, ExternalServiceSpec, FilterPolicySpec, Kind, Metadata, ObjectKey, ROOT_NAMESPACE, Resource,
@@ -91,6 +91,9 @@ fn missing(lens: &Lens<'_>, object: &ObjectKey, policy: &Metadata, targets: &[Ta
                 TargetKind::Workload => lens.no_workload(&name),
                 TargetKind::ExternalService => format!("ExternalService {name} does not exist"),
                 TargetKind::Mesh => format!("Mesh {} does not exist", target.name),
+                TargetKind::HttpRoute | TargetKind::GrpcRoute => {
+                    format!("{} does not exist", route_named(policy, target))
+                }
             };
             report.tell(Code::TargetMissing, object, key, message);
             is_told = true;

@@ -143,7 +143,7 @@ impl Affected {
                     worlds.iter().for_each(|world| self.note_everything_set(worlds, world));
                 }
             }
-            TargetKind::Workload => {}
+            TargetKind::Workload | TargetKind::HttpRoute | TargetKind::GrpcRoute => {}
         }
     }
 

@@ -17,9 +17,10 @@ use super::{Entry, World, spread, traffic};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    AppVersion, Backend, Bundle, Direction, Egress, Endpoint, External, FILTER_CONTRACT, FieldMatch, FilterAttachment,
-    FilterLimits, FilterMode, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction,
-    RouteKind, RouteMatch, RouteRule, RpcMatch, ServedWorkload, Service, ServicePort, WorkloadPort, contract_of,
+    AppVersion, AttachedRule, Backend, Bundle, Direction, Egress, Endpoint, External, FILTER_CONTRACT, FieldMatch,
+    FilterAttachment, FilterLimits, FilterMode, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision,
+    Route, RouteAction, RouteKind, RouteMatch, RouteRule, RpcMatch, ServedWorkload, Service, ServicePort, WorkloadPort,
+    contract_of,
 };
 use crate::path::PathReading;
 use crate::resource::core::PortSpec;
@@ -30,7 +31,7 @@ use crate::resource::route::{
 };
 use crate::resource::{
     AccessPolicySpec, AnyRoute, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec,
-    Spec, WorkloadSpec,
+    Spec, TargetRef, WorkloadSpec,
 };
 
 /// The name of the attachment that access policies become; also the published filter's.
@@ -411,6 +412,7 @@ fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<F
         mode,
         on_failure: spec.on_failure,
         config: Json(spec.config.to_string()),
+        rules: rules_of(policy),
         ..published(world, &name, &filter_name, found)
     };
     Some(callout::grant(world, policy, attachment))
@@ -438,6 +440,16 @@ fn in_place_of_distrusted(world: &World, policy: &Object<FilterPolicySpec>, name
     })
 }
 
+/// The rules of routes that a policy is for. Empty: it is for whom it targets, whatever they send.
+fn rules_of(policy: &Object<FilterPolicySpec>) -> Vec<AttachedRule> {
+    let rule = |target: &TargetRef| {
+        let (_, kind) = target.kind.route()?;
+        let route = ObjectName::new(policy.metadata.namespace.clone(), target.name.clone());
+        Some(AttachedRule { kind, route, rule: target.section_name.clone() })
+    };
+    policy.spec.target_refs.iter().filter_map(rule).collect()
+}
+
 /// The part of an attachment that follows from the published filter.
 fn published(world: &World, name: &str, filter_name: &ObjectName, spec: Option<&FilterSpec>) -> FilterAttachment {
     let text = |field: fn(&FilterSpec) -> &String| spec.map(field).cloned().unwrap_or_default();
@@ -462,6 +474,7 @@ fn published(world: &World, name: &str, filter_name: &ObjectName, spec: Option<&
         grants: Vec::new(),
         limits: FilterLimits::default(),
         workloads: Vec::new(),
+        rules: Vec::new(),
         contract: spec.map_or_else(|| FILTER_CONTRACT.to_owned(), |spec| contract_of(&spec.abi)),
     }
 }

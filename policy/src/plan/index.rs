@@ -133,6 +133,7 @@ fn scopes(policy: &Metadata, targets: &[TargetRef]) -> BTreeSet<Scope> {
         TargetKind::ExternalService => Scope::External(named(target)),
         TargetKind::Workload => Scope::Workload(named(target)),
         TargetKind::Mesh => Scope::Mesh,
+        TargetKind::HttpRoute | TargetKind::GrpcRoute => Scope::All(policy.namespace.clone()),
     };
     match targets {
         [] => BTreeSet::from([Scope::All(policy.namespace.clone())]),

@@ -262,7 +262,7 @@ fn at<'a>(target: &'a TargetRef, service: &'a ObjectName) -> Option<At<'a>> {
         TargetKind::ExternalService => Some(At::External(service)),
         TargetKind::Namespace => Some(At::Namespace(&target.name)),
         TargetKind::Mesh => Some(At::Mesh),
-        TargetKind::Workload => None,
+        TargetKind::Workload | TargetKind::HttpRoute | TargetKind::GrpcRoute => None,
     }
 }
 

@@ -214,7 +214,15 @@ pub(super) fn named(policy: &Metadata, target: &TargetRef) -> String {
         TargetKind::Workload => format!("Workload {}/{}", policy.namespace, target.name),
         TargetKind::Namespace => format!("Namespace {}", target.name),
         TargetKind::Mesh => format!("Mesh {}", target.name),
+        TargetKind::HttpRoute | TargetKind::GrpcRoute => route_named(policy, target),
     }
+}
+
+/// A route, or the rule of it that is meant.
+pub(crate) fn route_named(policy: &Metadata, target: &TargetRef) -> String {
+    let kind = target.kind.route().map_or("route", |(_, kind)| kind.as_str());
+    let rule = target.section_name.as_ref().map(|name| format!("rule {name} of ")).unwrap_or_default();
+    format!("{rule}{kind} {}/{}", policy.namespace, target.name)
 }
 
 /// Tells whether a policy holds for its targets, and of a FilterPolicy which version of its filter that is.

@@ -2,7 +2,9 @@
 
 use crate::bundle::ObjectName;
 use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, REGISTERED_BY, STARTING};
-use crate::resource::{Kind, Metadata, Object, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef, WorkloadSpec};
+use crate::resource::{
+    AnyRoute, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef, WorkloadSpec,
+};
 
 use super::World;
 
@@ -72,6 +74,8 @@ pub(crate) fn holds_for(
         TargetKind::Namespace => {
             target.name == own.namespace && (policy.namespace == own.namespace || policy.namespace == ROOT_NAMESPACE)
         }
+        // Callers of its namespace: which of their requests, their proxies know.
+        TargetKind::HttpRoute | TargetKind::GrpcRoute => policy.namespace == own.namespace,
         // Refused at apply. Where a store has one, it restricts everybody.
         TargetKind::Mesh => policy.namespace == ROOT_NAMESPACE,
         TargetKind::ExternalService => policy.namespace == own.namespace,
@@ -88,6 +92,15 @@ pub(crate) fn is_missing(world: &World, policy: &Metadata, target: &TargetRef) -
         }
         TargetKind::Workload => world.workload(&name).is_none(),
         TargetKind::Namespace => !world.has_namespace(&target.name),
+        TargetKind::HttpRoute | TargetKind::GrpcRoute => {
+            let Some((kind, _)) = target.kind.route() else { return true };
+            let wanted = target.section_name.as_ref();
+            let has = |route: AnyRoute<'_>| {
+                wanted.is_none() || route.spec.rules.iter().any(|rule| rule.name.as_ref() == wanted)
+            };
+            let route = world.route(&ObjectKey::new(kind, &name.namespace, &name.name));
+            !route.is_some_and(has) && !world.is_unreadable(kind, &name)
+        }
         TargetKind::Mesh => {
             world.mesh().is_none_or(|mesh| mesh.metadata.name != target.name) && !world.is_unreadable(Kind::Mesh, &name)
         }

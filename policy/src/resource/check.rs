@@ -49,6 +49,7 @@ impl Resource {
             }
             Self::AccessPolicy(policy) => {
                 not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
+                not_for_routes(self.kind(), &policy.spec.target_refs, &mut wrong);
                 policy.check()
             }
             Self::PolicyTemplate(template) => template.spec.check(),
@@ -149,6 +150,18 @@ fn not_for_the_mesh(kind: Kind, targets: &[TargetRef], wrong: &mut Vec<ResourceE
             TargetKind::Service | TargetKind::Workload | TargetKind::Namespace => continue,
         };
         refuse(wrong, format!("spec.targetRefs[{index}].kind"), message);
+    }
+}
+
+/// The callee decides no routes: a policy of callees has none to be for.
+fn not_for_routes(kind: Kind, targets: &[TargetRef], wrong: &mut Vec<ResourceError>) {
+    for (index, target) in targets.iter().enumerate() {
+        if target.kind.route().is_some() {
+            let message = format!("no {kind} is for a route: it judges at the callee, which decides none");
+            refuse(wrong, format!("spec.targetRefs[{index}].kind"), message);
+        } else if target.section_name.is_some() {
+            refuse(wrong, format!("spec.targetRefs[{index}].sectionName"), "only a route has named rules");
+        }
     }
 }
 

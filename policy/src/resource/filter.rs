@@ -179,10 +179,60 @@ impl FilterPolicySpec {
         if let Err((key, message)) = self.filter.wanted() {
             wrong.push((format!("filter.{key}"), message));
         }
+        wrong.extend(self.check_targets());
         if self.filter.name == "authz" && self.filter.namespace == ROOT_NAMESPACE {
             let message = "the authz filter is attached by AccessPolicy, not by FilterPolicy".to_owned();
             wrong.push(("filter.name".to_owned(), message));
         }
         wrong
+    }
+
+    /// Routes are decided by callers, and a policy is for whom or for what they send, not for both.
+    fn check_targets(&self) -> Vec<(String, String)> {
+        let mut wrong = Vec::new();
+        let is_route = |target: &TargetRef| target.kind.route().is_some();
+        let of_routes = self.target_refs.iter().any(is_route);
+        for (index, target) in self.target_refs.iter().enumerate() {
+            let at = |key: &str| format!("targetRefs[{index}].{key}");
+            if of_routes && !is_route(target) {
+                wrong.push((at("kind"), "a policy is for routes or for workloads, not for both".to_owned()));
+            }
+            if target.section_name.is_some() && !is_route(target) {
+                wrong.push((at("sectionName"), "only a route has named rules".to_owned()));
+            }
+        }
+        if of_routes && self.direction != Direction::Outbound {
+            let message = "the callee decides no routes: a filter of a route runs at its callers, Outbound".to_owned();
+            wrong.push(("direction".to_owned(), message));
+        }
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_policy_is_for_workloads_or_for_rules_of_routes() {
+        fn check(direction: &str, targets: serde_json::Value, expect: &[(&str, &str)]) {
+            let spec = json!({"direction": direction, "targetRefs": targets, "filter": {"name": "limit"}});
+            let spec: FilterPolicySpec = serde_json::from_value(spec).unwrap();
+            let wrong = spec.check();
+            let wrong: Vec<_> = wrong.iter().map(|(key, message)| (key.as_str(), message.as_str())).collect();
+            assert_eq!(wrong, expect, "{direction} {targets}");
+        }
+        let route =
+            json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "r", "sectionName": "buy"});
+        let (all, service) = (json!({"kind": "GRPCRoute", "name": "r"}), json!({"kind": "Service", "name": "web"}));
+        check("Outbound", json!([route, all]), &[]);
+        let callee = "the callee decides no routes: a filter of a route runs at its callers, Outbound";
+        check("Inbound", json!([route]), &[("direction", callee)]);
+        let both = "a policy is for routes or for workloads, not for both";
+        check("Outbound", json!([route, service]), &[("targetRefs[1].kind", both)]);
+        let named = json!({"kind": "Service", "name": "web", "sectionName": "buy"});
+        check("Outbound", json!([named]), &[("targetRefs[0].sectionName", "only a route has named rules")]);
     }
 }

@@ -407,6 +407,9 @@ impl LoadBalancingSpec {
 
 /// Why a policy may not be for a target; the key is inside the target.
 fn unfit(own: &Metadata, target: &TargetRef) -> Option<(&'static str, String)> {
+    if target.section_name.is_some() && target.kind.route().is_none() {
+        return Some(("sectionName", "only a route has named rules".to_owned()));
+    }
     let Metadata { namespace, .. } = own;
     match target.kind {
         TargetKind::Service | TargetKind::ExternalService => None,
@@ -419,7 +422,9 @@ fn unfit(own: &Metadata, target: &TargetRef) -> Option<(&'static str, String)> {
         TargetKind::Mesh => {
             Some(("kind", format!("a TrafficPolicy for the whole mesh is one of {ROOT_NAMESPACE}, not of {namespace}")))
         }
-        TargetKind::Workload => Some(("kind", format!("a TrafficPolicy is for Services, not for a {:?}", target.kind))),
+        TargetKind::Workload | TargetKind::HttpRoute | TargetKind::GrpcRoute => {
+            Some(("kind", format!("a TrafficPolicy is for Services, not for a {:?}", target.kind)))
+        }
     }
 }
 

@@ -77,7 +77,11 @@ pub(super) fn kind_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<St
 }
 
 pub(super) fn target_group<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    checked(deserializer, |group| matches!(group, "" | "core" | "weft.dev"), "the group of a target this version knows")
+    checked(
+        deserializer,
+        |group| matches!(group, "" | "core" | "weft.dev" | "gateway.networking.k8s.io"),
+        "the group of a target this version knows",
+    )
 }
 
 pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {

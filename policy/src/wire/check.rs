@@ -2,10 +2,10 @@
 
 use super::WireError;
 use crate::bundle::{
-    AdaptiveLimit, Cors, External, FILTER_CONTRACTS, FilterAttachment, Grant, HashKey, HeaderModifier, HealthCheck,
-    HealthProbe, Limits, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, Mirror, PathChange,
-    PathMatch, Persistence, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload,
-    Service, SessionToken, Spread, SuccessRate, Traffic,
+    AdaptiveLimit, Cors, Direction, External, FILTER_CONTRACTS, FilterAttachment, Grant, HashKey, HeaderModifier,
+    HealthCheck, HealthProbe, Limits, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, Mirror,
+    PathChange, PathMatch, Persistence, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule,
+    ServedWorkload, Service, SessionToken, Spread, SuccessRate, Traffic,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -384,6 +384,9 @@ fn filter_is_fit(filter: &FilterAttachment) -> Checked {
     }
     if !FILTER_CONTRACTS.contains(&filter.contract.as_str()) {
         return fault("contract", format_args!("{:?} is none that this version runs", filter.contract));
+    }
+    if !filter.rules.is_empty() && (filter.direction != Direction::Outbound || filter.authorization) {
+        return fault("rules", "are of requests on the way out");
     }
     if !filter.takes_grants() && !filter.grants.is_empty() {
         return fault("grants", "are for components of a later contract");

@@ -70,6 +70,7 @@ fn filter() -> FilterAttachment {
         grants: Vec::new(),
         limits: FilterLimits { memory_bytes: 1 << 20, call_timeout_ms: 5, ..FilterLimits::default() },
         workloads: vec![name("shop/web-1")],
+        rules: Vec::new(),
         contract: FILTER_CONTRACT.to_owned(),
     }
 }

@@ -18,7 +18,7 @@ use weft_transport::{h1, h2};
 use super::*;
 use crate::apps::Holder;
 use crate::config::{Limits, Listen};
-use crate::filtering::{self, Filters, Place};
+use crate::filtering::{self, Bodies, Filters, Place};
 use crate::record::Record;
 use crate::relay::Source;
 use crate::reply::Side;
@@ -49,7 +49,7 @@ impl Parts {
             holder: Holder::App([127, 0, 0, 1].into()),
             counters: Counters::register(),
             budget: Budget::new(Allowance { percent: 20, per_second: 3 }),
-            filters: Filters::new(&Host::new(HostConfig::default()).unwrap()),
+            filters: Filters::new(&Host::new(HostConfig::default()).unwrap(), Bodies::of_tests()),
             stalls: Stalls::of(&Arc::new(StallBudget::new(u64::MAX, Duration::from_secs(1)))),
             sockets: [PlainSocket::Outside(outside)],
             version,

@@ -138,6 +138,13 @@ limits! {
     health_checks: usize = 64, 1, 1 << 16;
     /// From a copy's start to the end of its answer. Later: it is given up and counted.
     mirror_timeout_ms: u64 = 15_000, 1, HOUR_MS;
+    /// Bytes of bodies that the process may gather for filters which judge them whole, and of answers to callouts. Above: 503.
+    filter_bodies: u64 = 64 << 20, 64 * 1_024, 1 << 40;
+    /// How long a body may take until it is gathered. Later: 408, or 504 where it is that of an answer.
+    filter_body_timeout_ms: u64 = 30_000, 1, HOUR_MS;
+    /// Requests under way that filters have sent to services (callouts), of the whole process. Above: the filter is told that
+    /// there is no answer, and that is counted.
+    filter_callouts: u64 = 1_000, 1, 1 << 20;
     /// Bytes that the process may hold for streams whose receivers take nothing, both directions and all protocols. Above:
     /// those that have stalled longest are reset and counted.
     stalled_bytes: u64 = 256 << 20, 1 << 20, 1 << 40;

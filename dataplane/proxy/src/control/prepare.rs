@@ -56,7 +56,8 @@ impl Ready {
 pub(super) struct Staging {
     /// Any may: something is in force that can stand in for them, and the control plane can be told so.
     pub is_on: bool,
-    /// Also those that would refuse calls of an app: nothing comes with them that it could call.
+    /// Also those that would refuse calls of an app, whatever rule they take: nothing comes with them that it could call.
+    /// Those of certain rules are waited for in any case: no chain could stand in for them.
     pub of_calls: bool,
     /// Those that are awaited already, and are not told anew.
     pub waiting: HashSet<String>,
@@ -64,7 +65,9 @@ pub(super) struct Staging {
 
 impl Staging {
     fn allows(&self, attachment: &FilterAttachment) -> bool {
-        self.is_on && (self.of_calls || attachment.direction == Direction::Inbound || !is_required(attachment))
+        let is_of_rules = !attachment.rules.is_empty();
+        let stands_in = self.of_calls && !is_of_rules || attachment.direction == Direction::Inbound;
+        self.is_on && (stands_in || !is_required(attachment))
     }
 }
 

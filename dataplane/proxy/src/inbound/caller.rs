@@ -95,14 +95,9 @@ impl Caller {
     }
 
     /// Direction, caller and destination of its request or connection to `socket`, as filters are told.
-    pub(super) fn place(&self, socket: SocketAddr, port: &WorkloadPort) -> Place<'_> {
-        Place {
-            direction: weft_policy::bundle::Direction::Inbound,
-            principal: Some(self.identity.as_str()),
-            source: self.address.ip(),
-            destination_port: socket.port(),
-            path_reading: port.path_reading,
-        }
+    pub(super) fn place<'p>(&'p self, socket: SocketAddr, (served, port): (&'p Served, &WorkloadPort)) -> Place<'p> {
+        let place = Place::inbound(self.identity.as_str(), self.address.ip(), (socket.ip(), socket.port()));
+        Place { service: served.workload.service.as_ref(), path_reading: port.path_reading, ..place }
     }
 
     /// Header that tells the app of `own` of this caller; kept, since a caller nearly always talks to one workload.

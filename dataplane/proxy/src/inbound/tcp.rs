@@ -18,7 +18,7 @@ use weft_transport::tcp;
 use super::standing::until_denied;
 use super::{Caller, served_socket};
 use crate::apps::Share;
-use crate::filtering::{self, Filtered};
+use crate::filtering::{self, Filtered, Place};
 use crate::mesh::{self, Said};
 use crate::record::connection::ConnectionRecord;
 use crate::relay::{self, Idle, Source, TunnelEnd};
@@ -87,7 +87,7 @@ async fn open<'w>(
     record.upstream = Some(address.to_string());
     record.destination = Some(served.workload.identity.to_string());
     port.takes_tunnels().map_err(Failure::TunnelForbidden)?;
-    let place = caller.place(address, port);
+    let place = Place { may_ask: !said.is_callout, ..caller.place(address, (served, port)) };
     let (filtered, permit) = filtering::connection(&worker.filters, &served.inbound, &place).await?;
     let socket = [PlainSocket::Served(socket)];
     let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), &caller.holder, permit).await;
@@ -112,6 +112,7 @@ async fn tunnel(
         from_peer.forbid_forgery();
     }
     let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut app_read)), SendBody::Tcp(&mut app_write));
+    filtered.look_at_stream(&mut from_peer, &mut from_app);
     let ended = {
         let accounts = record.flows(&worker.ledger, worker.snapshot().as_ref());
         let (near, far) = ((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app));
@@ -120,7 +121,7 @@ async fn tunnel(
             let found = served_socket(snapshot, caller, address);
             let (served, port, _) = found.inspect_err(|_| worker.ledger.counters.misdirected.increment(1))?;
             port.takes_tunnels().map_err(Failure::TunnelForbidden)?;
-            let (chain, place) = (served.inbound.authorization(), caller.place(address, port));
+            let (chain, place) = (served.inbound.authorization(), caller.place(address, (served, port)));
             filtering::connection(&worker.filters, &chain, &place).await.map(drop)
         });
         match select(tunnel, pin!(denied)).await {

@@ -16,7 +16,7 @@ use super::routing::Way;
 use super::{Origin, Target, routing};
 use crate::apps::Share;
 use crate::call::{Call, Failed, Request};
-use crate::filtering::{self, Filtered, Place};
+use crate::filtering::{self, Filtered, Place, Rest};
 use crate::record::Record;
 use crate::reply::{Failure, NotOutside};
 use crate::snapshot::{Current, Served, Snapshot};
@@ -24,11 +24,11 @@ use crate::sockets::{OutsideSocket, PlainSocket};
 use crate::telemetry::counters::Limited;
 use crate::worker::Worker;
 
-/// Sends a request to a host that is no service, and that no ExternalService names.
-pub(super) async fn request(
-    worker: &Rc<Worker>,
+/// Sends a request to a host that is no service, and that no ExternalService names. `filtered` outlives it.
+pub(super) async fn request<'h>(
+    worker: &'h Rc<Worker>,
     snapshot: Current,
-    from: &Served,
+    (from, filtered): (&'h Served, &mut Option<Filtered<'h>>),
     origin: &Origin,
     request: &mut Request<'_>,
     record: &mut Record,
@@ -43,16 +43,16 @@ pub(super) async fn request(
     let sockets = look_up(worker, connect_timeout, from, &target, client).await?;
     // As in the mesh: a request that stands keeps nothing of the configuration.
     drop(snapshot);
-    let place = Place::outbound(client, target.port(), from);
     let Request { head, body, responder } = request;
-    let (mut filtered, permit) =
-        filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
+    let place = Place::outbound(client, target.port(), from).speaking(head.version);
+    let filtered = filtered.insert(Filtered::new(&worker.filters, &from.outbound));
+    let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
+    filtered.look_at_request(body, head);
     worker.shared.via.enter(head);
     let multiplexed = head.version == Version::HTTP_2 && head.protocol.is_none();
     let version = if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 };
     let mut call = Call { head, body, responder, record, holder: &origin.holder(), trial: None };
-    let carried = worker.app_leg(connect_timeout).carry(&sockets, version, permit, &mut filtered, &mut call).await;
-    filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
+    let carried = worker.app_leg(connect_timeout).carry(&sockets, version, permit, filtered, &mut call).await;
     carried.map_err(Failed::failure)
 }
 

@@ -102,6 +102,19 @@ impl PeerConn {
         self.client.send(head, added, end).await.map_err(|error| self.failed(error).failure())
     }
 
+    /// Sends the head of a callout. The permit comes back, for where nobody acts on it.
+    pub(super) async fn start(
+        self,
+        head: &RequestHead,
+        added: &Added<'_>,
+        end: bool,
+    ) -> Result<(MeshStream, Permit), Failed> {
+        match self.client.send(head, added, end).await {
+            Ok(stream) => Ok((stream, self.permit)),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
     /// Opens a byte tunnel by the CONNECT `head`.
     pub(super) async fn tunnel(self, head: &RequestHead) -> Result<PeerTunnel, Failed> {
         let mut stream = match self.client.send(head, &Added::default(), false).await {

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use weft_policy::bundle::{Persistence, Protocol, Retry, Route, RouteKind, RouteRule};
+use weft_filter_host::Chain;
+use weft_policy::bundle::{Persistence, Protocol, Retry, Route, RouteKind, RouteName, RouteRule};
 use weft_policy::path::NormalPath;
 use weft_policy::route::{
     self, AnswerEdits, Authority, HeadView, Hello, KeptTarget, Meant, Resolution, Resolved, Resolver, WayOut,
@@ -113,6 +114,15 @@ impl Plan<'_> {
     /// What is sent again although somebody may have acted on it.
     pub(super) fn retry(&self) -> Option<&Retry> {
         self.plan.retry
+    }
+
+    /// The filters of a caller for the rule that was met, and its name.
+    pub(super) fn filters<'f>(&self, from: &'f Served) -> Option<(&'f Chain, String)> {
+        let route = self.route?;
+        let chain = from.rules.of_rule(route, self.plan.rule_index)?;
+        let rule = route.rules.get(self.plan.rule_index).and_then(|rule| rule.name.as_deref());
+        let number = || self.plan.rule_index.to_string();
+        Some((chain, format!("{}/{}", RouteName::of(&route.name).place(), rule.map_or_else(number, str::to_owned))))
     }
 
     /// The decision that it was made of.

@@ -59,8 +59,10 @@ pub(super) async fn carry(
         let (up, down) = record.flows(&worker.ledger, worker.snapshot().as_ref());
         let (from_far, mut to_far) = far.streams.halves();
         let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut read)), SendBody::Tcp(&mut write));
+        let mut from_far = Source::once(from_far);
+        far.filtered.look_at_stream(&mut from_app, &mut from_far);
         let near = (&mut from_app, &mut to_app);
-        Box::pin(relay::tunnel(near, (&mut Source::once(from_far), &mut to_far), (up, down), worker.idle())).await
+        Box::pin(relay::tunnel(near, (&mut from_far, &mut to_far), (up, down), worker.idle())).await
     };
     let (up, down) = record.moved();
     far.filtered.moved(up, down);
@@ -165,6 +167,7 @@ async fn open_mesh<'w>(
     let using = worker.uses.begin(snapshot, resolved.service);
     let goal = routing::stream_goal(snapshot, from, resolved, hello, worker.dice())?;
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);
+    let place = Place { service: Some(&resolved.service.name), ..place };
     let (filtered, mut permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
     let mut attempts = Attempts::new(worker, snapshot, from, goal, None);
     record.metrics = Some(attempts.unreached());

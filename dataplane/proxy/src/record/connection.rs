@@ -82,15 +82,19 @@ impl ConnectionRecord {
 
     /// Notes how its tunnel ended.
     pub fn ended(&mut self, end: TunnelEnd) {
+        self.reason = Some(end.as_str());
+        self.stage = (end != TunnelEnd::Finished).then_some("relay");
         self.flag = match end {
             TunnelEnd::Finished => Flag::None,
             TunnelEnd::ClientLost => Flag::Downstream,
             TunnelEnd::ServerLost => Flag::UpstreamTermination,
             TunnelEnd::Idle => Flag::StreamIdle,
             TunnelEnd::Stalled(stalled) => return self.failed(&Failure::Stalled(stalled)),
+            TunnelEnd::Cut(cut) => {
+                counters::filter_reset(self.side, &cut.filter);
+                return self.failed(&Failure::FilterCut(cut));
+            }
         };
-        self.stage = (end != TunnelEnd::Finished).then_some("relay");
-        self.reason = Some(end.as_str());
     }
 
     /// Counts a connection that was refused.

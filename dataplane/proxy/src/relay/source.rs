@@ -1,8 +1,10 @@
 //! A body as its pump reads it. A request's body keeps a copy of what was taken of it, up to a limit, so that a request
 //! which provably nobody processed can be sent again from its first byte.
 
+mod staged;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -11,9 +13,16 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use weft_filter_host::Cut;
 use weft_transport::detect::{FirstLine, Judged, Text};
 use weft_transport::http::{Frame, RecvBody, StreamError};
 
+pub use self::staged::Stage;
+pub use self::whole::{Gathering, Ungathered};
+
+use self::staged::Staged;
+use self::whole::Front;
+use crate::quota::Part;
 use crate::copying::Tap;
 use crate::mesh;
 
@@ -37,6 +46,12 @@ pub struct Source<'a> {
     limit: usize,
     /// What was looked at ahead of its time. Boxed: rare, and large.
     ahead: Option<Box<Result<Frame, StreamError>>>,
+    /// What was gathered before anything was sent. Boxed: rare.
+    front: Option<Box<Front>>,
+    /// What looks at it as it is read, and may change it. Boxed: rare.
+    stage: Option<Box<Staged>>,
+    /// Why that ended it.
+    cut: Option<Box<Cut>>,
     /// Made when there is something to keep.
     kept: Option<Kept>,
     taken: bool,
@@ -54,7 +69,8 @@ impl<'a> Source<'a> {
     /// A body that can be read again from its start while no more than `limit` bytes were taken of it and nobody has called
     /// [`Kept::settle`].
     pub fn replayable(body: RecvBody<'a>, limit: usize) -> Self {
-        Self { body, limit, ahead: None, kept: None, taken: false, watch: None, is_forged: false }
+        let (ahead, front, stage, cut) = (None, None, None, None);
+        Self { body, limit, ahead, front, stage, cut, kept: None, taken: false, watch: None, is_forged: false }
     }
 
     /// For the client's bytes of a stream that nobody judges, a tunnel or what follows an upgrade: where they are requests
@@ -71,13 +87,15 @@ impl<'a> Source<'a> {
 
     /// The next frame; `None` at the clean end. Cancel safe.
     pub async fn frame(&mut self) -> Result<Option<Frame>, StreamError> {
-        if let Some(ahead) = self.ahead.take() {
+        if self.stage.is_none()
+            && let Some(ahead) = self.ahead.take()
+        {
             return ahead.map(Some);
         }
         if let Some(again) = self.kept.as_ref().and_then(Kept::again) {
             return Ok(Some(again));
         }
-        let Some(frame) = self.body.frame().await? else {
+        let Some(frame) = self.first().await? else {
             self.end_copies();
             return Ok(None);
         };
@@ -97,6 +115,15 @@ impl<'a> Source<'a> {
             kept.tell(&frame);
         }
         Ok(Some(frame))
+    }
+
+    /// The next frame, given for the first time.
+    async fn first(&mut self) -> Result<Option<Frame>, StreamError> {
+        if self.front.is_none() && self.stage.is_none() {
+            return self.body.frame().await;
+        }
+        // Boxed: rare, and larger than all the rest of a read.
+        Box::pin(self.staged()).await
     }
 
     /// The trailers, where they are the first thing that comes. Waits for it, and takes nothing away but trailers. Cancel safe.
@@ -164,7 +191,8 @@ impl<'a> Source<'a> {
 
     /// Bytes that are kept, and those that the body holds or may be made to hold while nobody reads.
     pub fn held(&self) -> usize {
-        self.kept.as_ref().map_or(0, Kept::len) + self.body.held()
+        let gathered = self.front.as_ref().map_or(0, |front| front.len());
+        self.kept.as_ref().map_or(0, Kept::len) + gathered + self.body.held()
     }
 
     /// Goes back to the start. False: more was taken than was kept, so that it can't be sent again.
@@ -174,7 +202,9 @@ impl<'a> Source<'a> {
 
     /// True when no frame will come and that is known without waiting.
     pub fn is_end(&self) -> bool {
-        self.ahead.is_none() && !self.kept.as_ref().is_some_and(Kept::has_more) && self.body.is_end()
+        let is_read = self.front.as_ref().map_or_else(|| self.body.is_end(), |front| front.is_end());
+        let is_through = self.stage.as_ref().is_none_or(|stage| stage.is_end());
+        self.ahead.is_none() && !self.kept.as_ref().is_some_and(Kept::has_more) && is_through && is_read
     }
 
     /// Tells the sender to stop.
@@ -198,13 +228,16 @@ struct Copied {
     room: Option<usize>,
     /// Of copies that are sent elsewhere; none of them holds up the body.
     taps: Vec<Tap>,
+    /// Of a budget that what is kept counts into.
+    part: Option<Part>,
 }
 
 impl Kept {
     fn new(limit: usize) -> Self {
         let room = (limit > 0).then_some(limit);
         let taps = Vec::new();
-        let copied = Copied { data: BytesMut::new(), trailers: None, at: 0, trailers_due: false, room, taps };
+        let copied =
+            Copied { data: BytesMut::new(), trailers: None, at: 0, trailers_due: false, room, taps, part: None };
         Self(Rc::new(RefCell::new(copied)))
     }
 
@@ -223,6 +256,11 @@ impl Kept {
                 None => copied.settle(),
             },
         }
+    }
+
+    /// Holds this part of a budget for as long as something is kept.
+    fn hold(&self, part: Part) {
+        self.0.borrow_mut().part = Some(part);
     }
 
     fn tell(&self, frame: &Frame) {
@@ -285,7 +323,7 @@ impl Copied {
     /// Frees what will not be given again, which is all of it once that much was given.
     fn release(&mut self) {
         if self.room.is_none() && !self.has_more() {
-            (self.data, self.trailers, self.at) = (BytesMut::new(), None, 0);
+            (self.data, self.trailers, self.at, self.part) = (BytesMut::new(), None, 0, None);
         }
     }
 }

@@ -16,7 +16,7 @@ use weft_transport::http::{RecvBody, RequestHead, Target};
 use weft_transport::{h1, h2};
 
 use super::*;
-use crate::filtering::{self, Filters, Place};
+use crate::filtering::{self, Bodies, Filters, Place};
 use crate::stalls::StallBudget;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -304,7 +304,7 @@ async fn a_client_that_reads_no_interim_answers_is_let_go() {
         let h1::Exchange { mut head, body, responder } = conn.next().await.unwrap().unwrap();
         let (mut up, mut answer) = app.send(&get("/"), true).await.unwrap();
 
-        let filters = Filters::new(&Host::new(HostConfig::default()).unwrap());
+        let filters = Filters::new(&Host::new(HostConfig::default()).unwrap(), Bodies::of_tests());
         let place = Place::of_nobody();
         let chain = Chain::default();
         let (mut filtered, _permit) = filtering::request(&filters, &chain, &place, &mut head, None).await.unwrap();

@@ -5,14 +5,16 @@ use std::future::Future;
 use std::pin::pin;
 
 use futures_util::future::{Either, select};
+use weft_filter_host::Cut;
 use weft_transport::http::SendBody;
 use weft_transport::mesh::Code;
 
-use super::{Idle, Progress, PumpError, Source, pump, until_still};
+use super::upload::until_still;
+use super::{Idle, Progress, PumpError, Source, pump};
 use crate::stalls::Stalled;
 
 /// How a tunnel ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TunnelEnd {
     /// Both directions finished.
     Finished,
@@ -24,16 +26,19 @@ pub enum TunnelEnd {
     Idle,
     /// One of its directions stalled for too long.
     Stalled(Stalled),
+    /// A filter that looks at its bytes ended it.
+    Cut(Box<Cut>),
 }
 
 impl TunnelEnd {
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             TunnelEnd::Finished => "finished",
             TunnelEnd::ClientLost => "client_lost",
             TunnelEnd::ServerLost => "server_lost",
             TunnelEnd::Idle => "idle_timeout",
             TunnelEnd::Stalled(_) => "stalled",
+            TunnelEnd::Cut(_) => "filter_reset",
         }
     }
 }
@@ -104,6 +109,7 @@ fn upload_end(error: PumpError) -> TunnelEnd {
         PumpError::Source(_) => TunnelEnd::ClientLost,
         PumpError::Sink => TunnelEnd::ServerLost,
         PumpError::Stalled(stalled) => TunnelEnd::Stalled(stalled),
+        PumpError::Cut(cut) => TunnelEnd::Cut(cut),
     }
 }
 
@@ -112,5 +118,6 @@ fn download_end(error: PumpError) -> TunnelEnd {
         PumpError::Source(_) => TunnelEnd::ServerLost,
         PumpError::Sink => TunnelEnd::ClientLost,
         PumpError::Stalled(stalled) => TunnelEnd::Stalled(stalled),
+        PumpError::Cut(cut) => TunnelEnd::Cut(cut),
     }
 }

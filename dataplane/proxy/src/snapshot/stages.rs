@@ -79,22 +79,11 @@ impl Stage<'_> {
         let mut filters = Vec::with_capacity(attachments.len());
         let mut lacking = None;
         for attachment in &attachments {
-            let loaded = self.loaded.get(&attachment.name);
-            let not_ready = || SnapshotError::FilterNotReady { name: attachment.name.clone() };
-            let readiness = match (self.awaited.get(&attachment.name), loaded) {
-                (Some(readiness), _) => *readiness,
-                (None, Some(_)) => Readiness::Ready,
-                (None, None) if may_be_absent(attachment) => Readiness::Failed,
-                (None, None) => return Err(not_ready()),
-            };
-            let is_required = is_required(attachment);
-            match runs(readiness, loaded.is_some(), is_required) {
-                Runs::Told | Runs::Earlier => filters.extend(loaded.cloned()),
-                Runs::Skipped | Runs::Nothing => {}
-            }
-            if is_required && readiness != Readiness::Ready {
+            let (readiness, filter) = self.stands_in(attachment)?;
+            filters.extend(filter);
+            if is_required(attachment) && readiness != Readiness::Ready {
                 // A workload that was not served before has no chain that could stand in.
-                before.ok_or_else(not_ready)?;
+                before.ok_or_else(|| not_ready(attachment))?;
                 lacking = before;
             }
         }
@@ -112,6 +101,43 @@ impl Stage<'_> {
         let all = guard.iter().cloned().chain(filters).collect();
         Ok((Chain::new(all), Some(guard)))
     }
+
+    /// The chain of a rule of a route, of these attachments. What it can't do without is not staged: no chain before could
+    /// stand in for a rule that may be new itself.
+    pub(super) fn rule_chain<'b>(
+        &self,
+        attachments: impl Iterator<Item = &'b FilterAttachment>,
+    ) -> Result<Chain, SnapshotError> {
+        let mut filters = Vec::new();
+        for attachment in in_order(attachments) {
+            let (_, filter) = self.stands_in(attachment)?;
+            if filter.is_none() && is_required(attachment) {
+                return Err(not_ready(attachment));
+            }
+            filters.extend(filter);
+        }
+        Ok(Chain::new(filters))
+    }
+
+    /// How far an attachment is, and what runs in its place.
+    fn stands_in(&self, attachment: &FilterAttachment) -> Result<(Readiness, Option<Arc<Prepared>>), SnapshotError> {
+        let loaded = self.loaded.get(&attachment.name);
+        let readiness = match (self.awaited.get(&attachment.name), loaded) {
+            (Some(readiness), _) => *readiness,
+            (None, Some(_)) => Readiness::Ready,
+            (None, None) if may_be_absent(attachment) => Readiness::Failed,
+            (None, None) => return Err(not_ready(attachment)),
+        };
+        let filter = match runs(readiness, loaded.is_some(), is_required(attachment)) {
+            Runs::Told | Runs::Earlier => loaded.cloned(),
+            Runs::Skipped | Runs::Nothing => None,
+        };
+        Ok((readiness, filter))
+    }
+}
+
+fn not_ready(attachment: &FilterAttachment) -> SnapshotError {
+    SnapshotError::FilterNotReady { name: attachment.name.clone() }
 }
 
 /// True for an attachment that requests pass by where it can't run.
@@ -121,12 +147,16 @@ fn may_be_absent(attachment: &FilterAttachment) -> bool {
 
 /// The attachments of a workload's chain, in the order in which they run.
 fn attached<'b>(bundle: &'b Bundle, workload: &ServedWorkload, direction: Direction) -> Vec<&'b FilterAttachment> {
-    let mut attachments: Vec<_> = bundle
-        .filters
-        .values()
-        .filter(|filter| filter.direction == direction)
-        .filter(|filter| filter.workloads.is_empty() || filter.workloads.contains(&workload.name))
-        .collect();
+    let attached = bundle.filters.values().filter(|filter| filter.direction == direction && filter.rules.is_empty());
+    in_order(attached.filter(|filter| holds_for(filter, workload)))
+}
+
+pub(super) fn holds_for(filter: &FilterAttachment, workload: &ServedWorkload) -> bool {
+    filter.workloads.is_empty() || filter.workloads.contains(&workload.name)
+}
+
+fn in_order<'b>(attachments: impl Iterator<Item = &'b FilterAttachment>) -> Vec<&'b FilterAttachment> {
+    let mut attachments: Vec<_> = attachments.collect();
     attachments.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
     attachments
 }

@@ -51,6 +51,8 @@ pub struct Logged {
     pub mirrored: bool,
     /// Another attempt was made beside one that was slow.
     pub hedged: bool,
+    /// What filters have noted of it, by name.
+    pub attributes: Vec<(String, String)>,
 }
 
 impl Logged {
@@ -75,6 +77,7 @@ impl Logged {
             message: None,
             mirrored: false,
             hedged: false,
+            attributes: Vec::new(),
         }
     }
 
@@ -120,6 +123,10 @@ pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
     put("message", json!(log.message));
     put("mirrored", json!(log.mirrored.then_some(true)));
     put("hedged", json!(log.hedged.then_some(true)));
+    if !log.attributes.is_empty() {
+        let attributes = log.attributes.iter().map(|(name, value)| (name.clone(), json!(value)));
+        put("filter_attributes", Value::Object(attributes.collect()));
+    }
     Value::Object(line).to_string()
 }
 

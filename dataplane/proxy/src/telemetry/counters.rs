@@ -135,10 +135,12 @@ pub enum Limited {
     NamesAsked,
     HealthChecks,
     StandingUndecided,
+    FilterBodies,
+    FilterBodyTimeout,
 }
 
 impl Limited {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::AppResends,
         Self::EndpointsTried,
         Self::OutsideAddresses,
@@ -154,6 +156,8 @@ impl Limited {
         Self::NamesAsked,
         Self::HealthChecks,
         Self::StandingUndecided,
+        Self::FilterBodies,
+        Self::FilterBodyTimeout,
     ];
 
     /// Its key in the configuration, below `limits`.
@@ -174,6 +178,8 @@ impl Limited {
             Limited::StandingUndecided => "standing_undecided_ms",
             Limited::NameLookups => "name_lookups",
             Limited::H2UnreadFrames => "h2_unread_frames",
+            Limited::FilterBodies => "filter_bodies",
+            Limited::FilterBodyTimeout => "filter_body_timeout_ms",
         }
     }
 
@@ -249,6 +255,43 @@ impl HealthChecked {
     pub fn count(self) {
         metrics::counter!(Metric::HealthChecks.name(), "result" => self.as_str()).increment(1);
     }
+}
+
+/// What became of a request that a filter had sent to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CalledOut {
+    Answered,
+    /// There was no answer, or its service's proxy gave it.
+    Failed,
+    Late,
+    /// Its answer is longer than the filter takes, or there was no room for it.
+    TooLong,
+    /// As many as may were under way.
+    Full,
+}
+
+impl CalledOut {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Late => "late",
+            Self::TooLong => "too_long",
+            Self::Full => "full",
+        }
+    }
+
+    /// Counts it. `service`: as the grant names it, so there are as many as grants name.
+    pub fn count(self, service: &str) {
+        let labels = [("service", service.to_owned()), ("result", self.as_str().to_owned())];
+        metrics::counter!(Metric::FilterCallouts.name(), &labels).increment(1);
+    }
+}
+
+/// Counts a stream that a filter ended behind the head of its answer, or whose bytes it looked at.
+pub fn filter_reset(side: Side, filter: &str) {
+    let labels = [("side", side.as_str().to_owned()), ("filter", filter.to_owned())];
+    metrics::counter!(Metric::FilterCuts.name(), &labels).increment(1);
 }
 
 /// Counts an answer that the proxy made itself.

@@ -129,6 +129,10 @@ metrics! {
     FilterWaits = "weft_filter_waits_total", Counter, "Times that a filter held a stream for answers or for a time.";
     FilterRecycled = "weft_filter_recycled_total", Counter, "Instances of a filter replaced because their memory had grown.";
     FilterLogDropped = "weft_filter_log_lines_dropped_total", Counter, "Log lines of a filter, or about it, over its rate.";
+    FilterCuts = "weft_filter_cuts_total", Counter, "Streams that a filter ended after their answer had begun, and connections that it ended, by side and filter.";
+    FilterCallouts = "weft_filter_callouts_total", Counter, "Requests that filters had sent to services, by service and result.";
+    FilterCalloutsOpen = "weft_filter_callouts_in_flight", Gauge, "Requests that filters had sent to services under way.";
+    FilterBodyBytes = "weft_filter_body_bytes", Gauge, "Bytes of bodies that are gathered for filters.";
     FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter, shared with filters of its namespace that run the same program.";
     FilterMemory = "weft_filter_memory_bytes", Gauge, "Linear memory of these instances.";
     FilterDenied = "weft_filter_denied_calls_total", Counter, "Calls of capabilities that a filter is not granted.";

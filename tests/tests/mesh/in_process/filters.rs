@@ -10,7 +10,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
 use weft_filter_host::{Digest, FilterSpec, Prepared};
 use weft_policy::bundle::serde_json_raw::Json;
-use weft_policy::bundle::{Direction, FILTER_CONTRACT, FilterAttachment, FilterLimits, FilterMode, OnFailure};
+use weft_policy::bundle::{Direction, FILTER_CONTRACT, FILTER_CONTRACT_0_2, FilterAttachment, FilterLimits, FilterMode, OnFailure};
 
 use super::{Of, Pair};
 
@@ -31,18 +31,36 @@ pub(in crate::mesh) fn attach(pair: &Pair, of: Of, filter: Filter) {
     attach_all(pair, of, &[filter]);
 }
 
-/// The same with several, each of another component.
+/// The same with several in this order, each of another component.
 ///
 /// # Panics
 /// When one isn't built, or can't be loaded.
 pub(in crate::mesh) fn attach_all(pair: &Pair, of: Of, filters: &[Filter]) {
+    attach_with(pair, of, filters, |_| {});
+}
+
+/// The same, each attachment as `change` leaves it. Gives those that are ready, for further changes.
+///
+/// # Panics
+/// When one isn't built, or can't be loaded.
+pub(in crate::mesh) fn attach_with(
+    pair: &Pair,
+    of: Of,
+    filters: &[Filter],
+    change: impl Fn(&mut FilterAttachment),
+) -> HashMap<String, Arc<Prepared>> {
     let (mut attachments, mut ready) = (BTreeMap::new(), HashMap::new());
-    for filter in filters {
-        let attachment = attachment(*filter);
-        ready.insert(attachment.name.clone(), prepared(pair, of, *filter));
+    for (order, filter) in (0..).zip(filters) {
+        let wasm = wasm(filter.component);
+        let mut attachment = FilterAttachment { order, ..signed(&wasm, *filter) };
+        change(&mut attachment);
+        let spec = FilterSpec::try_from(&attachment).expect("a specification");
+        let prepared = pair.shared(of).filter_host.prepare(&spec, &wasm).expect("a sound filter");
+        ready.insert(attachment.name.clone(), prepared);
         attachments.insert(attachment.name.clone(), attachment);
     }
     pair.change(of, &ready, |bundle| bundle.filters = attachments);
+    ready
 }
 
 /// A filter made ready for one of the proxies.
@@ -66,6 +84,8 @@ pub(in crate::mesh) fn attachment(filter: Filter) -> FilterAttachment {
 
 fn signed(wasm: &[u8], filter: Filter) -> FilterAttachment {
     let (key, digest) = (SigningKey::from_bytes(&[7; 32]), Digest::of(wasm));
+    // The one of them that stays as it was released.
+    let contract = if filter.component == "hostile" { FILTER_CONTRACT } else { FILTER_CONTRACT_0_2 };
     FilterAttachment {
         name: filter.component.to_owned(),
         filter: format!("weft-system/{}", filter.component),
@@ -82,9 +102,10 @@ fn signed(wasm: &[u8], filter: Filter) -> FilterAttachment {
         config: Json(filter.config.to_owned()),
         capabilities: Vec::new(),
         grants: Vec::new(),
+        rules: Vec::new(),
         limits: FilterLimits { call_timeout_ms: 100, ..FilterLimits::default() },
         workloads: Vec::new(),
-        contract: FILTER_CONTRACT.to_owned(),
+        contract: contract.to_owned(),
     }
 }
 

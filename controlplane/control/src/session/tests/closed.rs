@@ -118,6 +118,7 @@ fn filter(direction: Direction, on_failure: OnFailure, mode: FilterMode) -> Filt
         config: Default::default(),
         capabilities: Vec::new(),
         grants: Vec::new(),
+        rules: Vec::new(),
         limits: Default::default(),
         workloads: vec![name("web-1")],
         contract: FILTER_CONTRACT.to_owned(),

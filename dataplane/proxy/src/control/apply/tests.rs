@@ -35,6 +35,7 @@ fn with(digests: &[&str]) -> Bundle {
         config: Default::default(),
         capabilities: Vec::new(),
         grants: Vec::new(),
+        rules: Vec::new(),
         limits: FilterLimits::default(),
         workloads: Vec::new(),
         contract: FILTER_CONTRACT.to_owned(),

@@ -49,7 +49,7 @@ async fn app(phase: Phase) -> h2::ClientConn {
 async fn carried(app: &h2::ClientConn, mut call: h2::Exchange, time: Time) -> &'static str {
     let end = End::after(LIMIT);
     let (mut up, mut answer) = app.send(&call.head, call.body.is_end()).await.unwrap();
-    let filters = Filters::new(&Host::new(HostConfig::default()).unwrap());
+    let filters = Filters::new(&Host::new(HostConfig::default()).unwrap(), Bodies::of_tests());
     let (chain, place) = (Chain::default(), Place::of_nobody());
     let (mut filtered, _permit) = filtering::request(&filters, &chain, &place, &mut call.head, None).await.unwrap();
     let (status, stalls) = (Cell::default(), stalls(u64::MAX));

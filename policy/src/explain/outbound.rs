@@ -1,0 +1,37 @@
+//! The filters of a caller, which its requests pass before they go anywhere.
+
+use super::Explanation;
+use crate::bundle::{Direction, FilterAttachment, FilterMode};
+use crate::plan::{World, filters_for};
+
+/// Tells which filters of the caller's workloads a request passes, of whose answers nothing is told here.
+pub(super) fn note(world: &World, explanation: &Explanation) -> Option<String> {
+    let (namespace, account) = (explanation.principal.namespace(), explanation.principal.service_account());
+    let own = world.workloads().filter(|workload| workload.metadata.namespace == namespace);
+    let own = own.filter(|workload| workload.spec.service_account == account);
+    let served: Vec<_> = own.map(|workload| workload.name()).collect();
+    let runs = |filter: &&FilterAttachment| {
+        filter.direction == Direction::Outbound && (filter.rules.is_empty() || meets(filter, explanation))
+    };
+    let filters = filters_for(world, &served);
+    let mut filters: Vec<_> = filters.values().filter(runs).collect();
+    // Those of a rule run once it was chosen.
+    filters.sort_by_key(|filter| (!filter.rules.is_empty(), filter.order, &filter.name));
+    let told = |filter: &FilterAttachment| match filter.mode {
+        FilterMode::Enforce => filter.name.clone(),
+        FilterMode::Audit => format!("{} (audit)", filter.name),
+    };
+    let told: Vec<_> = filters.into_iter().map(told).collect();
+    let of = format!("what {namespace}/{account} sends passes its outbound filters first, which are not asked here");
+    (!told.is_empty()).then(|| format!("{of}: {}", told.join(", ")))
+}
+
+/// True where a filter runs for the rule that the request takes.
+fn meets(filter: &FilterAttachment, explanation: &Explanation) -> bool {
+    let Some(route) = &explanation.route else { return false };
+    let name = route.name.split_once('#').map_or(&*route.name, |(name, _)| name);
+    filter.rules.iter().any(|it| {
+        let is_of_rule = it.rule.is_none() || it.rule == route.rule_name;
+        it.kind.as_str() == route.kind && it.route.to_string() == name && is_of_rule
+    })
+}

@@ -1,0 +1,267 @@
+//! What filters of contract 0.2 do to requests between two proxies: bodies judged whole and by chunk, trailers, resets,
+//! answers of services, and the answers that the proxies make themselves.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use weft_policy::bundle::{
+    AttachedRule, Backend, CalloutGrant, CalloutService, Direction, Grant, ObjectName, PathMatch, Protocol, Revision,
+    Route, RouteKind, RouteMatch, RouteRule,
+};
+use weft_tests::app::bytes;
+use weft_tests::client::{empty, full, raw, tunnel};
+use weft_tests::{App, Client};
+
+use super::in_process::{Filter, Of, Pair, attach, attach_all, attach_with};
+
+fn on(direction: Direction, component: &'static str, config: &'static str) -> Filter {
+    Filter { component, direction, config, authorization: false }
+}
+
+/// Judges bodies whole: JSON that has a user.
+const GUARD: &str = r#"{"max_bytes": 1000, "json": {"required": ["user"]}}"#;
+const GOOD: &str = r#"{"user": 1}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_judged_before_the_app_sees_a_byte_of_it() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let app = App::start("one", pair.origin, 8080).await;
+    for (of, direction) in [(Of::Origin, Direction::Inbound), (Of::Caller, Direction::Outbound)] {
+        attach(&pair, of, on(direction, "body-guard", GUARD));
+        for is_multiplexed in [false, true] {
+            let post = async |body| {
+                let mut client = match is_multiplexed {
+                    true => Client::h2_in_tunnel(pair.proxy(), "origin:8080").await,
+                    false => Client::h1_in_tunnel(pair.proxy(), "origin:8080").await,
+                };
+                client.call(Method::POST, "/echo", &[], body).await.expect("an answer")
+            };
+            assert_eq!(post(full(GOOD)).await.text(), GOOD);
+            let served = app.served();
+            // The last one does not say how long it is.
+            for (body, expect) in [(full("no JSON"), 400), (full(vec![b' '; 1_001]), 413), (bytes(3_000), 413)] {
+                assert_eq!(post(body).await.status.as_u16(), expect, "{of:?}, multiplexed: {is_multiplexed}");
+            }
+            assert_eq!(app.served(), served, "{of:?}: the app saw none of them");
+        }
+        attach_all(&pair, of, &[]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_waits_to_be_told_sends_what_is_gathered() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let _app = App::start("one", pair.origin, 8080).await;
+    attach(&pair, Of::Caller, on(Direction::Outbound, "body-guard", GUARD));
+    let mut stream = tunnel(pair.proxy(), "origin:8080").await;
+    let head = format!(
+        "POST /echo HTTP/1.1\r\nhost: origin:8080\r\nexpect: 100-continue\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        GOOD.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut told = [0; 25];
+    stream.read_exact(&mut told).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&told), "HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(GOOD.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(GOOD), "{answer}");
+
+    // One that would be too long is not asked for.
+    let head = "POST http://origin:8080/ HTTP/1.1\r\nhost: origin:8080\r\nexpect: 100-continue\r\ncontent-length: 2000\r\n\r\n";
+    let answer = raw(pair.proxy(), head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_gathered_has_a_budget_and_a_time() {
+    let limits = json!({"filter_bodies": 65_536, "filter_body_timeout_ms": 300});
+    let pair = Pair::start_limited(&[(8080, Protocol::Http)], &limits);
+    let _app = App::start("one", pair.origin, 8080).await;
+    attach(
+        &pair,
+        Of::Origin,
+        on(Direction::Inbound, "body-guard", r#"{"max_bytes": 1000000, "forbidden": ["never"]}"#),
+    );
+    let mut client = Client::h2_in_tunnel(pair.proxy(), "origin:8080").await;
+    assert_eq!(client.post("/digest", vec![b'x'; 60_000]).await.text(), "60000");
+    assert_eq!(client.post("/digest", vec![b'x'; 70_000]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(client.post("/digest", vec![b'x'; 60_000]).await.text(), "60000", "what was held came back");
+    assert_eq!(pair.shared(Of::Origin).filter_bodies.used(), 0);
+
+    let mut slow = tunnel(pair.proxy(), "origin:8080").await;
+    let head = b"POST /digest HTTP/1.1\r\nhost: origin:8080\r\ncontent-length: 10\r\nconnection: close\r\n\r\nhalf";
+    slow.write_all(head).await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
+/// A filter that was entered sees each answer: the app's, those of filters behind it, and those of the proxy itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_else_gave_pass_the_filters_that_were_entered() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let _app = App::start("one", pair.origin, 8080).await;
+    let mark = r#"{"response": {"set": [{"name": "x-mark", "value": "1"}]}}"#;
+    let abort = r#"{"abort": {"status": 418, "headers": [{"name": "x-abort"}]}}"#;
+    for (of, direction) in [(Of::Origin, Direction::Inbound), (Of::Caller, Direction::Outbound)] {
+        let (mark, abort) = (on(direction, "header-edit", mark), on(direction, "fault", abort));
+        for (filters, of_abort) in [([mark, abort], "1"), ([abort, mark], "")] {
+            attach_all(&pair, of, &filters);
+            let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+            assert_eq!(client.get("/who").await.header("x-mark"), "1", "{of:?}");
+            let aborted = client.get_with("/who", &[("x-abort", "1")]).await;
+            assert_eq!((aborted.status.as_u16(), aborted.header("x-mark")), (418, of_abort), "{of:?}");
+        }
+        attach_all(&pair, of, &[]);
+    }
+    let ready = attach_with(&pair, Of::Caller, &[on(Direction::Outbound, "header-edit", mark)], |_| {});
+    pair.change(Of::Caller, &ready, |bundle| bundle.services.values_mut().for_each(|it| it.endpoints.clear()));
+    let answer = Client::through(pair.proxy(), "origin:8080").await.get("/who").await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-mark")), (503, "1"));
+}
+
+/// Requests below `/buy` take the rule `buy`, all others one without a name.
+fn route() -> Route {
+    let origin = ObjectName::new("default", "origin");
+    let rule = |name: Option<&str>, path: Option<&str>| RouteRule {
+        name: name.map(str::to_owned),
+        matches: path
+            .map(|path| RouteMatch { path: Some(PathMatch::Prefix(path.to_owned())), ..RouteMatch::default() })
+            .into_iter()
+            .collect(),
+        actions: Vec::new(),
+        backends: vec![Backend { service: Some(origin.clone()), port: 8080, weight: 1, actions: Vec::new() }],
+    };
+    Route {
+        name: ObjectName::new("default", "r"),
+        kind: RouteKind::Http,
+        parent: origin.clone(),
+        parent_port: None,
+        consumer_namespace: None,
+        hostnames: Vec::new(),
+        created: Revision(1),
+        rules: vec![rule(Some("buy"), Some("/buy")), rule(None, None)],
+    }
+}
+
+/// A filter that the policy attaches to a rule runs for the requests that take it, and its permit is theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_of_a_rule_sees_no_other_request() {
+    let pair = Pair::start_with(&[(8080, Protocol::Http)], |of, bundle| {
+        if of == Of::Caller {
+            bundle.routes.insert(route().name, route());
+        }
+    });
+    let app = App::start("one", pair.origin, 8080).await;
+    let attached = |filter: Filter, rule: Option<&str>| {
+        let rule = rule.map(str::to_owned);
+        attach_with(&pair, Of::Caller, &[filter], |it| {
+            it.rules = vec![AttachedRule { kind: RouteKind::Http, route: route().name, rule: rule.clone() }];
+        });
+    };
+    let mark = r#"{"request": {"set": [{"name": "x-asked", "value": "1"}]}, "response": {"set": [{"name": "x-mark", "value": "1"}]}}"#;
+    let marked = async |path: &str| {
+        let answer = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await.get_with(path, &[("x-show", "1")]).await;
+        (answer.header("x-mark") == "1", answer.text().contains("x-asked"))
+    };
+    for (rule, buy, other) in [(Some("buy"), true, false), (None, true, true), (Some("sell"), false, false)] {
+        attached(on(Direction::Outbound, "header-edit", mark), rule);
+        assert_eq!((marked("/buy/it").await, marked("/who").await), ((buy, buy), (other, other)), "{rule:?}");
+    }
+    let abort = r#"{"abort": {"status": 418, "headers": [{"name": "x-show"}]}}"#;
+    attached(on(Direction::Outbound, "fault", abort), Some("buy"));
+    let served = app.served();
+    let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+    assert_eq!(client.get_with("/buy/it", &[("x-show", "1")]).await.status.as_u16(), 418);
+    assert_eq!(app.served(), served);
+    assert_eq!(client.get_with("/who", &[("x-show", "1")]).await.status.as_u16(), 200);
+}
+
+fn hostile(direction: Direction, config: &'static str) -> Filter {
+    on(direction, "hostile2", config)
+}
+
+/// Modes of the test component, which `dataplane/filter-host/tests/hostile2` describes.
+const UPPER_CASE: &str = r#"{"mode": "body-upper-case"}"#;
+const RESET_IN_BODY: &str = r#"{"mode": "reset-in-body"}"#;
+const TRAILERS: &str = r#"{"mode": "edit-trailers"}"#;
+const ASK: &str = r#"{"mode": "ask"}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_are_changed_on_their_way_and_have_no_length_before() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let _app = App::start("one", pair.origin, 8080).await;
+    for (of, direction) in [(Of::Origin, Direction::Inbound), (Of::Caller, Direction::Outbound)] {
+        attach(&pair, of, hostile(direction, UPPER_CASE));
+        let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+        let answer = client.post("/echo", "to and fro").await;
+        assert_eq!((&*answer.text(), answer.header("content-length")), ("TO AND FRO", ""), "{of:?}");
+        let mut client = Client::h2_in_tunnel(pair.proxy(), "origin:8080").await;
+        assert_eq!(client.post("/digest", vec![b'x'; 300_000]).await.text(), "300000");
+        assert_eq!(client.call(Method::HEAD, "/bytes/10", &[], empty()).await.unwrap().body.len(), 0);
+        attach_all(&pair, of, &[]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_a_filter_resets_never_looks_complete() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let _app = App::start("one", pair.origin, 8080).await;
+    for (of, direction) in [(Of::Origin, Direction::Inbound), (Of::Caller, Direction::Outbound)] {
+        attach(&pair, of, hostile(direction, RESET_IN_BODY));
+        for body in [full("a body"), empty()] {
+            let mut client = Client::h2_in_tunnel(pair.proxy(), "origin:8080").await;
+            let answer = client.call(Method::POST, "/bytes/300000", &[], body).await;
+            assert!(answer.is_err(), "{of:?}: {answer:?}");
+        }
+        attach_all(&pair, of, &[]);
+    }
+    let mut client = Client::h2_in_tunnel(pair.proxy(), "origin:8080").await;
+    assert_eq!(client.get("/bytes/300000").await.body.len(), 300_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_pass_the_filters() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let _app = App::start("one", pair.origin, 8080).await;
+    attach(&pair, Of::Caller, hostile(Direction::Outbound, TRAILERS));
+    let answer = Client::h2_in_tunnel(pair.proxy(), "origin:8080").await.get("/trailers").await;
+    let trailers = answer.trailers.expect("trailers");
+    assert_eq!((&trailers["x-sum"], &trailers["x-filter"]), (&"42".parse().unwrap(), &"seen".parse().unwrap()));
+}
+
+/// The filter asks `quota` for the path that `x-ask` names, waits 300 ms, takes 1,000 bytes, and lets pass what is answered 200;
+/// everything else it answers 403.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_decides_whether_a_request_passes() {
+    let pair = Pair::start(&[(8080, Protocol::Http), (8081, Protocol::Http), (8082, Protocol::Http)]);
+    let (app, quota) = (App::start("one", pair.origin, 8080).await, App::start("quota", pair.origin, 8081).await);
+    let grant = |port: u16| {
+        let authority = Some(format!("origin.default.svc.cluster.local:{port}"));
+        vec![Grant::Callout(CalloutGrant { services: vec![CalloutService { name: "quota".to_owned(), authority }] })]
+    };
+    for (of, direction) in [(Of::Caller, Direction::Outbound), (Of::Origin, Direction::Inbound)] {
+        attach_with(&pair, of, &[hostile(direction, ASK)], |it| {
+            it.grants = grant(8081);
+            it.contract = "wit-0.2".to_owned();
+        });
+        let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+        let (served, asked) = (app.served(), quota.served());
+        for (ask, expect) in [("/status/200", 200), ("/status/403", 403), ("/slow/60000", 403), ("/bytes/100000", 403)]
+        {
+            let answer = client.get_with("/who", &[("x-ask", ask)]).await;
+            assert_eq!(answer.status.as_u16(), expect, "{of:?} {ask}: {}", answer.text());
+        }
+        assert_eq!(app.served(), served + 1, "{of:?}: it saw the one that passed");
+        assert!(quota.served() > asked, "{of:?}");
+        // Nobody listens there.
+        attach_with(&pair, of, &[hostile(direction, ASK)], |it| {
+            it.grants = grant(8082);
+            it.contract = "wit-0.2".to_owned();
+        });
+        assert_eq!(client.get_with("/who", &[("x-ask", "/status/200")]).await.status, StatusCode::FORBIDDEN, "{of:?}");
+        assert_eq!(pair.shared(of).filter_callouts.used(), 0, "{of:?}");
+        attach_all(&pair, of, &[]);
+    }
+}
