@@ -22,7 +22,9 @@ fn check(outcome: &Outcome, expect: &str) {
             assert_eq!(reply.status, 403);
             reply.rule.clone().unwrap_or_else(|| reply.reason.clone())
         }
-        Verdict::ContinueAfter(ms) => format!("delayed {ms}"),
+        Verdict::ContinueAfter(_) | Verdict::Wait(_) | Verdict::Reset(_) | Verdict::Close(_) | Verdict::Other(_) => {
+            "something else".to_owned()
+        }
     };
     assert_eq!(found, expect);
     assert!(outcome.edits.is_empty());
@@ -31,7 +33,9 @@ fn check(outcome: &Outcome, expect: &str) {
 #[test]
 fn requests_are_allowed_and_denied_by_name() {
     let mut authz = Harness::<Authz>::new(CONFIG).expect("a sound configuration");
-    assert_eq!(authz.interest().request_headers, ["x-tenant", "x_tenant"], "in each spelling that servers fold");
+    assert_eq!(authz.hooks(), ["connection", "request-head"]);
+    let headers = ["request.header.x-tenant", "request.header.x_tenant"];
+    assert_eq!(authz.asked("request-head")[4..], headers, "in each spelling that servers fold");
     let get = |target| TestRequest::new("GET", target).principal(WEB).header("x-tenant", "a");
     check(&authz.request(1, &get("/books?x=1")), "allowed");
     check(&authz.request(2, &get("/admin/users")), "shop/no-admin#admin");
