@@ -108,10 +108,8 @@ fn answers_say_how_the_tightest_limit_stands() {
     assert_eq!(told, ["1", "3", "0", "1"]);
     let mut silent = harness(r#"{"requests": 1}"#);
     assert_eq!(ask(&mut silent, &one), "pass");
-    assert_eq!(
-        (silent.hooks(), self::told(&silent.response(1, &TestResponse::new(200)))),
-        (vec!["request-head"], String::new())
-    );
+    assert_eq!(silent.hooks(), ["request-head"]);
+    assert_eq!(self::told(&silent.response(1, &TestResponse::new(200))), "");
 }
 
 /// The values that were set, in order.
