@@ -18,7 +18,7 @@ use crate::artifact::Artifact;
 use crate::ca::write_private;
 use crate::hub::{AUTHZ, FilterVersion, Hub, Publication, SYSTEM};
 
-const NAMES: [&str; 3] = ["authz", "fault", "ratelimit"];
+const NAMES: [&str; 7] = ["authz", "body-guard", "extauth", "fault", "header-edit", "jwt", "ratelimit"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Publishes those of the shipped filters that were never published here, and the `authz` of this release.

@@ -4,6 +4,8 @@
 mod isolation;
 #[path = "host/loading.rs"]
 mod loading;
+#[path = "host/released.rs"]
+mod released;
 #[path = "host/shipped.rs"]
 mod shipped;
 #[path = "host/support.rs"]

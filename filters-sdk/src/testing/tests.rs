@@ -196,7 +196,7 @@ fn what_is_not_granted_is_denied() {
 
 #[test]
 fn values_end_and_the_oldest_make_room() {
-    super::simulated::grant(Grants::default().kv(2, 100));
+    super::simulated::grant(Grants::default().kv(2, 1_000));
     let forever = Duration::ZERO;
     kv::set(b"a", b"1", Duration::from_secs(2)).expect("room");
     assert_eq!(kv::add(b"a", 5, forever), Ok(6));
@@ -207,7 +207,7 @@ fn values_end_and_the_oldest_make_room() {
         kv::set(key, b"1", forever).expect("room is made");
     }
     assert_eq!((kv::get(b"b"), kv::get(b"d")), (Ok(None), Ok(Some(b"1".to_vec()))));
-    assert!(matches!(kv::set(b"e", &[0; 100], forever), Err(CallError::Full(_))));
+    assert!(matches!(kv::set(b"e", &[0; 1_000], forever), Err(CallError::Full(_))));
     assert!(matches!(kv::set(&[0; 257], b"", forever), Err(CallError::Invalid(_))));
     kv::set(b"d", b"x", forever).expect("room");
     assert!(matches!(kv::add(b"d", 1, forever), Err(CallError::Invalid(_))));
@@ -220,7 +220,9 @@ fn metrics_have_labels_and_lines_are_kept() {
     seen.add(&["b"], 3);
     assert_eq!((metric("seen_total"), labelled_metric("seen_total", &["b"])), (Some(5.0), Some(3.0)));
     let none: &[&str] = &[];
-    for (name, labels) in [("Seen", none), ("seen_total", none), ("x", &["A"][..]), ("x", &["a"; 5][..])] {
+    for (name, labels) in
+        [("Seen", none), ("seen_total", none), ("x", &["A"][..]), ("x", &["filter"][..]), ("x", &["a"; 5][..])]
+    {
         assert!(Counter::define(name, labels).is_err(), "{name}");
     }
     log::warn("look");

@@ -221,8 +221,8 @@ impl Config {
         let identity = self.identity_header.as_slice();
         let lists = [
             ("forward", self.forward.as_slice()),
-            ("allowed_headers", &self.allowed_headers),
-            ("refused_headers", &self.refused_headers),
+            ("allowed_headers", self.allowed_headers.as_slice()),
+            ("refused_headers", self.refused_headers.as_slice()),
             ("identity_header", identity),
         ];
         for (key, names) in lists {

@@ -1,7 +1,7 @@
 //! The question that a service is asked, and what comes of its answers and of none.
 
 use weft_filters_sdk::testing::{Grants, Harness, TestRequest, answer, labelled_metric};
-use weft_filters_sdk::{Edit, Outcome, Verdict};
+use weft_filters_sdk::{Edit, Field, Outcome, Verdict};
 
 use super::ExtAuth;
 
@@ -42,8 +42,8 @@ fn the_question_shows_what_was_chosen() {
     let (_, asked) = &filter.sent()[0];
     let of = (asked.service.as_str(), asked.method.as_str(), asked.path.as_str(), asked.timeout_ms);
     assert_eq!(of, ("auth", "POST", "/check/orders?all=1", 1_000));
-    let line = |(name, value): (&str, &[u8])| format!("{name}: {}", String::from_utf8_lossy(value));
-    let lines: Vec<_> = asked.headers.iter().map(|field| line((&field.name, &field.value))).collect();
+    let line = |field: &Field| format!("{}: {}", field.name, String::from_utf8_lossy(&field.value));
+    let lines: Vec<_> = asked.headers.iter().map(line).collect();
     let expect = [
         "x-forwarded-method: POST",
         "x-forwarded-uri: /orders?all=1",

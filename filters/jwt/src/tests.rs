@@ -1,7 +1,8 @@
-//! Tokens and keys made by another implementation (OpenSSL, by Python's cryptography): which count, under which keys.
+//! Tokens and keys made by another implementation (OpenSSL, by Python's cryptography, in vectors.json): which count, under which keys.
 
 use std::time::Duration;
 
+use serde_json::Value as Json;
 use weft_filters_sdk::crypto::{self, Algorithm};
 use weft_filters_sdk::testing::{self, Grants, Harness, TestRequest, advance, labelled_metric};
 use weft_filters_sdk::{Edit, Outcome, Verdict};
@@ -9,60 +10,34 @@ use weft_filters_sdk::{Edit, Outcome, Verdict};
 use super::Jwt;
 use super::key::Jwk;
 
-const N: &str = "tlZdTv_yIka1ETA6VgiBc_TNP6AR-B3_skN56ybbdqL064-8AgMdzzdyy_kcpVDHYkTx2kl0zXdGW4NTC1cPPckSEWw0AVIDli6CZZYK7\
-     dBPeU2EFOgvs_uvj2hUFnsY9KerPCLPGhIEgLokfSbUml9BzHLR8PaIIz04kCS5I92ExAN6Jb5YuFWqIGV5ABfThREGGjTwyDBEyLUhdZ\
-     qrrbTOU_wn2DX0LUNsYV5hluNeXIC7ROYU7Li7D4vUuIjBg68vD4_lOMfxxgbxWevXxQ58GDcdTRZEq64_qgcAZRiwVgWwaLVcs6aMjV7\
-     Te8lOZX4it6GyK3hPLgF1czyNZQ";
-const RSA_DER: &str = "30820122300d06092a864886f70d01010105000382010f003082010a0282010100b6565d4efff22246b511303a56088173f4cd3fa\
-     011f81dffb24379eb26db76a2f4eb8fbc02031dcf3772cbf91ca550c76244f1da4974cd77465b83530b570f3dc912116c34015203\
-     962e8265960aedd04f794d8414e82fb3fbaf8f6854167b18f4a7ab3c22cf1a120480ba247d26d49a5f41cc72d1f0f688233d38902\
-     4b923dd84c4037a25be58b855aa2065790017d38511061a34f0c83044c8b521759aabadb4ce53fc27d835f42d436c615e6196e35e\
-     5c80bb44e614ecb8bb0f8bd4b888c183af2f0f8fe538c7f1c606f159ebd7c50e7c18371d4d1644abae3faa07006518b05605b068b\
-     55cb3a68c8d5ed37bc94e657e22b7a1b22b784f2e0175733c8d650203010001";
-const RSA_TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6InJzYSIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci50ZXN0IiwiYXVkIjpbInNo\
-     b3AiLCJ3ZWIiXSwic3ViIjoiYWRhIiwiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6InJlYWQgd3JpdGUiLCJyb2xlcyI6WyJhZG1pbiIsI\
-     mRldiJdfQ.AiP87edYoqHH_sngQnpVIYpKTqfMpfcOXtNflbxz0wSr-_ggjxGcslHKyxwSe4R5HbZY4dviHdunX7-Nr01CjQaey8yvcGi\
-     hHyxCn9EJxrKTiIKjjy4faqXHVuhRUVKqPnn2Jb1wR7PkkCRvMsy2httOjeQfSBOPoq1c18NqvqtpzaCPxXp4GN5iLbpR2x5qDVAUaRMn\
-     QWl4y1jG-udtjClCvRysIpryFGzuHWTvBCBy5Sw3MKjX5sNUUwMtUaim98rBqKDHakfKPpVdhVmtJ5bEwc7VerqIrB30zkMgbDPUG8hY-\
-     Wxkm8zzKEK91DyGTc_EQGyd2tQrOJ9voZYQfg";
-const EC_DER: &str = "3059301306072a8648ce3d020106082a8648ce3d03010703420004a99dc54562c10793b3f845d1939349e728707263258135c37b6\
-     365a64a514e28c8f59db7fd1f3920638b77d82055ee241083fc0bb76c8ee3648ba7d9d7a96509";
-const EC_TOKEN: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImVjIiwidHlwIjoiSldUIn0.eyJpc3MiOiJodHRwczovL2lzc3Vlci50ZXN0IiwiYXVkIjpbInNob\
-     3AiLCJ3ZWIiXSwic3ViIjoiYWRhIiwiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6InJlYWQgd3JpdGUiLCJyb2xlcyI6WyJhZG1pbiIsIm\
-     RldiJdfQ.l_Ev3R6YxHGK06SkVy5k6vEB-I-zelJfqMf7p5ZAUKmbPslb-M6u5kPs0uU-njieajKzc23kAq2JMDcAsAYE3A";
-const ED_DER: &str = "302a300506032b65700321003295d14b805c49ca5c297b375c3a9365f4044e1cf1eb89d81f83c08bc8fdfd67";
-const ED_TOKEN: &str = "eyJhbGciOiJFZERTQSIsImtpZCI6ImVkIiwidHlwIjoiSldUIn0.eyJpc3MiOiJodHRwczovL2lzc3Vlci50ZXN0IiwiYXVkIjpbInNob\
-     3AiLCJ3ZWIiXSwic3ViIjoiYWRhIiwiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6InJlYWQgd3JpdGUiLCJyb2xlcyI6WyJhZG1pbiIsIm\
-     RldiJdfQ.7gikbqTcCqlYzMfCK9UvNpUo08Nq5xlRQH7mXT_tt4mjCZmrdViY_xQ8yZ3aOAzBl_QLt5d0ABmRc-PAGGd9DQ";
-const HS_TOKEN: &str = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImhzIiwidHlwIjoiSldUIn0.eyJpc3MiOiJodHRwczovL2lzc3Vlci50ZXN0IiwiYXVkIjpbInNob\
-     3AiLCJ3ZWIiXSwic3ViIjoiYWRhIiwiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6InJlYWQgd3JpdGUiLCJyb2xlcyI6WyJhZG1pbiIsIm\
-     RldiJdfQ.uCFruScWZAfUP76B4dzXW7gWaib68WQJfVJufBYxVSE";
 const HS_KEY: &[u8] = b"a secret of the tests, 32 bytes..";
 
-/// The keys of the tokens above, and rules that they hold by.
+/// Keys, tokens that hold by them until the year 2100, and the keys' DER.
+fn vector(pointer: &str) -> Json {
+    let vectors: Json = serde_json::from_str(include_str!("../vectors.json")).expect("JSON");
+    vectors.pointer(pointer).expect(pointer).clone()
+}
+
 fn config() -> String {
-    format!(
-        r#"{{"keys": [
-            {{"kty": "RSA", "kid": "rsa", "alg": "RS256", "use": "sig", "n": "{N}", "e": "AQAB", "x5t": "let pass"}},
-            {{"kty": "EC", "kid": "ec", "crv": "P-256", "x": "qZ3FRWLBB5Oz-EXRk5NJ5yhwcmMlgTXDe2NlpkpRTig",
-              "y": "yPWdt_0fOSBji3fYIFXuJBCD_Au3bI7jZIun2depZQk"}},
-            {{"kty": "OKP", "kid": "ed", "crv": "Ed25519", "x": "MpXRS4BcScpcKXs3XDqTZfQEThzx64nYH4PAi8j9_Wc"}},
-            {{"kty": "oct", "kid": "hs", "k": "YSBzZWNyZXQgb2YgdGhlIHRlc3RzLCAzMiBieXRlcy4u"}}],
-          "issuers": ["https://issuer.test"], "audiences": ["shop"],
-          "claims": [{{"claim": "sub", "header": "x-user"}}, {{"claim": "roles"}}, {{"claim": "none", "header": "x-none"}}]}}"#
-    )
+    vector("/config").to_string()
+}
+
+fn token(algorithm: &str) -> String {
+    vector(&format!("/tokens/{algorithm}")).as_str().expect("text").to_owned()
+}
+
+fn der(algorithm: &str) -> Vec<u8> {
+    hex(vector(&format!("/der/{algorithm}")).as_str().expect("text"))
 }
 
 fn harness(config: &str) -> Harness<Jwt> {
     let harness = Harness::granted(config, Grants::default().crypto()).expect("a sound configuration");
-    for (algorithm, der, token) in [
-        (Algorithm::Rs256, RSA_DER, RSA_TOKEN),
-        (Algorithm::Es256, EC_DER, EC_TOKEN),
-        (Algorithm::Ed25519, ED_DER, ED_TOKEN),
-    ] {
+    let public = [("RS256", Algorithm::Rs256), ("ES256", Algorithm::Es256), ("EdDSA", Algorithm::Ed25519)];
+    for (name, algorithm) in public {
+        let token = token(name);
         let (message, signature) = token.rsplit_once('.').expect("three parts");
         let signature = super::base64url::decode(signature).expect("sound");
-        testing::signature_holds(algorithm, &hex(der), message.as_bytes(), &signature);
+        testing::signature_holds(algorithm, &der(name), message.as_bytes(), &signature);
     }
     harness
 }
@@ -120,8 +95,8 @@ const CLAIMS: &str = "filter.jwt.sub=ada x-user=ada filter.jwt.roles=admin,dev -
 #[test]
 fn tokens_of_every_algorithm_count_under_their_keys() {
     let mut jwt = harness(&config());
-    for token in [RSA_TOKEN, EC_TOKEN, ED_TOKEN, HS_TOKEN] {
-        assert_eq!(told(&jwt.request(1, &bearing(token))), CLAIMS, "{token}");
+    for token in ["RS256", "ES256", "EdDSA", "HS256"].map(token) {
+        assert_eq!(told(&jwt.request(1, &bearing(&token))), CLAIMS, "{token}");
         // The signature's first digit differs, then one of the claims'.
         let (message, signature) = token.rsplit_once('.').expect("three parts");
         let other = if signature.starts_with('A') { "B" } else { "A" };
@@ -135,9 +110,14 @@ fn tokens_of_every_algorithm_count_under_their_keys() {
 
 #[test]
 fn keys_are_the_der_that_openssl_makes() {
-    let key = |json: &str| serde_json::from_str::<Jwk>(json).expect("a key").key().expect("a sound key").bytes;
-    assert_eq!(key(&format!(r#"{{"kty": "RSA", "n": "{N}", "e": "AQAB"}}"#)), hex(RSA_DER));
-    assert_eq!(key(&format!(r#"{{"kty": "RSA", "n": "AAAA{N}", "e": "AAEAAQ"}}"#)), hex(RSA_DER), "zeros in front");
+    let key = |json: Json| serde_json::from_value::<Jwk>(json).expect("a key").key().expect("a sound key").bytes;
+    for (index, name) in ["RS256", "ES256", "EdDSA"].into_iter().enumerate() {
+        assert_eq!(key(vector(&format!("/config/keys/{index}"))), der(name), "{name}");
+    }
+    let mut padded = vector("/config/keys/0");
+    padded["n"] = format!("AAAA{}", padded["n"].as_str().expect("text")).into();
+    padded["e"] = "AAEAAQ".into();
+    assert_eq!(key(padded), der("RS256"), "zeros in front");
 }
 
 #[test]
@@ -189,7 +169,7 @@ fn requests_without_one_token_and_those_that_may_be() {
         (get().header("authorization", "Basic YTpi"), "401 jwt_missing"),
         (get().header("authorization", "bearer  nonsense"), "401 jwt_malformed"),
         (get().header("authorization", "Bearer a.b.c"), "401 jwt_malformed"),
-        (bearing(HS_TOKEN).header("authorization", "Basic YTpi"), "401 jwt_malformed"),
+        (bearing(&token("HS256")).header("authorization", "Basic YTpi"), "401 jwt_malformed"),
         (bearing(&"a".repeat((16 << 10) + 1)), "401 jwt_malformed"),
     ] {
         assert_eq!(told(&jwt.request(1, &request)), expect, "{:?}", request.headers);
@@ -197,14 +177,14 @@ fn requests_without_one_token_and_those_that_may_be() {
     let mut optional =
         harness(&config().replacen('{', r#"{"optional": true, "header": "x-token", "remove": true, "#, 1));
     assert_eq!(told(&optional.request(1, &get().header("x-user", "forged"))), "-x-token -x-user -x-none");
-    assert_eq!(told(&optional.request(1, &get().header("x-token", HS_TOKEN))), format!("-x-token {CLAIMS}"));
+    assert_eq!(told(&optional.request(1, &get().header("x-token", &token("HS256")))), format!("-x-token {CLAIMS}"));
     assert_eq!(told(&optional.request(1, &get().header("x-token", "bad"))), "401 jwt_malformed");
 }
 
 #[test]
 fn without_the_capability_nothing_passes() {
     let mut jwt = Harness::<Jwt>::new(&config()).expect("a sound configuration");
-    assert_eq!(told(&jwt.request(1, &bearing(RSA_TOKEN))), "503 jwt_unverifiable");
+    assert_eq!(told(&jwt.request(1, &bearing(&token("RS256")))), "503 jwt_unverifiable");
 }
 
 #[test]

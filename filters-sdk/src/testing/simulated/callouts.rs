@@ -32,7 +32,8 @@ pub(crate) fn send(request: &Request) -> Result<u32, Error> {
 }
 
 fn judge(request: &Request) -> Result<(), String> {
-    if request.method.is_empty() || !request.method.bytes().all(rules::is_token) {
+    let is_method = !request.method.is_empty() && request.method.bytes().all(rules::is_token);
+    if !is_method || request.method == "CONNECT" {
         return Err(format!("{:?} is no method", request.method));
     }
     rules::path(&request.path)?;
@@ -46,8 +47,8 @@ fn judge(request: &Request) -> Result<(), String> {
     if request.body.len() > rules::REPLY_BODY {
         return Err(format!("a callout's body has at most {} bytes", rules::REPLY_BODY));
     }
-    if request.answer_bytes > ANSWER {
-        return Err(format!("an answer has at most {ANSWER} bytes"));
+    if request.answer_bytes == 0 || request.answer_bytes > ANSWER {
+        return Err(format!("an answer has 1 to {ANSWER} bytes"));
     }
     if request.timeout_ms == 0 || request.timeout_ms > rules::WAIT_MS {
         return Err(format!("a callout takes 1 to {} ms", rules::WAIT_MS));

@@ -59,8 +59,8 @@ pub(crate) fn sign(key: &[u8], message: &[u8]) -> Result<Vec<u8>, Error> {
 
 pub(crate) fn random(bytes: u32) -> Result<Vec<u8>, Error> {
     granted()?;
-    if bytes > RANDOM {
-        return Err(Error::Invalid(format!("at most {RANDOM} bytes")));
+    if !(1..=RANDOM).contains(&bytes) {
+        return Err(Error::Invalid(format!("{bytes} random bytes, 1 to {RANDOM}")));
     }
     let drawn = HOST.with_borrow_mut(|host| {
         host.crypto.drawn += 1;

@@ -8,6 +8,8 @@ use crate::bindings::weft::filter::types::Error;
 
 const KEY: usize = 256;
 const VALUE: usize = 64 << 10;
+/// What an entry costs beside its key and value.
+const OVERHEAD: usize = 128;
 
 #[derive(Default)]
 pub(super) struct Values {
@@ -24,7 +26,7 @@ struct Entry {
 
 impl Values {
     fn bytes(&self) -> usize {
-        self.entries.iter().map(|(key, entry)| key.len() + entry.value.len()).sum()
+        self.entries.iter().map(|(key, entry)| cost(key, &entry.value)).sum()
     }
 
     fn put(&mut self, key: &[u8], value: Vec<u8>, ends: Option<Duration>, most: (usize, usize)) -> Result<(), Error> {
@@ -32,7 +34,7 @@ impl Values {
             return Err(Error::Invalid(format!("a value has at most {VALUE} bytes")));
         }
         let (entries, bytes) = most;
-        let needed = key.len() + value.len();
+        let needed = cost(key, &value);
         if entries == 0 || needed > bytes {
             return Err(Error::Full(format!("the grant has {bytes} bytes for {entries} values")));
         }
@@ -45,6 +47,10 @@ impl Values {
         self.entries.insert(key.to_vec(), Entry { value, ends, made: self.made });
         Ok(())
     }
+}
+
+fn cost(key: &[u8], value: &[u8]) -> usize {
+    key.len() + value.len() + OVERHEAD
 }
 
 /// The values as they are now, the time, and the entries and bytes of the grant.

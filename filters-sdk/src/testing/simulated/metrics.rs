@@ -11,6 +11,9 @@ const LABELS: usize = 4;
 /// Sets of labels over all metrics.
 const SETS: usize = 1_000;
 
+/// Labels that the proxy gives each series itself.
+const OWN_LABELS: [&str; 5] = ["name", "filter", "version", "le", "other"];
+
 #[derive(Default)]
 pub(super) struct Metrics(Vec<Metric>);
 
@@ -31,6 +34,9 @@ impl Metrics {
 pub(crate) fn define(kind: Kind, name: &str, labels: &[String]) -> Result<u32, String> {
     rules::metric_name(name)?;
     labels.iter().try_for_each(|label| rules::metric_name(label))?;
+    if let Some(own) = labels.iter().find(|label| OWN_LABELS.contains(&label.as_str())) {
+        return Err(format!("the label {own} is the proxy's own"));
+    }
     if labels.len() > LABELS {
         return Err(format!("a metric has at most {LABELS} labels"));
     }
