@@ -1,8 +1,8 @@
 //! Authorization: the engine of `weft-policy` in the sandbox. Its configuration is an `authz::Config`; what it allows
 //! passes unchanged, what it denies is answered 403 and names the rule. The same engine answers `weft explain`.
 
-use weft_filters_sdk::{Connection, Filter, Interest, Outcome, Reply, Request, Value, hook};
-use weft_policy::authz::{Config, Decision, Engine, Request as Asked};
+use weft_filters_sdk::{Connection, Filter, Interest, Outcome, Prefixed, Reply, Request, Value, hook, rules};
+use weft_policy::authz::{Config, Decision, Engine, Request as Asked, is_alike};
 
 /// The engine under one configuration.
 #[derive(Debug)]
@@ -26,9 +26,19 @@ struct Head {
     port: Value<hook::RequestHead>,
     method: Value<hook::RequestHead>,
     path: Value<hook::RequestHead>,
-    /// In the order of the engine's `needed_headers`.
-    headers: Vec<Value<hook::RequestHead>>,
+    headers: Headers,
 }
+
+#[derive(Debug)]
+enum Headers {
+    /// In the order of the engine's `needed_headers`.
+    Each(Vec<Value<hook::RequestHead>>),
+    /// Rules read more headers than a filter may name: it is told of all, and looks at those.
+    All(Prefixed<hook::RequestHead>),
+}
+
+/// Values of a request that are no headers.
+const OTHERS: usize = 4;
 
 impl Filter for Authz {
     type Config = Config;
@@ -39,12 +49,17 @@ impl Filter for Authz {
         let mut connection = ask.connection();
         let stream = Stream { principal: connection.principal(), port: connection.destination_port() };
         let mut asked = ask.request_head();
+        let needed = engine.needed_headers();
         let head = Head {
             principal: asked.principal(),
             port: asked.destination_port(),
             method: asked.method(),
             path: asked.path(),
-            headers: engine.needed_headers().iter().map(|name| asked.header(name)).collect(),
+            headers: if needed.len() > rules::VALUES - OTHERS {
+                Headers::All(asked.headers(""))
+            } else {
+                Headers::Each(needed.iter().map(|name| asked.header(name)).collect())
+            },
         };
         Ok(Self { engine, stream, head })
     }
@@ -55,17 +70,10 @@ impl Filter for Authz {
     }
 
     fn request_head(&mut self, request: &Request<'_>, _: &mut ()) -> Outcome {
-        let mut headers = Vec::with_capacity(self.head.headers.len());
-        for (name, header) in self.engine.needed_headers().iter().zip(&self.head.headers) {
-            for value in request.all(*header) {
-                // A rule is text. A value that isn't text could slip past a deny rule, so nobody may send one where a rule
-                // looks.
-                let Ok(value) = std::str::from_utf8(value) else {
-                    return unreadable(name);
-                };
-                headers.push((name.as_str(), value));
-            }
-        }
+        let headers = match self.headers(request) {
+            Ok(headers) => headers,
+            Err(name) => return unreadable(name),
+        };
         let asked = Asked {
             principal: request.text(self.head.principal),
             l4: false,
@@ -75,6 +83,31 @@ impl Filter for Authz {
             headers: &headers,
         };
         outcome(&self.engine.decide(&asked))
+    }
+}
+
+impl Authz {
+    /// The fields that rules look at, or the name of one whose value is no text. A rule is text: what isn't could slip past a
+    /// deny rule, so nobody may send it where a rule looks.
+    fn headers<'a>(&'a self, request: &Request<'a>) -> Result<Vec<(&'a str, &'a str)>, &'a str> {
+        let needed = self.engine.needed_headers();
+        let read = |(name, value): (&'a str, &'a [u8])| match std::str::from_utf8(value) {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(name),
+        };
+        match &self.head.headers {
+            Headers::Each(headers) => {
+                let fields = needed
+                    .iter()
+                    .zip(headers)
+                    .flat_map(|(name, header)| request.all(*header).map(move |value| (name.as_str(), value)));
+                fields.map(read).collect()
+            }
+            Headers::All(all) => {
+                let is_needed = |name: &str| needed.iter().any(|needed| is_alike(needed, name));
+                request.prefixed(*all).filter(|(name, _)| is_needed(name)).map(read).collect()
+            }
+        }
     }
 }
 

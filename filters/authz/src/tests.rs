@@ -71,6 +71,24 @@ fn values_that_are_no_text_are_denied_where_a_rule_looks() {
 }
 
 #[test]
+fn rules_may_read_more_headers_than_a_filter_may_name() {
+    let headers: Vec<_> = (0..40).map(|number| format!(r#"{{"name": "x-h-{number}", "exact": "evil"}}"#)).collect();
+    let rules: Vec<_> = headers.iter().map(|header| format!(r#"{{"to": [{{"headers": [{header}]}}]}}"#)).collect();
+    let config = format!(r#"{{"policies": [{{"name": "a/b", "action": "Deny", "rules": [{}]}}]}}"#, rules.join(", "));
+    let mut authz = Harness::<Authz>::new(&config).expect("a sound configuration");
+    assert_eq!(authz.asked("request-head")[4..], ["request.header.*"]);
+    let get = |name, value| TestRequest::new("GET", "/").principal(WEB).header(name, value);
+    check(&authz.request(1, &get("x-h-39", "evil")), "a/b#39");
+    check(&authz.request(2, &get("x_h-7", "evil")), "a/b#7");
+    check(&authz.request(3, &get("x-h-40", "evil")), "allowed");
+    let mut unreadable = get("x-other", "");
+    unreadable.headers.push(("x-other".to_owned(), vec![0xff]));
+    check(&authz.request(4, &unreadable), "allowed");
+    unreadable.headers.push(("x-h-0".to_owned(), vec![0xff]));
+    check(&authz.request(5, &unreadable), "header_not_text");
+}
+
+#[test]
 fn a_bad_configuration_says_where() {
     for (config, word) in [
         ("{", "EOF"),
