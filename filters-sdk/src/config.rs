@@ -18,7 +18,7 @@ pub(crate) fn parse<C: DeserializeOwned>(text: &str) -> Result<C, String> {
     let config = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        if path == "." { inner.to_string() } else { format!("{path}: {inner}") }
+        if matches!(path.as_str(), "." | "?") { inner.to_string() } else { format!("{path}: {inner}") }
     })?;
     json.end().map_err(|error| error.to_string())?;
     Ok(config)

@@ -40,7 +40,7 @@ fn a_binary_of_another_world() {
 
 #[test]
 fn a_capability_that_is_not_granted() {
-    let wasm = wasm("ratelimit");
+    let wasm = crate::released::released("0.1", "ratelimit");
     let error = refusal(&wasm, |spec| spec.capabilities.clear());
     assert!(matches!(&error, PrepareError::NotGranted { capability, .. } if capability == "token-bucket"), "{error}");
     let error = refusal(&wasm, |spec| spec.capabilities.push("sockets".to_owned()));

@@ -6,13 +6,18 @@ use weft_filter_host::{Chain, Host, Worker};
 
 use crate::support::{Head, ask, host, spec};
 
-fn chain(host: &Host, contract: &str, name: &str, config: &str) -> Chain {
+/// The bytes of a component that was released with this version of the contract.
+pub(crate) fn released(contract: &str, name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/released").join(contract);
     let path = folder.join(format!("{name}.wasm"));
-    let wasm = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn chain(host: &Host, contract: &str, name: &str, config: &str) -> Chain {
+    let wasm = released(contract, name);
     let mut spec = spec(name, &wasm, config);
     spec.authorization = name == "authz";
-    Chain::new(vec![host.prepare(&spec, &wasm).unwrap_or_else(|error| panic!("{}: {error}", path.display()))])
+    Chain::new(vec![host.prepare(&spec, &wasm).unwrap_or_else(|error| panic!("{contract} {name}: {error}"))])
 }
 
 #[test]

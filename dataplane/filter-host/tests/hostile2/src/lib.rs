@@ -28,7 +28,7 @@ use weft_filters_sdk::{
 /// | `callout-bomb`, `callout-body`, `callout-answer` | 5 at once, a body and an answer over the limits; `x-said` tells |
 /// | `callout-dropped` | asks, and passes without waiting |
 /// | `denied` | asks every capability, and answers 200 with what each said |
-/// | `log-bomb`, `metric-bomb`, `kv-bomb` | 1,000 lines; 100 metrics and 2,000 sets of labels; 1,000 values of 32 KiB |
+/// | `log-bomb`, `metric-bomb`, `kv-bomb` | 1,000 lines; 100 metrics and 2,000 sets of labels; 200 values of 32 KiB |
 /// | `cookie-large` | a state of 5,000 bytes |
 /// | `body-replace`, `body-cut`, `body-upper-case` | change each chunk of both bodies and of streams |
 /// | `body-late` | edits a header with each chunk |
