@@ -343,6 +343,9 @@ impl<F: Filter> Harness<F> {
             }
         }
         if matches!(outcome.verdict, Verdict::Wait(_)) {
+            let has = |name: &str| self.interest.hooks.iter().any(|hook| hook.name == name);
+            let is_heard = has("callout") || (sent.is_empty() && has("tick"));
+            assert!(is_heard, "the host refuses a wait at {name} whose end no hook is called for: callout or tick");
             known.waiting = Some(at_hand);
             self.sent = sent;
         }

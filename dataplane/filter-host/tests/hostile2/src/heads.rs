@@ -1,6 +1,6 @@
 //! What the filter does at heads: edits and answers, good and bad.
 //!
-//! `calls`, `shown`, `teapot`, `late`, `delay`, `path` are good; `pseudo`, `framing`, `identity`, `bad-path`, `split`,
+//! `calls`, `shown`, `remember` (7 chunks for `count`), `teapot`, `late`, `delay`, `path` are good; `pseudo`, `framing`, `identity`, `bad-path`, `split`,
 //! `status`, `flood`, `edits-65`, `edit-other`, `verdict-other`, `attribute-bad`, `request-status` are refused by the host.
 
 use std::time::Duration;
@@ -93,6 +93,10 @@ pub(crate) fn request(
             pass
         }
         "kv-bomb" => pass.set_header("x-said", bombs::values()),
+        "remember" => {
+            *state = vec![7];
+            pass
+        }
         "cookie-large" => {
             *state = vec![1; 5_000];
             pass

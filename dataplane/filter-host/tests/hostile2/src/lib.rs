@@ -35,6 +35,7 @@ use weft_filters_sdk::{
 /// | `body-check` | whole request body of at most 1,024 bytes: 422 unless it has `ok` in it; `x-body: LENGTH` |
 /// | `body-check-response` | the same of the response: replaced by `checked` unless it has `ok` in it |
 /// | `body-grpc` | messages of both bodies, in upper case |
+/// | `remember` | leaves a state of one byte, 7, which `count` tells |
 /// | `count` | counts request chunks in the state, and tells them in `x-chunks` of the response |
 /// | `edit-trailers` | sets `x-filter: seen` in the trailers of both |
 /// | `attribute`, `attribute-read` | set `filter.hostile.seen` to `value`; tell it in the header `x-attribute` |
