@@ -1,4 +1,4 @@
-//! Tokens and keys made by another implementation (OpenSSL, by Python's cryptography, in vectors.json): which count, under which keys.
+//! Tokens and keys made by another implementation (OpenSSL; vectors.json): which count, under which keys.
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
-//! What the filter does at heads: edits and answers, good and bad.
-//!
-//! `calls`, `shown`, `remember` (7 chunks for `count`), `teapot`, `late`, `delay`, `path` are good; `pseudo`, `framing`, `identity`, `bad-path`, `split`,
-//! `status`, `flood`, `edits-65`, `edit-other`, `verdict-other`, `attribute-bad`, `request-status` are refused by the host.
+//! What the filter does at heads. Good: `calls`, `shown`, `remember` (7 chunks for `count`), `teapot`, `late`, `delay`, `path`.
+//! Refused by the host: `pseudo`, `framing`, `identity`, `bad-path`, `split`, `status`, `flood`, `edits-65`, `edit-other`,
+//! `verdict-other`, `attribute-bad`, `request-status`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A filter of contract 0.2 that does what no filter should, or one thing that a filter may, as `mode` says. For tests only.
-//! `at` names the hook where the modes that are the same everywhere act; with `mode: told` the head's `x-do` names the mode.
+//! A filter of contract 0.2 that does what no filter should, or one thing that a filter may, as `mode` says; for tests.
+//! `at` names the hook where modes act that are the same everywhere; with `mode: told` the head's `x-do` names the mode.
 
 mod bombs;
 mod heads;
