@@ -13,24 +13,31 @@ use crate::cargo;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Filters to build: package, name of the component. The last is what tests of the host run against.
-const FILTERS: [(&str, &str); 4] = [
+/// Filters that ship: package, name of the component.
+const SHIPPED: [(&str, &str); 7] = [
     ("weft-filter-authz", "authz"),
     ("weft-filter-fault", "fault"),
     ("weft-filter-ratelimit", "ratelimit"),
-    ("weft-filter-hostile", "hostile"),
+    ("weft-filter-header-edit", "header-edit"),
+    ("weft-filter-body-guard", "body-guard"),
+    ("weft-filter-extauth", "extauth"),
+    ("weft-filter-jwt", "jwt"),
 ];
 
 /// Built for tests alone, into `<workspace>/target/filters`; never beside the binaries.
-const FOR_TESTS: &str = "hostile";
+const FOR_TESTS: [(&str, &str); 1] = [("weft-filter-hostile2", "hostile2")];
+
+/// Of an earlier release, whose SDK is no more: its component is kept, and placed with those for tests.
+const RELEASED: [(&str, &str); 1] = [("dataplane/filter-host/tests/released/0.1/hostile.wasm", "hostile")];
 
 /// Folders and files that decide what comes out.
-const INPUTS: [&str; 7] = [
+const INPUTS: [&str; 8] = [
     "filters",
     "filters-sdk",
     "policy/src",
     "policy/Cargo.toml",
-    "dataplane/filter-host/tests/hostile",
+    "dataplane/filter-host/tests/hostile2",
+    "dataplane/filter-host/tests/released",
     "Cargo.toml",
     "Cargo.lock",
 ];
@@ -47,13 +54,15 @@ pub(crate) fn build_filters(workspace: &Path, out: &Path) -> Result<Vec<PathBuf>
     fs::create_dir_all(&built).with_context(|| format!("cannot make {}", built.display()))?;
     let stamp = built.join("inputs");
     let inputs = format!("{:016x}", hash_inputs(workspace)?);
-    let complete = FILTERS.iter().all(|(_, name)| component(&built, name).is_file());
+    let complete = SHIPPED.iter().chain(&FOR_TESTS).all(|(_, name)| component(&built, name).is_file());
     if !complete || fs::read_to_string(&stamp).ok().as_deref() != Some(&inputs) {
         build_all(workspace, &built)?;
         fs::write(&stamp, &inputs).with_context(|| format!("cannot write {}", stamp.display()))?;
     }
-    let shipped = FILTERS.iter().filter(|(_, name)| *name != FOR_TESTS);
-    shipped.map(|(_, name)| place(&component(&built, name), &component(out, name))).collect()
+    for (path, name) in RELEASED {
+        place(&workspace.join(path), &component(&built, name))?;
+    }
+    SHIPPED.iter().map(|(_, name)| place(&component(&built, name), &component(out, name))).collect()
 }
 
 fn component(folder: &Path, name: &str) -> PathBuf {
@@ -78,7 +87,7 @@ fn target_directory(workspace: &Path) -> PathBuf {
 fn build_all(workspace: &Path, built: &Path) -> Result<()> {
     let toolchain = Toolchain::find(workspace)?;
     let target = target_directory(workspace).join("wasm");
-    for (package, name) in FILTERS {
+    for &(package, name) in SHIPPED.iter().chain(&FOR_TESTS) {
         // One crate type only: with an rlib beside it, link-time optimisation stays off.
         let mut command = toolchain.cargo(workspace);
         command.args(["--profile", "wasm", "--package", package, "--lib", "--crate-type", "cdylib"]);
@@ -224,7 +233,7 @@ mod tests {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("below the root");
         let out = target_directory(workspace).join("filters/shipped");
         let built = build_filters(workspace, &out).expect("they build");
-        assert_eq!(built.len(), 3);
+        assert_eq!(built.len(), SHIPPED.len());
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! The host against real components: the shipped filters, and one that does what no filter should.
 
+#[path = "host/contract.rs"]
+mod contract;
 #[path = "host/isolation.rs"]
 mod isolation;
 #[path = "host/loading.rs"]
 mod loading;
+#[path = "host/released.rs"]
+mod released;
 #[path = "host/shipped.rs"]
 mod shipped;
 #[path = "host/support.rs"]

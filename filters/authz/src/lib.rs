@@ -1,54 +1,119 @@
 //! Authorization: the engine of `weft-policy` in the sandbox. Its configuration is an `authz::Config`; what it allows
 //! passes unchanged, what it denies is answered 403 and names the rule. The same engine answers `weft explain`.
 
-use weft_filters_sdk::{Connection, Filter, Hooks, Interest, Outcome, Reply, Request, Wants};
-use weft_policy::authz::{Config, Decision, Engine, Request as Asked};
+use weft_filters_sdk::{Connection, Filter, Interest, Outcome, Prefixed, Reply, Request, Value, hook, rules};
+use weft_policy::authz::{Config, Decision, Engine, Request as Asked, is_alike};
 
 /// The engine under one configuration.
 #[derive(Debug)]
 pub struct Authz {
     engine: Engine,
+    stream: Stream,
+    head: Head,
 }
 
+/// What it is told of a byte stream.
+#[derive(Debug)]
+struct Stream {
+    principal: Value<hook::Connection>,
+    port: Value<hook::Connection>,
+}
+
+/// What it is told of a request.
+#[derive(Debug)]
+struct Head {
+    principal: Value<hook::RequestHead>,
+    port: Value<hook::RequestHead>,
+    method: Value<hook::RequestHead>,
+    path: Value<hook::RequestHead>,
+    headers: Headers,
+}
+
+#[derive(Debug)]
+enum Headers {
+    /// In the order of the engine's `needed_headers`.
+    Each(Vec<Value<hook::RequestHead>>),
+    /// Rules read more headers than a filter may name: it is told of all, and looks at those.
+    All(Prefixed<hook::RequestHead>),
+}
+
+/// Values of a request that are no headers.
+const OTHERS: usize = 4;
+
 impl Filter for Authz {
-    fn configure(config: &str) -> Result<(Self, Interest), String> {
-        let config: Config = serde_json::from_str(config).map_err(|error| error.to_string())?;
+    type Config = Config;
+    type State = ();
+
+    fn configure(config: Config, ask: &mut Interest) -> Result<Self, String> {
         let engine = Engine::new(&config).map_err(|error| error.to_string())?;
-        let interest = Interest {
-            hooks: Hooks::CONNECTION | Hooks::REQUEST_HEAD,
-            wants: Wants::PRINCIPAL | Wants::METHOD | Wants::PATH | Wants::DESTINATION_PORT,
-            request_headers: engine.needed_headers().to_vec(),
-            response_headers: Vec::new(),
+        let mut connection = ask.connection();
+        let stream = Stream { principal: connection.principal(), port: connection.destination_port() };
+        let mut asked = ask.request_head();
+        let needed = engine.needed_headers();
+        let head = Head {
+            principal: asked.principal(),
+            port: asked.destination_port(),
+            method: asked.method(),
+            path: asked.path(),
+            headers: if needed.len() > rules::VALUES - OTHERS {
+                Headers::All(asked.headers(""))
+            } else {
+                Headers::Each(needed.iter().map(|name| asked.header(name)).collect())
+            },
         };
-        Ok((Self { engine }, interest))
+        Ok(Self { engine, stream, head })
     }
 
-    fn connection(&mut self, _stream: u64, connection: &Connection<'_>) -> Outcome {
-        let attributes = connection.attributes;
-        let port = attributes.destination_port.unwrap_or_default();
-        let asked = Asked::connection(attributes.principal.as_deref(), port);
-        outcome(&self.engine.decide(&asked))
+    fn connection(&mut self, connection: &Connection<'_>, _: &mut ()) -> Outcome {
+        let port = port(connection.number(self.stream.port));
+        outcome(&self.engine.decide(&Asked::connection(connection.text(self.stream.principal), port)))
     }
 
-    fn request_head(&mut self, _stream: u64, request: &Request<'_>) -> Outcome {
-        let mut headers = Vec::with_capacity(request.head.headers.len());
-        for (name, value) in request.headers() {
-            // A rule is text. A value that isn't text could slip past a deny rule, so nobody may send one where a rule looks.
-            let Ok(value) = std::str::from_utf8(value) else {
-                return unreadable(name);
-            };
-            headers.push((name, value));
-        }
+    fn request_head(&mut self, request: &Request<'_>, _: &mut ()) -> Outcome {
+        let headers = match self.headers(request) {
+            Ok(headers) => headers,
+            Err(name) => return unreadable(name),
+        };
         let asked = Asked {
-            principal: request.attributes.principal.as_deref(),
+            principal: request.text(self.head.principal),
             l4: false,
-            method: request.head.method.as_deref().unwrap_or_default(),
-            path: request.head.path.as_deref().unwrap_or_default(),
-            port: request.attributes.destination_port.unwrap_or_default(),
+            method: request.text(self.head.method).unwrap_or_default(),
+            path: request.text(self.head.path).unwrap_or_default(),
+            port: port(request.number(self.head.port)),
             headers: &headers,
         };
         outcome(&self.engine.decide(&asked))
     }
+}
+
+impl Authz {
+    /// The fields that rules look at, or the name of one whose value is no text. A rule is text: what isn't could slip past a
+    /// deny rule, so nobody may send it where a rule looks.
+    fn headers<'a>(&'a self, request: &Request<'a>) -> Result<Vec<(&'a str, &'a str)>, &'a str> {
+        let needed = self.engine.needed_headers();
+        let read = |(name, value): (&'a str, &'a [u8])| match std::str::from_utf8(value) {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(name),
+        };
+        match &self.head.headers {
+            Headers::Each(headers) => {
+                let fields = needed
+                    .iter()
+                    .zip(headers)
+                    .flat_map(|(name, header)| request.all(*header).map(move |value| (name.as_str(), value)));
+                fields.map(read).collect()
+            }
+            Headers::All(all) => {
+                let is_needed = |name: &str| needed.iter().any(|needed| is_alike(needed, name));
+                request.prefixed(*all).filter(|(name, _)| is_needed(name)).map(read).collect()
+            }
+        }
+    }
+}
+
+/// No port is 0, which no rule names.
+fn port(number: Option<u64>) -> u16 {
+    number.and_then(|number| u16::try_from(number).ok()).unwrap_or_default()
 }
 
 fn outcome(decision: &Decision<'_>) -> Outcome {

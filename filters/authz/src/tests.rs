@@ -22,7 +22,9 @@ fn check(outcome: &Outcome, expect: &str) {
             assert_eq!(reply.status, 403);
             reply.rule.clone().unwrap_or_else(|| reply.reason.clone())
         }
-        Verdict::ContinueAfter(ms) => format!("delayed {ms}"),
+        Verdict::ContinueAfter(_) | Verdict::Wait(_) | Verdict::Reset(_) | Verdict::Close(_) | Verdict::Other(_) => {
+            "something else".to_owned()
+        }
     };
     assert_eq!(found, expect);
     assert!(outcome.edits.is_empty());
@@ -31,7 +33,9 @@ fn check(outcome: &Outcome, expect: &str) {
 #[test]
 fn requests_are_allowed_and_denied_by_name() {
     let mut authz = Harness::<Authz>::new(CONFIG).expect("a sound configuration");
-    assert_eq!(authz.interest().request_headers, ["x-tenant", "x_tenant"], "in each spelling that servers fold");
+    assert_eq!(authz.hooks(), ["connection", "request-head"]);
+    let headers = ["request.header.x-tenant", "request.header.x_tenant"];
+    assert_eq!(authz.asked("request-head")[4..], headers, "in each spelling that servers fold");
     let get = |target| TestRequest::new("GET", target).principal(WEB).header("x-tenant", "a");
     check(&authz.request(1, &get("/books?x=1")), "allowed");
     check(&authz.request(2, &get("/admin/users")), "shop/no-admin#admin");
@@ -64,6 +68,24 @@ fn values_that_are_no_text_are_denied_where_a_rule_looks() {
     let mut request = TestRequest::new("GET", "/").principal(WEB).header("x-tenant", "a");
     request.headers.push(("x-other".to_owned(), vec![0xff]));
     check(&authz.request(2, &request), "allowed");
+}
+
+#[test]
+fn rules_may_read_more_headers_than_a_filter_may_name() {
+    let headers: Vec<_> = (0..40).map(|number| format!(r#"{{"name": "x-h-{number}", "exact": "evil"}}"#)).collect();
+    let rules: Vec<_> = headers.iter().map(|header| format!(r#"{{"to": [{{"headers": [{header}]}}]}}"#)).collect();
+    let config = format!(r#"{{"policies": [{{"name": "a/b", "action": "Deny", "rules": [{}]}}]}}"#, rules.join(", "));
+    let mut authz = Harness::<Authz>::new(&config).expect("a sound configuration");
+    assert_eq!(authz.asked("request-head")[4..], ["request.header.*"]);
+    let get = |name, value| TestRequest::new("GET", "/").principal(WEB).header(name, value);
+    check(&authz.request(1, &get("x-h-39", "evil")), "a/b#39");
+    check(&authz.request(2, &get("x_h-7", "evil")), "a/b#7");
+    check(&authz.request(3, &get("x-h-40", "evil")), "allowed");
+    let mut unreadable = get("x-other", "");
+    unreadable.headers.push(("x-other".to_owned(), vec![0xff]));
+    check(&authz.request(4, &unreadable), "allowed");
+    unreadable.headers.push(("x-h-0".to_owned(), vec![0xff]));
+    check(&authz.request(5, &unreadable), "header_not_text");
 }
 
 #[test]

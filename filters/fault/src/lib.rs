@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use weft_filters_sdk::{Counter, Filter, Hooks, Interest, Outcome, Reply, Request, Wants};
+use weft_filters_sdk::{Ask, Counter, Filter, Interest, Outcome, Reply, Request, Value, hook, rules};
 
 /// At least one of the two.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub struct Config {
     delay: Option<Delay>,
     abort: Option<Abort>,
 }
@@ -55,6 +55,7 @@ const MAX_DELAY_MS: u32 = 300_000;
 /// The faults under one configuration.
 #[derive(Debug)]
 pub struct Fault {
+    dice: Value<hook::RequestHead>,
     delay: Option<(Strike, Duration)>,
     abort: Option<(Strike, u16)>,
     delayed: Counter,
@@ -66,47 +67,56 @@ pub struct Fault {
 struct Strike {
     /// Of 2^32 requests.
     share: u64,
-    headers: Vec<HeaderCondition>,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug)]
+struct Condition {
+    header: Value<hook::RequestHead>,
+    exact: Option<String>,
 }
 
 impl Filter for Fault {
-    fn configure(config: &str) -> Result<(Self, Interest), String> {
-        let config: Config = serde_json::from_str(config).map_err(|error| error.to_string())?;
-        let mut interest = Interest { hooks: Hooks::REQUEST_HEAD, wants: Wants::DICE, ..Interest::default() };
+    type Config = Config;
+    type State = ();
+
+    fn configure(config: Config, ask: &mut Interest) -> Result<Self, String> {
+        let mut head = ask.request_head();
         let delay = match config.delay {
             None => None,
             Some(delay) if delay.ms > MAX_DELAY_MS => return Err(format!("delay.ms: at most {MAX_DELAY_MS}")),
             Some(delay) => {
-                let strike = Strike::new("delay", delay.percentage, delay.headers, &mut interest)?;
+                let strike = Strike::new("delay", delay.percentage, delay.headers, &mut head)?;
                 Some((strike, Duration::from_millis(u64::from(delay.ms))))
             }
         };
         let abort = match config.abort {
             None => None,
-            Some(abort) if !(200..600).contains(&abort.status) => {
-                return Err(format!("abort.status: {} is not between 200 and 599", abort.status));
+            Some(abort) => {
+                rules::status(abort.status).map_err(|error| format!("abort.status: {error}"))?;
+                Some((Strike::new("abort", abort.percentage, abort.headers, &mut head)?, abort.status))
             }
-            Some(abort) => Some((Strike::new("abort", abort.percentage, abort.headers, &mut interest)?, abort.status)),
         };
         if delay.is_none() && abort.is_none() {
             return Err("neither delay nor abort is given".to_owned());
         }
-        let (delayed, aborted) = (Counter::define("faults_delayed_total")?, Counter::define("faults_aborted_total")?);
-        Ok((Self { delay, abort, delayed, aborted }, interest))
+        let delayed = Counter::define("faults_delayed_total", &[])?;
+        let aborted = Counter::define("faults_aborted_total", &[])?;
+        Ok(Self { dice: head.dice(), delay, abort, delayed, aborted })
     }
 
-    fn request_head(&mut self, _stream: u64, request: &Request<'_>) -> Outcome {
+    fn request_head(&mut self, request: &Request<'_>, _: &mut ()) -> Outcome {
         // Two dice of 32 bits each, so that the two faults strike independently.
-        let dice = request.attributes.dice.unwrap_or(u64::MAX);
+        let dice = request.number(self.dice).unwrap_or(u64::MAX);
         let (low, high) = (dice & u64::from(u32::MAX), dice >> 32);
         let delay = self.delay.as_ref().filter(|(strike, _)| strike.hits(low, request)).map(|(_, delay)| *delay);
         let abort = self.abort.as_ref().filter(|(strike, _)| strike.hits(high, request)).map(|(_, status)| *status);
         if delay.is_some() {
-            self.delayed.add(1);
+            self.delayed.add(&[], 1);
         }
         match (abort, delay) {
             (Some(status), delay) => {
-                self.aborted.add(1);
+                self.aborted.add(&[], 1);
                 let reply = Reply::text(status, "fault_abort", "fault filter abort\n").rule("abort");
                 Outcome::respond(reply.after(delay.unwrap_or_default()))
             }
@@ -120,31 +130,27 @@ impl Strike {
     fn new(
         fault: &str,
         percentage: f64,
-        mut headers: Vec<HeaderCondition>,
-        interest: &mut Interest,
+        headers: Vec<HeaderCondition>,
+        head: &mut Ask<'_, hook::RequestHead>,
     ) -> Result<Self, String> {
         if !(0.0..=100.0).contains(&percentage) {
             return Err(format!("{fault}.percentage: {percentage} is not between 0 and 100"));
         }
-        for header in &mut headers {
-            header.name.make_ascii_lowercase();
-            if !interest.request_headers.contains(&header.name) {
-                interest.request_headers.push(header.name.clone());
-            }
-        }
+        let condition = |it: HeaderCondition| Condition { header: head.header(&it.name), exact: it.exact };
+        let conditions = headers.into_iter().map(condition).collect();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 2^32 by the check above")]
         let share = (percentage / 100.0 * 2_f64.powi(32)).round() as u64;
-        Ok(Self { share, headers })
+        Ok(Self { share, conditions })
     }
 
     fn hits(&self, dice: u64, request: &Request<'_>) -> bool {
-        dice < self.share && self.headers.iter().all(|condition| condition.holds(request))
+        dice < self.share && self.conditions.iter().all(|condition| condition.holds(request))
     }
 }
 
-impl HeaderCondition {
+impl Condition {
     fn holds(&self, request: &Request<'_>) -> bool {
-        let mut values = request.headers().filter(|(name, _)| *name == self.name).map(|(_, value)| value);
+        let mut values = request.all(self.header);
         match &self.exact {
             None => values.next().is_some(),
             Some(exact) => values.any(|value| value == exact.as_bytes()),

@@ -13,6 +13,7 @@ fn check(config: &str, request: &TestRequest, expect: &str) {
         Verdict::ContinueAfter(ms) => format!("after {ms}"),
         Verdict::Respond(reply) if reply.after_ms == 0 => format!("abort {}", reply.status),
         Verdict::Respond(reply) => format!("abort {} after {}", reply.status, reply.after_ms),
+        Verdict::Wait(_) | Verdict::Reset(_) | Verdict::Close(_) | Verdict::Other(_) => "something else".to_owned(),
     };
     assert_eq!(found, expect, "{config}");
 }

@@ -5,12 +5,15 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use weft_filters_sdk::{Filter, Hooks, Interest, Outcome, Reply, Request, TokenBuckets, Wants};
+use weft_filters_sdk::{Ask, Filter, Interest, Outcome, Reply, Request, Response, TokenBuckets, Value, hook};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub struct Config {
     limits: Vec<LimitConfig>,
+    /// Answers say in `ratelimit-limit`, `ratelimit-remaining` and `ratelimit-reset` how the tightest limit stands.
+    #[serde(default)]
+    headers: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,30 +65,36 @@ impl TryFrom<String> for KeyConfig {
 #[derive(Debug)]
 pub struct RateLimit {
     limits: Vec<Limit>,
+    headers: bool,
 }
 
 #[derive(Debug)]
 struct Limit {
     name: String,
     key: KeyConfig,
+    /// Its bucket; `None`: all requests share one.
+    keyed_by: Option<Value<hook::RequestHead>>,
+    burst: u32,
     buckets: TokenBuckets,
 }
 
+/// How a limit stands: requests that may come at once, how many are left, seconds until all are. All 0: nothing to say.
+type Standing = (u64, u64, u64);
+
 impl Filter for RateLimit {
-    fn configure(config: &str) -> Result<(Self, Interest), String> {
-        let config: Config = serde_json::from_str(config).map_err(|error| error.to_string())?;
+    type Config = Config;
+    type State = Standing;
+
+    fn configure(config: Config, ask: &mut Interest) -> Result<Self, String> {
         if config.limits.is_empty() {
             return Err("limits: at least one is needed".to_owned());
         }
-        let mut interest = Interest { hooks: Hooks::REQUEST_HEAD, ..Interest::default() };
+        if config.headers {
+            ask.response_head();
+        }
+        let mut head = ask.request_head();
         let mut limits = Vec::with_capacity(config.limits.len());
         for (index, limit) in config.limits.into_iter().enumerate() {
-            match &limit.key {
-                KeyConfig::None => {}
-                KeyConfig::Identity => interest.wants |= Wants::PRINCIPAL,
-                KeyConfig::Header(name) if interest.request_headers.contains(name) => {}
-                KeyConfig::Header(name) => interest.request_headers.push(name.clone()),
-            }
             let name = limit.name.clone().unwrap_or_else(|| default_name(&limits, &limit.key));
             if limits.iter().any(|known: &Limit| known.name == name) {
                 return Err(format!("limits[{index}].name: {name:?} is the name of an earlier limit"));
@@ -94,22 +103,73 @@ impl Filter for RateLimit {
             let burst = limit.burst.unwrap_or(limit.requests);
             let buckets = TokenBuckets::define(&name, limit.requests, period, burst)
                 .map_err(|error| format!("limits[{index}]: {error}"))?;
-            limits.push(Limit { name, key: limit.key, buckets });
+            let keyed_by = limit.key.ask(&mut head);
+            limits.push(Limit { name, key: limit.key, keyed_by, burst, buckets });
         }
-        Ok((Self { limits }, interest))
+        Ok(Self { limits, headers: config.headers })
     }
 
-    fn request_head(&mut self, _stream: u64, request: &Request<'_>) -> Outcome {
+    fn request_head(&mut self, request: &Request<'_>, standing: &mut Standing) -> Outcome {
+        let mut tightest: Option<Standing> = None;
         for (index, limit) in self.limits.iter().enumerate() {
-            if let Err(wait) = limit.buckets.take(limit.key.of(request), 1) {
-                for paid in &self.limits[..index] {
-                    paid.buckets.give_back(paid.key.of(request), 1);
+            match limit.buckets.take(limit.bucket(request), 1) {
+                Ok(taken) => {
+                    let stands = (u64::from(limit.burst), u64::from(taken.remaining), seconds(taken.reset));
+                    if tightest.is_none_or(|(_, remaining, _)| stands.1 < remaining) {
+                        tightest = Some(stands);
+                    }
                 }
-                return limited(&limit.name, wait);
+                Err(wait) => {
+                    for paid in &self.limits[..index] {
+                        paid.buckets.give_back(paid.bucket(request), 1);
+                    }
+                    return Outcome::respond(self.limited(limit, wait));
+                }
             }
+        }
+        if self.headers {
+            *standing = tightest.unwrap_or_default();
         }
         Outcome::pass()
     }
+
+    fn response_head(&mut self, _: &Response<'_>, standing: &mut Standing) -> Outcome {
+        let (limit, remaining, reset) = *standing;
+        if limit == 0 {
+            return Outcome::pass();
+        }
+        Outcome::pass()
+            .set_header("ratelimit-limit", limit.to_string())
+            .set_header("ratelimit-remaining", remaining.to_string())
+            .set_header("ratelimit-reset", reset.to_string())
+    }
+}
+
+impl RateLimit {
+    fn limited(&self, limit: &Limit, wait: Duration) -> Reply {
+        let wait = seconds(wait).to_string();
+        let body = format!("rate limit {} exceeded\n", limit.name);
+        let reply = Reply::text(429, "rate_limited", &body).rule(&limit.name).header("retry-after", wait.clone());
+        if !self.headers {
+            return reply;
+        }
+        reply
+            .header("ratelimit-limit", limit.burst.to_string())
+            .header("ratelimit-remaining", "0")
+            .header("ratelimit-reset", wait)
+    }
+}
+
+impl Limit {
+    /// The bucket's key. A value that is absent counts as an empty one: leaving it out is no way around the limit.
+    fn bucket<'a>(&self, request: &Request<'a>) -> &'a [u8] {
+        self.keyed_by.and_then(|value| request.get(value)).unwrap_or_default()
+    }
+}
+
+/// Whole seconds, rounded up, and one at least: that is all that headers can say.
+fn seconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
 }
 
 /// `identity`, `header:x-key` or `none`; with `#2` the second of a kind. Not a position, which changes when another limit
@@ -127,21 +187,13 @@ fn default_name(earlier: &[Limit], key: &KeyConfig) -> String {
 }
 
 impl KeyConfig {
-    /// The bucket's key. A header that is absent counts as an empty one: leaving it out is no way around the limit.
-    fn of<'a>(&self, request: &Request<'a>) -> &'a [u8] {
+    fn ask(&self, head: &mut Ask<'_, hook::RequestHead>) -> Option<Value<hook::RequestHead>> {
         match self {
-            KeyConfig::None => b"",
-            KeyConfig::Identity => request.attributes.principal.as_deref().unwrap_or_default().as_bytes(),
-            KeyConfig::Header(name) => request.header(name).unwrap_or_default(),
+            KeyConfig::None => None,
+            KeyConfig::Identity => Some(head.principal()),
+            KeyConfig::Header(name) => Some(head.header(name)),
         }
     }
-}
-
-fn limited(limit: &str, wait: Duration) -> Outcome {
-    // Whole seconds, rounded up: that is all the header can say.
-    let seconds = wait.as_millis().div_ceil(1_000).max(1);
-    let reply = Reply::text(429, "rate_limited", &format!("rate limit {limit} exceeded\n")).rule(limit);
-    Outcome::respond(reply.header("retry-after", seconds.to_string()))
 }
 
 weft_filters_sdk::export!(RateLimit);

@@ -2,20 +2,26 @@
 
 use std::time::Duration;
 
-use weft_filters_sdk::Verdict;
-use weft_filters_sdk::testing::{Harness, TestRequest, advance};
+use weft_filters_sdk::testing::{Grants, Harness, TestRequest, TestResponse, advance};
+use weft_filters_sdk::{Edit, Outcome, Verdict};
 
 use super::RateLimit;
 
 fn harness(limits: &str) -> Harness<RateLimit> {
-    Harness::new(&format!(r#"{{"limits": [{limits}]}}"#)).expect("a sound configuration")
+    configured(&format!(r#"{{"limits": [{limits}]}}"#)).expect("a sound configuration")
+}
+
+fn configured(config: &str) -> Result<Harness<RateLimit>, String> {
+    Harness::granted(config, Grants::default().token_bucket())
 }
 
 /// `pass`, or the limit and the seconds to wait.
 fn ask(harness: &mut Harness<RateLimit>, request: &TestRequest) -> String {
     match harness.request(1, request).verdict {
         Verdict::Continue => "pass".to_owned(),
-        Verdict::ContinueAfter(ms) => format!("after {ms}"),
+        Verdict::ContinueAfter(_) | Verdict::Wait(_) | Verdict::Reset(_) | Verdict::Close(_) | Verdict::Other(_) => {
+            "something else".to_owned()
+        }
         Verdict::Respond(reply) => {
             assert_eq!((reply.status, reply.reason.as_str()), (429, "rate_limited"));
             let retry = reply.headers.iter().find(|field| field.name == "retry-after").expect("retry-after");
@@ -87,6 +93,42 @@ fn limits_stack_and_burst_differs_from_rate() {
 }
 
 #[test]
+fn answers_say_how_the_tightest_limit_stands() {
+    let config = r#"{"headers": true, "limits": [
+        {"name": "each", "key": "identity", "requests": 5, "per_seconds": 50},
+        {"name": "all", "requests": 3, "per_seconds": 3}]}"#;
+    let mut limits = configured(config).expect("a sound configuration");
+    let one = TestRequest::default().principal("spiffe://one");
+    for expect in ["3 2 1", "3 1 2", "3 0 3"] {
+        assert_eq!(ask(&mut limits, &one), "pass");
+        assert_eq!(told(&limits.response(1, &TestResponse::new(200))), expect);
+    }
+    let Verdict::Respond(reply) = limits.request(2, &one).verdict else { panic!("a fourth") };
+    let told: Vec<_> = reply.headers.iter().skip(1).map(|field| String::from_utf8_lossy(&field.value)).collect();
+    assert_eq!(told, ["1", "3", "0", "1"]);
+    let mut silent = harness(r#"{"requests": 1}"#);
+    assert_eq!(ask(&mut silent, &one), "pass");
+    assert_eq!(silent.hooks(), ["request-head"]);
+    assert_eq!(self::told(&silent.response(1, &TestResponse::new(200))), "");
+}
+
+/// The values that were set, in order.
+fn told(outcome: &Outcome) -> String {
+    let value = |edit: &Edit| match edit {
+        Edit::Set(field) => String::from_utf8_lossy(&field.value).into_owned(),
+        Edit::Add(_) | Edit::Remove(_) | Edit::Path(_) | Edit::Authority(_) | Edit::Status(_) => "another".to_owned(),
+        Edit::Body(_) | Edit::Attribute(_) | Edit::Other(_) => "another".to_owned(),
+    };
+    outcome.edits.iter().map(value).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn without_the_capability_it_is_refused() {
+    let error = Harness::<RateLimit>::new(r#"{"limits": [{"requests": 1}]}"#).expect_err("not granted");
+    assert!(error.contains("token-bucket"), "{error}");
+}
+
+#[test]
 fn a_bad_configuration_says_where() {
     for (config, word) in [
         (r#"{"limits": []}"#, "at least one"),
@@ -96,7 +138,7 @@ fn a_bad_configuration_says_where() {
         (r#"{"limits": [{"request": 1}]}"#, "request"),
         (r#"{"limits": [{"requests": 1, "name": "a"}, {"requests": 2, "name": "a"}]}"#, "limits[1].name"),
     ] {
-        let error = Harness::<RateLimit>::new(config).expect_err("not a configuration");
+        let error = configured(config).expect_err("not a configuration");
         assert!(error.contains(word), "{error}");
     }
 }

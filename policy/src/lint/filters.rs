@@ -12,7 +12,7 @@ use crate::resource::{AccessPolicySpec, FilterPolicySpec, FilterSpec, Kind, Obje
 use crate::schema;
 
 /// Filters that every mesh has, used or not.
-const SHIPPED: [&str; 3] = ["authz", "fault", "ratelimit"];
+const SHIPPED: [&str; 7] = ["authz", "body-guard", "extauth", "fault", "header-edit", "jwt", "ratelimit"];
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     for policy in lens.all::<FilterPolicySpec>() {

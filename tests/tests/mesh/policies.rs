@@ -55,7 +55,7 @@ async fn what_no_proxy_could_run_is_refused_where_it_is_written() {
         (filter("b", "fault", "[]", "{abort: {status: 503, persentage: 50}}"), "spec.config", "persentage"),
         (filter("c", "fault", "[]", "{abort: {status: 99}}"), "spec.config", "status"),
         (filter("d", "ratelimit", "[token-bucket]", "{}"), "spec.config", "limits"),
-        (filter("e", "ratelimit", "[]", "{limits: []}"), "spec.capabilities", "token-bucket"),
+        (filter("e", "ratelimit", "[]", "{limits: [{requests: 1}]}"), "spec.config", "token-bucket"),
     ];
     for (manifest, key, why) in cases {
         let dry = mesh.weft_reading(&manifest, &["diff", "-f", "-"]);

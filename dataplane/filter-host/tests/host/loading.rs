@@ -55,7 +55,7 @@ fn what_can_not_be_compiled_is_not_compiled_again() {
 
 #[test]
 fn a_capability_that_is_not_granted() {
-    let wasm = wasm("ratelimit");
+    let wasm = crate::released::released("0.1", "ratelimit");
     let error = refusal(&wasm, |spec| spec.capabilities.clear());
     assert!(matches!(&error, PrepareError::NotGranted { capability, .. } if capability == "token-bucket"), "{error}");
     let error = refusal(&wasm, |spec| spec.capabilities.push("sockets".to_owned()));

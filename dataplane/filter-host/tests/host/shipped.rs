@@ -10,6 +10,7 @@ fn chain(host: &Host, name: &str, config: &str) -> Chain {
     let bytes = wasm(name);
     let mut spec = spec(name, &bytes, config);
     spec.authorization = name == "authz";
+    spec.capabilities.push("crypto".to_owned());
     Chain::new(vec![host.prepare(&spec, &bytes).expect("a sound filter")])
 }
 
@@ -116,4 +117,39 @@ fn ratelimit_is_exact_over_four_workers() {
     drop(chain);
     count(&again);
     assert_eq!(passed.load(Relaxed), 500);
+}
+
+#[test]
+fn header_edit_edits_with_what_it_is_told() {
+    let host = host();
+    let config = r#"{"request": {"set": [{"name": "x-caller", "from": "source.principal"}], "remove": ["x-debug"]}}"#;
+    let chain = chain(&host, "header-edit", config);
+    let mut worker = Worker::new(&host);
+    let asked = Head::get("/").with("x-debug", "1").with("x-caller", "forged");
+    let head = ask(&mut worker, &chain, 1, asked).expect("it passes");
+    assert_eq!((head.header("x-caller"), head.header("x-debug")), (Some(crate::support::CALLER), None));
+}
+
+/// Signatures made by OpenSSL, checked by the host's own crypto.
+#[test]
+fn jwt_takes_tokens_of_every_algorithm_and_no_forged_ones() {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../filters/jwt/vectors.json")).expect("JSON");
+    let host = host();
+    let chain = chain(&host, "jwt", &vectors["config"].to_string());
+    let mut worker = Worker::new(&host);
+    for (name, token) in vectors["tokens"].as_object().expect("an object") {
+        let token = token.as_str().expect("text");
+        let bearing = |token: &str| {
+            let mut head = Head::get("/");
+            head.headers.insert("authorization", format!("Bearer {token}").parse().expect("a value"));
+            head
+        };
+        let head =
+            ask(&mut worker, &chain, 1, bearing(token)).unwrap_or_else(|reply| panic!("{name}: {}", reply.reason));
+        assert_eq!(head.header("x-user"), Some("ada"), "{name}");
+        let forged = bearing(&token.replacen("eyJpc3Mi", "eyJpc3Nn", 1));
+        let reply = ask(&mut worker, &chain, 2, forged).expect_err(name);
+        assert_eq!((reply.status.as_u16(), reply.reason.as_str()), (401, "jwt_bad_signature"), "{name}");
+    }
 }

@@ -1,4 +1,5 @@
-//! A filter that does what no filter should, as the header `x-do` or the configuration says. For the host's tests only.
+//! The source of `hostile.wasm`, built with the SDK of contract 0.1: a filter that does what no filter should, as the header
+//! `x-do` or the configuration says. Kept to be read; nothing compiles it.
 
 use std::collections::BTreeSet;
 use std::hint::black_box;

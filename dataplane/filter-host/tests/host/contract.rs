@@ -1,0 +1,123 @@
+//! Contract 0.2 end to end: what a component asks for, says and does wrong, and that it costs its own request alone.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use weft_filter_host::{Chain, FilterSpec, Host, Outcome, PrepareError, Prepared, Worker};
+
+use crate::support::{CALLER, Head, ask, host, refused, respond, spec, wasm};
+
+fn prepare(host: &Host, config: &str, change: impl FnOnce(&mut FilterSpec)) -> Result<Arc<Prepared>, PrepareError> {
+    let wasm = wasm("hostile2");
+    let mut spec = spec("hostile2", &wasm, config);
+    change(&mut spec);
+    host.prepare(&spec, &wasm)
+}
+
+fn chain(host: &Host, config: &str) -> Chain {
+    Chain::new(vec![prepare(host, config, |_| ()).unwrap_or_else(|error| panic!("{config}: {error}"))])
+}
+
+const TOLD: &str = r#"{"mode": "told"}"#;
+
+#[test]
+fn what_goes_wrong_costs_its_own_request() {
+    let host = host();
+    let (chain, mut worker) = (chain(&host, TOLD), Worker::new(&host));
+    let traps = ["trap-panic", "trap-index", "trap-overflow", "trap-unreachable", "memory", "stack"];
+    let results = [
+        "pseudo",
+        "framing",
+        "identity",
+        "bad-path",
+        "split",
+        "attribute-bad",
+        "request-status",
+        "status",
+        "flood",
+        "edits-65",
+        "edit-other",
+        "verdict-other",
+        "cookie-large",
+        "wait-long",
+    ];
+    let failing = traps.iter().map(|mode| (*mode, "filter_trapped"));
+    let failing = failing.chain(results.iter().map(|mode| (*mode, "filter_result_invalid")));
+    for (stream, (mode, reason)) in (1_u64..).zip(failing.chain([("loop", "filter_timed_out")])) {
+        assert_eq!(refused(ask(&mut worker, &chain, stream, Head::told(mode))), reason, "{mode}");
+        ask(&mut worker, &chain, 100 + stream, Head::get("/"))
+            .unwrap_or_else(|reply| panic!("after {mode}: {}", reply.reason));
+    }
+}
+
+#[test]
+fn the_state_of_a_stream_survives_the_trap_of_another() {
+    let host = host();
+    let (chain, mut worker) = (chain(&host, TOLD), Worker::new(&host));
+    ask(&mut worker, &chain, 1, Head::told("remember")).expect("fine");
+    ask(&mut worker, &chain, 2, Head::get("/")).expect("fine");
+    assert_eq!(refused(ask(&mut worker, &chain, 3, Head::told("trap-panic"))), "filter_trapped");
+    for (stream, expect) in [(1, "7"), (2, "0")] {
+        let told = (HeaderName::from_static("x-do"), HeaderValue::from_static("count"));
+        let mut headers = HeaderMap::from_iter([told]);
+        assert!(matches!(respond(&mut worker, &chain, stream, &mut headers), Outcome::Permitted(())), "{stream}");
+        assert_eq!(headers["x-chunks"], expect, "stream {stream}");
+    }
+}
+
+#[test]
+fn a_filter_is_told_what_it_asked_for() {
+    let host = host();
+    let (chain, mut worker) = (chain(&host, TOLD), Worker::new(&host));
+    let head = ask(&mut worker, &chain, 1, Head::get("/a?b=c").with("x-do", "shown")).expect("fine");
+    let expect = format!(
+        r#"Some("GET") Some("/a") Some("b=c") Some("app.test:80") Some("{CALLER}") Some("127.0.0.1") Some("80") Some("inbound")"#
+    );
+    assert_eq!(head.header("x-shown"), Some(expect.as_str()));
+}
+
+#[test]
+fn attributes_are_told_to_the_filters_behind() {
+    let host = host();
+    let named = |name: &str, config: &str| {
+        prepare(&host, config, |spec| spec.name = name.to_owned()).unwrap_or_else(|error| panic!("{config}: {error}"))
+    };
+    let set = named("set", r#"{"mode": "attribute", "value": "by the first"}"#);
+    let read = named("read", r#"{"mode": "attribute-read"}"#);
+    let mut worker = Worker::new(&host);
+    for (filters, expect) in [([set.clone(), read.clone()], "by the first"), ([read, set], "none")] {
+        let head = ask(&mut worker, &Chain::new(filters.to_vec()), 1, Head::get("/")).expect("fine");
+        assert_eq!(head.header("x-attribute"), Some(expect));
+    }
+}
+
+#[test]
+fn what_is_not_granted_says_so_at_each_call() {
+    let host = host();
+    let filter = prepare(&host, r#"{"mode": "denied"}"#, |spec| spec.capabilities.clear()).expect("it is loaded");
+    let reply = ask(&mut Worker::new(&host), &Chain::new(vec![filter]), 1, Head::get("/")).expect_err("an answer");
+    let said = String::from_utf8_lossy(&reply.body).into_owned();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 5, "{said}");
+    assert!(lines.iter().all(|line| line.contains("does not grant")), "{said}");
+}
+
+#[test]
+fn what_can_not_be_asked_for_is_refused() {
+    let host = host();
+    for (config, word) in [
+        (r#"{"mode": "ask-unknown"}"#, "request.colour"),
+        (r#"{"mode": "ask-many"}"#, "64"),
+        (r#"{"mode": "refuse"}"#, "this configuration is refused"),
+        (r#"{"mode": "configure-trap"}"#, "failed while it was configured"),
+        (r#"{"mode": "configure-loop"}"#, "failed while it was configured"),
+        (r#"{"mood": "pass"}"#, "mood"),
+    ] {
+        let error = prepare(&host, config, |_| ()).expect_err(config).to_string();
+        assert!(error.contains(word), "{config}: {error}");
+    }
+    for config in [r#"{"mode": "ask-optional"}"#, r#"{"mode": "all"}"#, r#"{"mode": "metric-bomb"}"#] {
+        let (chain, mut worker) = (chain(&host, config), Worker::new(&host));
+        ask(&mut worker, &chain, 1, Head::get("/")).unwrap_or_else(|reply| panic!("{config}: {}", reply.reason));
+    }
+}

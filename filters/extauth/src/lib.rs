@@ -1,0 +1,243 @@
+//! Asks a service whether a request may pass, over HTTP by a callout of the mesh: an answer of 2xx lets it pass, any other
+//! answer is the caller's answer. Where no answer comes, nothing passes.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use weft_filters_sdk::callouts;
+use weft_filters_sdk::hook;
+use weft_filters_sdk::{Answer, Counter, Filter, Interest, Outcome, Reply, Request, Value, Values, rules};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The service, as the FilterPolicy's capability `callout` names it.
+    service: String,
+    /// Stands before the path that is asked about. Default: nothing.
+    #[serde(default)]
+    path_prefix: String,
+    /// Method of the question. Default: the request's own.
+    method: Option<String>,
+    /// Headers of the request that the service is shown. Default: `authorization` and `cookie`.
+    #[serde(default = "default_forwarded")]
+    forward: Vec<String>,
+    /// The header in which the service is shown the caller's SPIFFE ID. Default: it isn't.
+    identity_header: Option<String>,
+    /// Headers of a good answer that the request goes on with. What the caller sends under these names never passes.
+    #[serde(default)]
+    allowed_headers: Vec<String>,
+    /// Headers of a refusal that the caller is shown.
+    #[serde(default = "default_refusal")]
+    refused_headers: Vec<String>,
+    /// 1 to 60,000. Default 1,000.
+    #[serde(default = "default_timeout")]
+    timeout_ms: u32,
+}
+
+fn default_forwarded() -> Vec<String> {
+    ["authorization", "cookie"].map(str::to_owned).to_vec()
+}
+
+fn default_refusal() -> Vec<String> {
+    ["content-type", "location", "set-cookie", "www-authenticate"].map(str::to_owned).to_vec()
+}
+
+fn default_timeout() -> u32 {
+    1_000
+}
+
+const TIMEOUT_MS: u32 = 60_000;
+/// Headers of each list.
+const HEADERS: usize = 32;
+/// Bytes of an answer's body: as many as a reply may have.
+const ANSWER: u32 = 64 << 10;
+/// The host answers a callout in its own time; the wait ends later, so that its answer is heard.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The question under one configuration.
+#[derive(Debug)]
+pub struct ExtAuth {
+    service: String,
+    path_prefix: String,
+    method: Option<String>,
+    asked: Asked,
+    forward: Vec<(String, Value<hook::RequestHead>)>,
+    identity_header: Option<String>,
+    allowed_headers: Vec<String>,
+    refused_headers: Vec<String>,
+    timeout: Duration,
+    decisions: Counter,
+}
+
+/// What it is told of a request.
+#[derive(Debug)]
+struct Asked {
+    method: Value<hook::RequestHead>,
+    path: Value<hook::RequestHead>,
+    query: Value<hook::RequestHead>,
+    authority: Value<hook::RequestHead>,
+    principal: Value<hook::RequestHead>,
+}
+
+impl Filter for ExtAuth {
+    type Config = Config;
+    type State = ();
+
+    fn configure(config: Config, ask: &mut Interest) -> Result<Self, String> {
+        config.check()?;
+        ask.callout();
+        ask.tick();
+        let mut head = ask.request_head();
+        let asked = Asked {
+            method: head.method(),
+            path: head.path(),
+            query: head.query(),
+            authority: head.authority(),
+            principal: head.principal(),
+        };
+        let forward = config.forward.into_iter().map(|name| {
+            let value = head.header(&name);
+            (name, value)
+        });
+        Ok(Self {
+            service: config.service,
+            path_prefix: config.path_prefix,
+            method: config.method,
+            asked,
+            forward: forward.collect(),
+            identity_header: config.identity_header,
+            allowed_headers: config.allowed_headers,
+            refused_headers: config.refused_headers,
+            timeout: Duration::from_millis(u64::from(config.timeout_ms)),
+            decisions: Counter::define("extauth_decisions_total", &["decision"])?,
+        })
+    }
+
+    fn request_head(&mut self, request: &Request<'_>, _: &mut ()) -> Outcome {
+        match self.question(request).send() {
+            Ok(_) => Outcome::wait(self.timeout + GRACE),
+            Err(error) => self.unavailable(&error.to_string()),
+        }
+    }
+
+    fn callout(&mut self, _: &Values<'_, hook::Callout>, _: u32, answer: Result<&Answer, &str>, _: &mut ()) -> Outcome {
+        match answer {
+            Ok(answer) if (200..300).contains(&answer.status) => self.allow(answer),
+            Ok(answer) if (300..600).contains(&answer.status) => self.refuse(answer),
+            Ok(answer) => self.unavailable(&format!("an answer with status {}", answer.status)),
+            Err(why) => self.unavailable(why),
+        }
+    }
+
+    fn tick(&mut self, _: &Values<'_, hook::Tick>, _: &mut ()) -> Outcome {
+        self.unavailable("no answer in time")
+    }
+}
+
+impl ExtAuth {
+    fn question(&self, request: &Request<'_>) -> callouts::Request {
+        let asked = &self.asked;
+        let own_method = request.text(asked.method).unwrap_or("GET");
+        // The path of `OPTIONS *` is none that can stand behind a prefix.
+        let own_path = request.text(asked.path).filter(|path| path.starts_with('/')).unwrap_or("/");
+        let target = match request.text(asked.query) {
+            Some(query) => format!("{own_path}?{query}"),
+            None => own_path.to_owned(),
+        };
+        let path = format!("{}{target}", self.path_prefix);
+        let method = self.method.as_deref().unwrap_or(own_method);
+        let mut question = callouts::Request::new(&self.service, method, &path)
+            .timeout(self.timeout)
+            .answer_bytes(ANSWER)
+            .header("x-forwarded-method", own_method)
+            .header("x-forwarded-uri", target);
+        if let Some(authority) = request.get(asked.authority) {
+            question = question.header("x-forwarded-host", authority);
+        }
+        if let (Some(name), Some(principal)) = (&self.identity_header, request.get(asked.principal)) {
+            question = question.header(name, principal);
+        }
+        for (name, value) in &self.forward {
+            for value in request.all(*value) {
+                question = question.header(name, value);
+            }
+        }
+        question
+    }
+
+    fn allow(&self, answer: &Answer) -> Outcome {
+        self.decisions.add(&["allowed"], 1);
+        let mut outcome = Outcome::pass();
+        for name in &self.allowed_headers {
+            outcome = outcome.remove_header(name);
+            for value in values(answer, name) {
+                outcome = outcome.add_header(name, value);
+            }
+        }
+        outcome
+    }
+
+    fn refuse(&self, answer: &Answer) -> Outcome {
+        self.decisions.add(&["refused"], 1);
+        let mut reply = Reply::new(answer.status, "extauth_refused", answer.body.as_slice());
+        for name in &self.refused_headers {
+            for value in values(answer, name) {
+                reply = reply.header(name, value);
+            }
+        }
+        Outcome::respond(reply)
+    }
+
+    fn unavailable(&self, why: &str) -> Outcome {
+        self.decisions.add(&["unavailable"], 1);
+        weft_filters_sdk::log::warn(&format!("no decision of {}: {why}", self.service));
+        Outcome::respond(Reply::text(503, "extauth_unavailable", "the authorization service gave no decision\n"))
+    }
+}
+
+/// The values of a header of an answer, but for those that no header can carry on.
+fn values<'a>(answer: &'a Answer, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let fields = answer.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
+    fields.map(|field| field.value.as_slice()).filter(|value| rules::header_value(value).is_ok()).take(HEADERS)
+}
+
+impl Config {
+    fn check(&self) -> Result<(), String> {
+        if self.service.is_empty() {
+            return Err("service: it is empty".to_owned());
+        }
+        if !self.path_prefix.is_empty() {
+            rules::path(&self.path_prefix).map_err(|error| format!("path_prefix: {error}"))?;
+            if self.path_prefix.ends_with('/') || self.path_prefix.contains('?') {
+                return Err("path_prefix: a path follows it, so it has no query and no slash at its end".to_owned());
+            }
+        }
+        if self.method.as_ref().is_some_and(|method| !method.bytes().all(|byte| byte.is_ascii_alphabetic())) {
+            return Err("method: it is no method".to_owned());
+        }
+        if !(1..=TIMEOUT_MS).contains(&self.timeout_ms) {
+            return Err(format!("timeout_ms: {} is not between 1 and {TIMEOUT_MS}", self.timeout_ms));
+        }
+        let identity = self.identity_header.as_slice();
+        let lists = [
+            ("forward", self.forward.as_slice()),
+            ("allowed_headers", self.allowed_headers.as_slice()),
+            ("refused_headers", self.refused_headers.as_slice()),
+            ("identity_header", identity),
+        ];
+        for (key, names) in lists {
+            if names.len() > HEADERS {
+                return Err(format!("{key}: {} headers, at most {HEADERS}", names.len()));
+            }
+            for (index, name) in names.iter().enumerate() {
+                rules::header_name(name).map_err(|error| format!("{key}[{index}]: {error}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+weft_filters_sdk::export!(ExtAuth);
+
+#[cfg(test)]
+mod tests;
