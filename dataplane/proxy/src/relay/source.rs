@@ -22,9 +22,9 @@ pub use self::whole::{Gathering, Ungathered};
 
 use self::staged::Staged;
 use self::whole::Front;
-use crate::quota::Part;
 use crate::copying::Tap;
 use crate::mesh;
+use crate::quota::Part;
 
 /// What is looked for in a stream that nobody judges.
 enum Watch {

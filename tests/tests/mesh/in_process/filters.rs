@@ -10,7 +10,9 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
 use weft_filter_host::{Digest, FilterSpec, Prepared};
 use weft_policy::bundle::serde_json_raw::Json;
-use weft_policy::bundle::{Direction, FILTER_CONTRACT, FILTER_CONTRACT_0_2, FilterAttachment, FilterLimits, FilterMode, OnFailure};
+use weft_policy::bundle::{
+    Direction, FILTER_CONTRACT, FILTER_CONTRACT_0_2, FilterAttachment, FilterLimits, FilterMode, OnFailure,
+};
 
 use super::{Of, Pair};
 
