@@ -186,7 +186,7 @@ impl TargetKind {
         match self {
             Self::HttpRoute => Some((Kind::HttpRoute, RouteKind::Http)),
             Self::GrpcRoute => Some((Kind::GrpcRoute, RouteKind::Grpc)),
-            Self::Service | Self::Workload | Self::Namespace | Self::Mesh => None,
+            Self::Service | Self::Workload | Self::Namespace | Self::Mesh | Self::ExternalService => None,
         }
     }
 }

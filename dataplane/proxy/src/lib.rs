@@ -25,6 +25,7 @@ pub mod budget;
 pub mod destination;
 pub mod names;
 mod parts;
+pub mod quota;
 pub mod shares;
 pub mod snapshot;
 pub mod sockets;
@@ -34,7 +35,6 @@ pub mod trial;
 pub mod usage;
 
 pub mod app;
-pub mod budget;
 pub mod capturing;
 pub mod check;
 pub mod config;

@@ -92,7 +92,7 @@ fn the_walk_takes_what_is_json_and_nothing_else() {
     }
     let deep = "[".repeat(101) + &"]".repeat(101);
     assert!(json::judge(deep.as_bytes(), &bounds).is_err());
-    assert!(json::judge(deep[1..201].as_bytes(), &bounds).is_ok());
+    assert!(json::judge(&deep.as_bytes()[1..201], &bounds).is_ok());
     assert!(json::judge(&[b'"', 0xff, b'"'], &bounds).is_err());
 }
 

@@ -39,6 +39,7 @@ mod tests {
             name: kind.at_parent(&ObjectName::new("shop", "r"), parent),
             kind,
             parent: ObjectName::new("shop", "web"),
+            outside: false,
             parent_port: None,
             consumer_namespace: None,
             hostnames: Vec::new(),

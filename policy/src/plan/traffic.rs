@@ -178,7 +178,9 @@ fn unchecked(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<String> {
             TargetKind::Service => misfit(&check, world.service(&ObjectName::new(namespace.clone(), &target.name))?)?,
             TargetKind::Namespace => misfit_of_all(&check, world.of_namespace(&target.name))?,
             TargetKind::Mesh => misfit_of_all(&check, world.services())?,
-            TargetKind::Workload | TargetKind::ExternalService => return None,
+            TargetKind::Workload | TargetKind::ExternalService | TargetKind::HttpRoute | TargetKind::GrpcRoute => {
+                return None;
+            }
         };
         Some(format!("endpoints of {} are not checked: {why}", named(&policy.metadata, target)))
     };

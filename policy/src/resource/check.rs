@@ -147,7 +147,11 @@ fn not_for_the_mesh(kind: Kind, targets: &[TargetRef], wrong: &mut Vec<ResourceE
         let message = match target.kind {
             TargetKind::Mesh => format!("a {kind} for the whole mesh is one of {ROOT_NAMESPACE} without targetRefs"),
             TargetKind::ExternalService => format!("a {kind} is for workloads, which an ExternalService has none of"),
-            TargetKind::Service | TargetKind::Workload | TargetKind::Namespace => continue,
+            TargetKind::Service
+            | TargetKind::Workload
+            | TargetKind::Namespace
+            | TargetKind::HttpRoute
+            | TargetKind::GrpcRoute => continue,
         };
         refuse(wrong, format!("spec.targetRefs[{index}].kind"), message);
     }

@@ -102,7 +102,7 @@ type Wrong = Vec<(String, String)>;
 
 /// True for a pattern that has one label behind its `*.`.
 fn is_of_one_label(host: &str) -> bool {
-    host.strip_prefix("*.").is_some_and(|name| is_label(name))
+    host.strip_prefix("*.").is_some_and(is_label)
 }
 
 impl Object<ExternalServiceSpec> {

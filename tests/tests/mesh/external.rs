@@ -125,6 +125,7 @@ async fn routes_and_policies_hold_for_what_goes_outside() {
         request_timeout_ms: Some(400),
         attempt_timeout_ms: None,
         retry: None,
+        hedge: None,
     };
     let slow = External { traffic: Some(Box::new(traffic)), ..http("slow", "slow.example.com", api.address) };
     let path = Some(PathChange::Prefix { matched: "/old".to_owned(), to: "/".to_owned() });

@@ -131,12 +131,19 @@ fn route() -> Route {
             .into_iter()
             .collect(),
         actions: Vec::new(),
-        backends: vec![Backend { service: Some(origin.clone()), port: 8080, weight: 1, actions: Vec::new() }],
+        backends: vec![Backend {
+            service: Some(origin.clone()),
+            port: 8080,
+            weight: 1,
+            outside: false,
+            actions: Vec::new(),
+        }],
     };
     Route {
         name: ObjectName::new("default", "r"),
         kind: RouteKind::Http,
         parent: origin.clone(),
+        outside: false,
         parent_port: None,
         consumer_namespace: None,
         hostnames: Vec::new(),

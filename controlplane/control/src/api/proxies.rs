@@ -274,12 +274,10 @@ fn describe(proxy: ProxyStatus, newest: Revision, served_at: BTreeSet<String>) -
     let expiry = time::OffsetDateTime::from_unix_timestamp(expiry).ok().filter(|_| expiry > 0);
     let filters: Vec<_> = proxy.health.filters.into_iter().map(loaded).collect();
     let without = without(&filters);
-    let (state, reason) = match state(proxy.state) {
-        weft_api::SyncState::Synced if !without.is_empty() => {
-            (weft_api::SyncState::Degraded, format!("it runs without {}", without.join("; ")))
-        }
-        state => (state, proxy.reason),
-    };
+    let (mut state, mut reason) = (state(proxy.state), proxy.reason);
+    if state == weft_api::SyncState::Synced && !without.is_empty() {
+        (state, reason) = (weft_api::SyncState::Degraded, format!("it runs without {}", without.join("; ")));
+    }
     Proxy {
         name: proxy.key.name,
         identity: proxy.key.identity.to_string(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
-use weft_policy::bundle::{Direction, FilterMode, OnFailure};
+use weft_policy::bundle::{Direction, FilterMode, OnFailure, OverBody};
 
 use super::*;
 
@@ -44,8 +44,12 @@ fn spec(statement: &Statement, seed: u8) -> FilterSpec {
         mode: FilterMode::Enforce,
         authorization: false,
         capabilities: Vec::new(),
+        grants: Vec::new(),
+        scope: String::new(),
         memory_bytes: 0,
         call_timeout: Duration::ZERO,
+        body_bytes: 0,
+        over_body: OverBody::Refuse,
     }
 }
 

@@ -94,6 +94,7 @@ fn spec(name: &str) -> FilterSpec {
         digest: Digest::of(name.as_bytes()),
         signature: Vec::new(),
         public_key_pem: String::new(),
+        statement: None,
         direction: Direction::Inbound,
         config_json: String::new(),
         on_failure: OnFailure::Deny,

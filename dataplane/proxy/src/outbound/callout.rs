@@ -7,7 +7,7 @@ mod answer;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
@@ -19,21 +19,20 @@ use weft_transport::http::{RequestHead, ResponseRecv, SendBody, Target};
 
 use self::answer::{Unanswered, answered};
 use super::attempts::{Attempt, Attempts};
-use super::external::Exit;
 use super::patience::Patience;
 use super::routing::{self, Way};
-use super::{Origin, pass_alone};
+use super::{Origin, external, pass_alone};
 use crate::apps::Conn;
 use crate::call::Failed;
 use crate::deadline::Until;
 use crate::filtering::{self, Place, SendCallout};
+use crate::life;
 use crate::mesh::{self, Stamp};
 use crate::quota::Quota;
 use crate::reply::{Failure, Party};
 use crate::snapshot::HeldWorkload;
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::CalledOut;
-use crate::usage::Using;
 use crate::worker::Worker;
 
 /// The request of a callout, and how much its answer may be.
@@ -43,12 +42,6 @@ pub(super) struct Question<'q> {
     most: usize,
     /// What answers count into.
     room: &'q Arc<Quota>,
-}
-
-/// Where it is sent.
-enum Sends<'w> {
-    Mesh(Box<Attempts<'w>>, Using),
-    Outside(Exit, Vec<PlainSocket>),
 }
 
 /// Why a callout has no answer.
@@ -124,46 +117,42 @@ async fn ask(worker: &Rc<Worker>, workload: IpAddr, callout: Callout) -> Result<
         }
     };
     let from = snapshot.hold(origin.workload(&snapshot)?);
-    let connect_timeout = snapshot.connect_timeout();
-    let (sends, port) = match way {
-        Way::Mesh(to) => {
-            to.protocol().takes_requests(to.port).map_err(Failure::RequestForbidden)?;
-            let using = worker.uses.begin(&snapshot, to.service);
-            let path = filtering::normal_path(&head)?;
-            let plan = routing::route(&snapshot, &from, &to, (&head, path.as_ref()), worker.dice())?;
-            plan.modify(&mut head)?;
-            let until = Until::default().and(Some(callout.timeout)).and(plan.timeouts().0);
-            let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(until);
-            (Sends::Mesh(Box::new(attempts), using), to.port)
-        }
-        Way::External(way) => {
-            let exit = Exit::of_request(worker, &snapshot, &from, &way, &head)?;
-            let sockets = exit.sockets(worker, &snapshot, &from, workload).await?;
-            let port = exit.port;
-            (Sends::Outside(exit, sockets), port)
-        }
+    let (to, led_out) = match way {
+        Way::Mesh(to) => (to, None),
+        Way::External(way) => (way.resolved(), Some(way)),
         // What no grant could have named.
         Way::Outside => return Err(Failure::NotServed(callout.service).into()),
     };
-    drop(snapshot);
+    to.protocol().takes_requests(to.port).map_err(Failure::RequestForbidden)?;
+    let _using = (!to.outside).then(|| worker.uses.begin(&snapshot, to.service));
+    let path = filtering::normal_path(&head)?;
+    let (attempts, exit) = {
+        let (to, chance) = ((&to, led_out.as_deref()), (worker.dice(), life::unix(SystemTime::now())));
+        let plan = routing::route(&snapshot, &from, to, (&head, path.as_ref()), chance)?;
+        plan.modify(&mut head)?;
+        let exit = external::leaving(worker, &snapshot, &from, plan.exit(), &mut head)?;
+        let until = Until::default().and(Some(callout.timeout)).and(plan.timeouts().0);
+        let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(until);
+        (Box::new(attempts), exit)
+    };
     let nobody = Chain::default();
-    let place = Place::outbound(workload, port, &from);
+    let place = Place::outbound(workload, to.port, &from);
+    drop(led_out);
+    drop(snapshot);
     let (_filtered, permit) = filtering::connection(&worker.filters, &nobody, &place).await?;
     let room = &worker.shared.filter_bodies;
-    match sends {
-        Sends::Mesh(attempts, _using) => {
-            let question = Question { head: &head, body: &callout.body, most: callout.most, room };
-            Box::pin(in_the_mesh(worker, &from, *attempts, permit, &question)).await
-        }
-        Sends::Outside(exit, sockets) => {
-            // Those outside are told nothing that only proxies say.
-            mesh::strip(&mut head.headers);
-            let version = exit.version.unwrap_or(head.version);
-            let question = Question { head: &head, body: &callout.body, most: callout.most, room };
-            let by = (&sockets[..], version, connect_timeout);
-            Box::pin(plainly(worker, &origin, by, permit, &question)).await.map_err(NoAnswer::from)
-        }
-    }
+    let Some(exit) = exit else {
+        let question = Question { head: &head, body: &callout.body, most: callout.most, room };
+        return Box::pin(in_the_mesh(worker, &from, *attempts, permit, &question)).await;
+    };
+    attempts.begin()?;
+    let timeout = attempts.connect_timeout();
+    let sockets = Box::pin(exit.sockets(worker, timeout, &from, workload)).await?;
+    // Those outside are told nothing that only proxies say.
+    mesh::strip(&mut head.headers);
+    let question = Question { head: &head, body: &callout.body, most: callout.most, room };
+    let by = (&sockets[..], exit.version(), timeout);
+    Box::pin(plainly(worker, &origin, by, permit, &question)).await.map_err(NoAnswer::from)
 }
 
 /// Asks an endpoint; another where the first provably did not process it.

@@ -96,6 +96,11 @@ impl Exit {
         }
     }
 
+    /// In which version requests are sent there.
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
     /// Its sockets that may be dialled for a client at `client`. `timeout`: of each look-up of a name.
     ///
     /// # Errors

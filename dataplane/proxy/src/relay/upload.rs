@@ -1,7 +1,7 @@
 //! The request body of an exchange on its way up, driven by whoever waits for the answer.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 

@@ -80,7 +80,7 @@ fn callouts_lead_to_what_is_there() {
             Ok(_) => assert_eq!((resolved.status, told), (true, Vec::new()), "{service}"),
             Err(why) => {
                 let message = format!("{why}: callouts to it fail");
-                assert_eq!((resolved.status, &*resolved.reason), (false, "BackendNotFound"), "{service}");
+                assert_eq!((resolved.status, resolved.reason), (false, "BackendNotFound"), "{service}");
                 assert_eq!(resolved.message, message);
                 assert_eq!(told, [("spec.capabilities[0].callout.services[0]".to_owned(), message)]);
             }

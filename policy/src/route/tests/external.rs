@@ -186,6 +186,7 @@ fn routed() -> RouteTable {
         request_timeout_ms: Some(9),
         attempt_timeout_ms: None,
         retry: None,
+        hedge: None,
     };
     let old = External {
         traffic: Some(Box::new(traffic)),

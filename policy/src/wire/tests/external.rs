@@ -64,6 +64,7 @@ fn what_policies_set_is_sent_to_those_who_know_it() {
         request_timeout_ms: Some(5),
         attempt_timeout_ms: None,
         retry: None,
+        hedge: None,
     };
     let sent = Object::External(External { traffic: Some(Box::new(traffic.clone())), ..external() });
     let envelope = encode(&sent);

@@ -168,10 +168,8 @@ impl Applier {
     pub(super) fn loaded(&mut self, attachment: &FilterAttachment, result: Result<Loaded, JoinError>) -> Step {
         let result = result.unwrap_or_else(|error| Err(format!("preparing stopped: {error}")));
         // It may have been told otherwise meanwhile.
-        let step = match self.awaited().any(|awaited| awaited == attachment) {
-            true => self.settle(attachment, result),
-            false => Step::Nothing,
-        };
+        let is_awaited = self.awaited().any(|awaited| awaited == attachment);
+        let step = if is_awaited { self.settle(attachment, result) } else { Step::Nothing };
         self.load_next();
         step
     }

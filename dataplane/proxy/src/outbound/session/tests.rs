@@ -99,8 +99,13 @@ fn nonsense_is_no_session() {
 
 #[test]
 fn a_token_finds_its_backend_whatever_its_weight() {
-    let backend =
-        |service: Option<&str>, weight| Backend { service: service.map(name), port: 80, weight, actions: vec![] };
+    let backend = |service: Option<&str>, weight| Backend {
+        service: service.map(name),
+        port: 80,
+        weight,
+        outside: false,
+        actions: vec![],
+    };
     let backends = vec![backend(None, 1), backend(Some("v1"), 1), backend(Some("v2"), 0)];
     let rule = RouteRule { name: None, matches: vec![], actions: vec![], backends };
     let place = |service: &str, port| {
