@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
-use weft_policy::bundle::ObjectName;
+use weft_policy::bundle::{FILTER_CONTRACTS, ObjectName};
 use weft_policy::identity::{SpiffeId, is_label};
 use weft_policy::lint::Near;
 use weft_policy::plan::{Action, Change, Entry, Owned, filters_for};
@@ -294,14 +294,18 @@ impl Hub {
         Ok(found)
     }
 
-    /// True when a workload of the identity runs a filter of this digest.
+    /// True when a workload of the identity runs a filter of this digest, or would in a proxy of an earlier release.
     pub fn may_fetch(&self, identity: &SpiffeId, digest: &str) -> bool {
         let published = self.published();
         let of = |(key, _): (&ObjectKey, &Entry)| key.object_name();
         let workloads = published.world.of_kind(Kind::Workload).map(of);
         let is_own = |name: &ObjectName| apply::workload_identity(&published.world, name).as_ref() == Some(identity);
         let own: Vec<_> = workloads.filter(is_own).collect();
-        filters_for(&published.world, &own).values().any(|filter| filter.digest == digest)
+        filters_for(&published.world, &own).values().any(|filter| {
+            let older = |runs: &str| published.world.shipped_for(filter, |contract| contract == runs);
+            let mut of_contracts = FILTER_CONTRACTS.into_iter().filter_map(older);
+            filter.digest == digest || of_contracts.any(|older| older.digest == digest)
+        })
     }
 }
 
