@@ -201,6 +201,8 @@ impl Hub {
         if !accept_new_key && of_name.clone().any(has_other_key) {
             return Err(PublishError::OtherKey(name.clone()));
         }
+        // What stays of an earlier publication has to be of this key as well.
+        let statement = statement.as_ref().or_else(|| same?.statement.as_ref());
         match (statement, same) {
             (Some(signed), _) => artifact.is_stated(name, version, signed)?,
             (None, Some(_)) => {}
@@ -219,7 +221,7 @@ impl Hub {
             size_bytes: artifact.bytes.len() as u64,
             published_unix: before.map_or_else(now_unix, |before| before.published_unix),
             published_by: before.map_or_else(|| actor.id.clone(), |before| before.published_by.clone()),
-            statement: statement.clone().or_else(|| same?.statement.clone()),
+            statement: statement.cloned(),
             config_schema: artifact.shape.schema.as_ref().map(|(schema, _)| schema.clone()),
             yanked: before.is_some_and(|before| before.yanked),
             deleted: false,
