@@ -201,15 +201,15 @@ impl Hub {
         if !accept_new_key && of_name.clone().any(has_other_key) {
             return Err(PublishError::OtherKey(name.clone()));
         }
-        // What stays of an earlier publication has to be of this key as well.
-        let statement = statement.as_ref().or_else(|| same?.statement.as_ref());
-        match (statement, same) {
+        // What stays of an earlier publication has to be of this key as well. Of one that was deleted nothing stays.
+        let before = same.filter(|same| !same.deleted);
+        let statement = statement.as_ref().or_else(|| before?.statement.as_ref());
+        match (statement, before) {
             (Some(signed), _) => artifact.is_stated(name, version, signed)?,
             (None, Some(_)) => {}
             (None, None) if actor.id == SYSTEM => {}
             (None, None) => return Err(PublishError::Unstated(format!("{name} {version}"))),
         }
-        let before = same.filter(|same| !same.deleted);
         let record = FilterVersion {
             name: name.clone(),
             version: version.clone(),

@@ -189,6 +189,9 @@ async fn a_version_is_yanked_and_deleted_only_where_nobody_needs_it() {
     assert_eq!(hub.filter_versions().await.unwrap().len(), 2);
     let error = hub.change(move |draft| draft.still(record.clone())).await.unwrap_err();
     assert!(matches!(error, PublishError::Unknown(_)), "whoever has read it before brings it back by nothing: {error}");
+    let unsigned = Publication { statement: None, ..publication("noop", "1.1.1", NEW) };
+    let error = hub.publish_filter("me", unsigned).await.unwrap_err();
+    assert!(matches!(error, PublishError::Unstated(_)), "{error}");
     let other = publication("noop", "1.1.1", OLD);
     let error = hub.publish_filter("me", other).await.unwrap_err();
     assert!(matches!(error, PublishError::Exists { .. }), "its number stays its own: {error}");
@@ -281,18 +284,26 @@ async fn what_ships_takes_nobodys_name_and_authz_follows_the_control_plane() {
     }
     let hub = hub_in(dir.path(), |config| config.builtin_filters = Some(shipped.path().to_owned()));
     hub.publish_filter("me", publication("jwt", "3.0.0", OLD)).await.unwrap();
+    hub.publish_filter(SYSTEM, publication("fault", "0.0.1", NEW)).await.unwrap();
+    hub.publish_filter(SYSTEM, publication("ratelimit", "0.0.1", NEW)).await.unwrap();
+    let theirs = Publication { channel: Some(STABLE.to_owned()), ..publication("ratelimit", "7.0.0", OLD) };
+    hub.publish_filter("me", theirs).await.unwrap();
     builtin::publish(&hub).await.unwrap();
+    let release = env!("CARGO_PKG_VERSION");
+    for (name, expect) in [("fault", release), ("ratelimit", "7.0.0"), ("jwt", "3.0.0"), (AUTHZ, release)] {
+        assert_eq!(current(&hub.published().world, name), expect, "stable of {name}");
+    }
     let versions = hub.filter_versions().await.unwrap();
     let of =
         |name: &str| versions.iter().filter(|it| it.name == name).map(|it| it.version.as_str()).collect::<Vec<_>>();
-    assert_eq!((of("jwt"), of("fault")), (vec!["3.0.0"], vec![env!("CARGO_PKG_VERSION")]));
+    assert_eq!((of("jwt"), of("fault")), (vec!["3.0.0"], vec!["0.0.1", release]));
     hub.publish_filter("me", publication("jwt", "3.0.1", NEW)).await.unwrap();
     // A control plane of an earlier release, which can't read today's, puts its own back.
     let earlier = Publication { statement: None, accept_new_key: true, ..publication(AUTHZ, "0.0.1", NEW) };
     hub.publish_filter(SYSTEM, Publication { channel: Some(STABLE.to_owned()), ..earlier }).await.unwrap();
     assert_eq!(current(&hub.published().world, AUTHZ), "0.0.1");
     builtin::publish(&hub).await.unwrap();
-    assert_eq!(current(&hub.published().world, AUTHZ), env!("CARGO_PKG_VERSION"));
+    assert_eq!(current(&hub.published().world, AUTHZ), release);
 }
 
 #[tokio::test]
