@@ -59,7 +59,6 @@ pub(crate) struct Kept<'h> {
 pub(crate) struct ConfigShared {
     /// The attachment's.
     pub(crate) name: Arc<str>,
-    pub(crate) version: Arc<str>,
     pub(crate) stats: Arc<FilterStats>,
     pub(crate) grants: Grants,
     /// Where its values are kept, if any are granted.
@@ -80,7 +79,6 @@ impl ConfigShared {
         let kv = grants.kv.map(|kv| kept.kv.open(kv.scope, &spec.name, &spec.filter));
         Ok(Self {
             name: spec.name.as_str().into(),
-            version: spec.version.as_str().into(),
             stats,
             grants,
             kv,

@@ -33,9 +33,11 @@ fn framing_identity_and_pseudo_headers_are_out_of_reach() {
     assert!(refused(set("x-a", &[b'1'; (64 << 10) + 1]), HEAD).contains("more than 64 KiB"));
 }
 
+type Made = fn() -> Edit;
+
 #[test]
 fn each_edit_wants_what_it_changes_at_hand() {
-    let edits: [(&str, fn() -> Edit); 8] = [
+    let edits: [(&str, Made); 8] = [
         ("set", || set("x-a", b"1")),
         ("add", || Edit::Add(field("x-a", b"1"))),
         ("remove", || Edit::Remove("x-a".into())),
