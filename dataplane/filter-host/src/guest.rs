@@ -17,8 +17,8 @@ use crate::state::{ConfigShared, Shared, State};
 pub(crate) mod v01;
 pub(crate) mod v02;
 
-/// Bytes that a filter may hand over at once, by a call of an import or as its outcome: the longest body, and all edits or
-/// headers beside it. A list may name the same bytes of its memory again and again; more is a trap.
+/// Bytes that a filter may hand over at once, by a call of an import or as its outcome: the longest body, and all edits
+/// or headers beside it. A list may name the same bytes of its memory again and again; more is a trap.
 const HANDED_OVER: usize = 24 << 20;
 
 /// One configuration of a program: what an instance is given, and on whose behalf it is called.

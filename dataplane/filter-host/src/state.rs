@@ -110,8 +110,8 @@ impl ConfigShared {
         }
     }
 
-    /// True where there may be this limit: it is there, or fewer are than may be. Whatever instances of it define, one after
-    /// another, are its own.
+    /// True where there may be this limit: it is there, or fewer are than may be. What its instances define, one after
+    /// another, is all its own.
     pub(crate) fn takes_limit(&self, limit: &Limit) -> bool {
         let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         limits.len() < self.bucket_limits.limits || limits.iter().any(|known| known.is_of(limit))

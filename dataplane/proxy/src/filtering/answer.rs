@@ -80,7 +80,7 @@ impl Filtered<'_> {
         for link in self.links.iter().rev().filter(|link| link.chain.hooks().response_head) {
             content = self.through(link, head, content).await?;
         }
-        // An answer that was not judged to its end is not sent. What comes in its place, another attempt's too, is judged anew.
+        // An answer that was not judged to its end is not sent. What comes instead is judged anew.
         self.is_answered = true;
         self.status = head.status.as_u16();
         Ok(content)

@@ -37,8 +37,8 @@ impl<'f> Waiting<'f> {
         Self { filters, asks_as, asked: None }
     }
 
-    /// Asks what is new, and waits for the next answer, or until the time is up. `goes_on`: whoever waits is the one that
-    /// waited before. What others have asked is cancelled else: each answer goes to whoever waits, and is no answer to them.
+    /// Asks what is new, and waits for the next answer, or until the time is up. `goes_on`: it is for the same filter
+    /// as before. Else what was asked before is cancelled: an answer goes to whoever waits, who did not ask that.
     pub(super) async fn next(
         &mut self,
         calls: impl IntoIterator<Item = Callout>,
