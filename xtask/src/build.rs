@@ -31,7 +31,7 @@ impl Profile {
 pub(crate) fn everything(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
     let mut build = workspace.cargo(["build", "--workspace", "--bins"]);
     if profile == Profile::Release {
-        build.arg("--release");
+        cargo::without_lints(build.arg("--release"));
     }
     cargo::run(&mut build)?;
     let binaries = workspace.target.join(profile.folder());

@@ -17,7 +17,6 @@ const FLAGS: &[&str] = &[
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Ccodegen-units=1",
     "-Cdebug-assertions",
 ];
 
@@ -46,7 +45,7 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     let mut build = workspace.cargo(["build", "--release", "--bins", "--target", "x86_64-unknown-linux-gnu"]);
     build.current_dir(workspace.root.join("tests/fuzz")).env("CARGO_TARGET_DIR", &target);
     build.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"));
-    cargo::run(&mut build)?;
+    cargo::run(cargo::without_lints(&mut build))?;
     Ok(target.join("x86_64-unknown-linux-gnu/release"))
 }
 

@@ -80,7 +80,7 @@ impl Host {
     /// Builds the proxy alone with one more flag. `--target` keeps the flag from build scripts and macros.
     fn proxy(&self, workspace: &Workspace, flag: &str) -> Result<PathBuf> {
         let mut build = workspace.cargo(["build", "--release", "-p", "weft-proxy", "--target", &self.target]);
-        cargo::run(build.env("CARGO_ENCODED_RUSTFLAGS", flag))?;
+        cargo::run(cargo::without_lints(build.env("CARGO_ENCODED_RUSTFLAGS", flag)))?;
         Ok(workspace.target.join(&self.target).join("release/weft-proxy"))
     }
 

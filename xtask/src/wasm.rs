@@ -142,6 +142,7 @@ impl Toolchain {
                 command
             }
         };
+        cargo::without_lints(&mut command);
         command.current_dir(workspace).args(["rustc", "--locked", "--target", TARGET]);
         if matches!(self, Self::Debian { .. }) {
             command.arg("-Zbuild-std=std,panic_abort");

@@ -74,6 +74,10 @@ impl Buckets {
         Ok(Self { limit, interval, max_keys, searched: AtomicU64::new(0), full_at: DashMap::new() })
     }
 
+    pub(crate) fn is_of(&self, limit: &Limit) -> bool {
+        self.limit == *limit
+    }
+
     /// Takes `tokens` out of the bucket of `key` and says what it left there, or how long until they are there.
     pub(crate) fn take(&self, key: &[u8], tokens: u32, now: Duration, stats: &FilterStats) -> Result<Level, Duration> {
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);

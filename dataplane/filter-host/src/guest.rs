@@ -17,6 +17,10 @@ use crate::state::{ConfigShared, Shared, State};
 pub(crate) mod v01;
 pub(crate) mod v02;
 
+/// Bytes that a filter may hand over at once, by a call of an import or as its outcome: the longest body, and all edits
+/// or headers beside it. A list may name the same bytes of its memory again and again; more is a trap.
+const HANDED_OVER: usize = 24 << 20;
+
 /// One configuration of a program: what an instance is given, and on whose behalf it is called.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -81,6 +85,7 @@ pub(crate) trait Source: fmt::Debug + Send + Sync {
 fn store(engine: &Engine, shared: &Arc<Shared>, setup: &Setup) -> Store<State> {
     let mut store = Store::new(engine, State::new(shared.clone()));
     store.limiter(|state| state);
+    store.set_hostcall_fuel(HANDED_OVER);
     store.epoch_deadline_callback(|mut store| {
         store.data().shared.clock.call();
         Ok(store.data_mut().deadline.strike(thread_time()))

@@ -69,11 +69,13 @@ impl State {
         if limit.name.len() > bounds.key_bytes {
             return Err(LimitFault::Invalid(format!("a limit's name has at most {} bytes", bounds.key_bytes)));
         }
+        let full = || LimitFault::Full(format!("a filter has at most {} limits", bounds.limits));
+        if !config.takes_limit(&limit) {
+            return Err(full());
+        }
         let buckets = config.buckets.define(&config.name, limit, bounds.keys, self.now());
         let buckets = buckets.map_err(LimitFault::Invalid)?;
-        let handle = self.limits.of(&config, &buckets, bounds.limits);
-        let handle =
-            handle.ok_or_else(|| LimitFault::Full(format!("a filter has at most {} limits", bounds.limits)))?;
+        let handle = self.limits.of(&config, &buckets, bounds.limits).ok_or_else(full)?;
         config.keep(&buckets);
         Ok(handle)
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use wasmtime::ResourceLimiter;
 
-use crate::bucket::{BucketLimits, BucketRegistry, Buckets};
+use crate::bucket::{BucketLimits, BucketRegistry, Buckets, Limit};
 use crate::chain::Callout;
 use crate::clock::Clock;
 use crate::deadline::{CONFIGURE_TIMEOUT, Deadline};
@@ -59,7 +59,6 @@ pub(crate) struct Kept<'h> {
 pub(crate) struct ConfigShared {
     /// The attachment's.
     pub(crate) name: Arc<str>,
-    pub(crate) version: Arc<str>,
     pub(crate) stats: Arc<FilterStats>,
     pub(crate) grants: Grants,
     /// Where its values are kept, if any are granted.
@@ -80,7 +79,6 @@ impl ConfigShared {
         let kv = grants.kv.map(|kv| kept.kv.open(kv.scope, &spec.name, &spec.filter));
         Ok(Self {
             name: spec.name.as_str().into(),
-            version: spec.version.as_str().into(),
             stats,
             grants,
             kv,
@@ -108,6 +106,13 @@ impl ConfigShared {
             let filter = &*self.name;
             tracing::warn!(filter, capability, "the filter calls what its FilterPolicy does not grant");
         }
+    }
+
+    /// True where there may be this limit: it is there, or fewer are than may be. What its instances define, one after
+    /// another, is all its own.
+    pub(crate) fn takes_limit(&self, limit: &Limit) -> bool {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        limits.len() < self.bucket_limits.limits || limits.iter().any(|known| known.is_of(limit))
     }
 
     /// Keeps buckets for as long as this configuration lives.

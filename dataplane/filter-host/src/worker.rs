@@ -108,7 +108,8 @@ impl Worker {
     }
 
     /// Runs the chain, in reverse order, over the head of the final response: the filters that the request came past.
-    /// Where a filter answered, these are the ones before it.
+    /// Where a filter answered, these are the ones before it; so are they once one of these answers, for a further run
+    /// over what it answered.
     pub fn response_head(
         &mut self,
         chain: &Chain,
@@ -212,12 +213,14 @@ impl Worker {
         stream: u64,
         mut subject: Subject<'_, '_>,
     ) -> Outcome<()> {
-        if from != Position::START
+        let is_response = subject.is_response();
+        // A reply that is still held at the start is of an answer that was given up.
+        if (from != Position::START || is_response)
             && let Some(reply) = self.streams.take_held(stream)
+            && from != Position::START
         {
             return Outcome::Respond(reply);
         }
-        let is_response = subject.is_response();
         let notes = chain.keeps() && !is_response;
         if notes && from == Position::START {
             self.streams.name(stream, subject.request_id());
@@ -233,7 +236,12 @@ impl Worker {
             }
             let delay = match self.turn(filter, now, event, &mut subject) {
                 Turn::On(delay) => delay,
-                Turn::End(outcome) => return outcome,
+                Turn::End(outcome) => {
+                    if is_response && outcome.is_reply() {
+                        self.streams.leave(stream, place);
+                    }
+                    return outcome;
+                }
             };
             event = Event::Go;
             if notes && now.at.stage == Stage::Body {
@@ -315,8 +323,12 @@ impl Worker {
     }
 
     fn take_step(&mut self, filter: &Arc<Prepared>, now: Now, subject: &mut Subject<'_, '_>, step: Step) -> Turn {
+        // What is still to be judged may fail yet.
+        let is_last = now.at.stage == Stage::Body || filter.whole_body(true).is_none();
         if !self.backoff.is_empty()
             && filter.may_be_passed_by()
+            && is_last
+            && !matches!(step, Step::Wait { .. })
             && let Some(caller) = subject.caller()
         {
             self.backoff.succeeded(filter.id, caller);
@@ -466,6 +478,14 @@ fn hook_now(
 }
 
 impl<T> Outcome<T> {
+    /// True where a filter has answered, be it that its answer is held back first.
+    const fn is_reply(&self) -> bool {
+        match self {
+            Outcome::Respond(_) | Outcome::Delay { .. } => true,
+            Outcome::Permitted(_) | Outcome::Body { .. } | Outcome::Wait { .. } | Outcome::Reset(_) => false,
+        }
+    }
+
     fn map<U>(self, permit: impl FnOnce(T) -> U) -> Outcome<U> {
         match self {
             Outcome::Permitted(value) => Outcome::Permitted(permit(value)),

@@ -81,12 +81,8 @@ async fn carry<'h>(
     }
     let said = mesh::take(head);
     record.spoken(said.version);
-    let address = said.destination.ok_or_else(|| {
-        worker.ledger.counters.misdirected.increment(1);
-        Failure::NotServed("a request without one weft-dst".to_owned())
-    })?;
-    let found = served_socket(&snapshot, caller, address);
-    let (served, port, socket) = found.inspect_err(|_| worker.ledger.counters.misdirected.increment(1))?;
+    let found = destination(&snapshot, caller, said.destination);
+    let (address, (served, port, socket)) = found.inspect_err(|_| worker.ledger.counters.misdirected.increment(1))?;
     port.protocol.takes_requests(port.port).map_err(Failure::RequestForbidden)?;
     record.metrics = Some(caller.metrics(&worker.ledger, &snapshot, served, address, &said));
     record.log(|log| {
@@ -185,6 +181,16 @@ fn unserved(failed: Failed) -> Failure {
             | Failure::NoAnswer { error: StreamError::ConnectionLost(_), .. }
     );
     if is_untouched && elsewhere { Failure::Unserved(Box::new(failure)) } else { failure }
+}
+
+/// Where a request says that it is for, and who is served there.
+fn destination<'s>(
+    snapshot: &'s Snapshot,
+    caller: &Caller,
+    said: Option<SocketAddr>,
+) -> Result<(SocketAddr, (&'s Served, &'s WorkloadPort, ServedSocket)), Failure> {
+    let address = said.ok_or_else(|| Failure::NotServed("a request without one weft-dst".to_owned()))?;
+    Ok((address, served_socket(snapshot, caller, address)?))
 }
 
 /// The served workload and port behind `address`. Anything else is refused: a peer must not use us to reach what we can

@@ -155,7 +155,7 @@ async fn carry<'h>(
     match &exit {
         None => within(end, pin!(send(worker, from, tries, permit, filtered, &mut call)), identity).await,
         Some(exit) => {
-            let exit = (exit, &***from, origin.peer.ip());
+            let exit = (&**exit, &***from, origin.peer.ip());
             let mut sending = Box::pin(external::send(worker, exit, tries, permit, filtered, &mut call));
             within(end, sending.as_mut(), identity).await
         }

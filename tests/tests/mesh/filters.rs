@@ -4,9 +4,10 @@
 use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use weft_policy::bundle::{
-    AttachedRule, Backend, CalloutGrant, CalloutService, Direction, Grant, ObjectName, PathMatch, Protocol, Revision,
-    Route, RouteKind, RouteMatch, RouteRule,
+    AttachedRule, Backend, Balancing, CalloutGrant, CalloutService, Direction, Grant, ObjectName, PathMatch, Protocol,
+    Retry, Revision, Route, RouteKind, RouteMatch, RouteRule, Traffic,
 };
 use weft_tests::app::bytes;
 use weft_tests::client::{empty, full, raw, tunnel};
@@ -194,6 +195,8 @@ const UPPER_CASE: &str = r#"{"mode": "body-upper-case"}"#;
 const RESET_IN_BODY: &str = r#"{"mode": "reset-in-body"}"#;
 const TRAILERS: &str = r#"{"mode": "edit-trailers"}"#;
 const ASK: &str = r#"{"mode": "ask"}"#;
+const ASK_TWO: &str = r#"{"mode": "ask-two"}"#;
+const EXTAUTH: &str = r#"{"service": "quota", "timeout_ms": 200}"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chunks_are_changed_on_their_way_and_have_no_length_before() {
@@ -271,4 +274,51 @@ async fn a_service_decides_whether_a_request_passes() {
         assert_eq!(pair.shared(of).filter_callouts.used(), 0, "{of:?}");
         attach_all(&pair, of, &[]);
     }
+    // The second answer to the first filter comes while the other one waits, and is none to that.
+    let both = [hostile(Direction::Outbound, ASK_TWO), on(Direction::Outbound, "extauth", EXTAUTH)];
+    attach_with(&pair, Of::Caller, &both, |it| it.grants = grant(8081));
+    let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+    let served = app.served();
+    let answer = client.get_with("/slow/400", &[("x-ask", "/status/200")]).await;
+    assert_eq!((answer.status, app.served()), (StatusCode::SERVICE_UNAVAILABLE, served), "{}", answer.text());
+}
+
+/// An answer that broke off while a filter gathered it is not the one that it judges: that comes by the next attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_answer_of_a_further_attempt_is_judged_too() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let listener = TcpListener::bind((pair.origin, 8080)).await.unwrap();
+    let app = tokio::spawn(async move {
+        for answer in ["content-length: 10\r\n\r\nhalf", "content-length: 6\r\n\r\nunseen"] {
+            let mut head = vec![0; 8_192];
+            let mut stream = loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // A connection that carries nothing is none of an attempt.
+                if stream.read(&mut head).await.is_ok_and(|count| count > 0) {
+                    break stream;
+                }
+            };
+            let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{answer}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let filter = hostile(Direction::Outbound, r#"{"mode": "body-check-response"}"#);
+    let ready = attach_with(&pair, Of::Caller, &[filter], |_| {});
+    let retry = Traffic {
+        policy: ObjectName::new("default", "retry"),
+        balancing: Balancing::default(),
+        outliers: None,
+        health_check: None,
+        limits: None,
+        request_timeout_ms: None,
+        attempt_timeout_ms: None,
+        retry: Some(Retry { attempts: Some(1), ..Retry::default() }),
+        hedge: None,
+    };
+    pair.change(Of::Caller, &ready, |bundle| {
+        bundle.services.values_mut().for_each(|service| service.traffic = Some(Box::new(retry.clone())));
+    });
+    let answer = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await.get("/").await;
+    assert_eq!((answer.status, &*answer.text()), (StatusCode::OK, "checked"));
+    app.await.expect("both attempts came");
 }

@@ -20,7 +20,9 @@ fn refused(edit: Edit, at_hand: AtHand) -> String {
 
 #[test]
 fn framing_identity_and_pseudo_headers_are_out_of_reach() {
-    for name in ["host", "Content-Length", "transfer-encoding", "connection", "te", "weft-dst", "Weft-Source"] {
+    let identity = ["x-forwarded-client-cert", "X_Forwarded-Client_Cert"];
+    let others = ["host", "Content-Length", "transfer-encoding", "connection", "te", "weft-dst", "Weft-Source"];
+    for name in identity.into_iter().chain(others) {
         assert!(refused(set(name, b"x"), HEAD).contains("the mesh's own"), "{name}");
         assert!(refused(Edit::Remove(name.into()), HEAD).contains("the mesh's own"), "{name}");
     }
@@ -33,9 +35,11 @@ fn framing_identity_and_pseudo_headers_are_out_of_reach() {
     assert!(refused(set("x-a", &[b'1'; (64 << 10) + 1]), HEAD).contains("more than 64 KiB"));
 }
 
+type Made = fn() -> Edit;
+
 #[test]
 fn each_edit_wants_what_it_changes_at_hand() {
-    let edits: [(&str, fn() -> Edit); 8] = [
+    let edits: [(&str, Made); 8] = [
         ("set", || set("x-a", b"1")),
         ("add", || Edit::Add(field("x-a", b"1"))),
         ("remove", || Edit::Remove("x-a".into())),

@@ -158,6 +158,25 @@ fn configurations_of_one_instance_are_apart() {
     assert_eq!(seen(&first), CustomValue::Counter(0));
 }
 
+/// However many instances there are, one after another.
+#[test]
+fn a_filter_has_as_many_limits_as_it_may() {
+    let host = host();
+    let granted = config(&host, "shop/all", all());
+    let named = |number: usize| token_bucket::Limit { name: format!("l{number}"), ..limit(1) };
+    let define = |number: usize| {
+        let mut state = state(&host);
+        state.enter(&granted);
+        token_bucket::Host::define(&mut state, named(number))
+    };
+    for number in 0..32 {
+        define(number).expect("room");
+    }
+    let more = define(32);
+    assert!(matches!(more, Err(Error::Full(_))), "{more:?}");
+    define(0).expect("it is there already");
+}
+
 #[test]
 fn before_a_configuration_nothing_is_done() {
     let mut state = state(&host());

@@ -31,7 +31,15 @@ impl Worker {
         let mut chunk = Chunk { bytes, after: Duration::ZERO };
         let of_caller = told.hook == Hook::RequestBody || told.up == Some(true);
         for filter in self.seen_by(chain, told.stream, told.hook, of_caller) {
-            if self.streams.is_out(told.stream, filter.id) || (chunk.bytes.is_empty() && !end) {
+            if self.streams.is_out(told.stream, filter.id) {
+                // It may have failed on the other direction, while part of a message was held of this one.
+                let held = self.streams.flush(told.stream, filter.id, of_caller);
+                if !held.is_empty() {
+                    chunk.bytes = [&held[..], &chunk.bytes[..]].concat().into();
+                }
+                continue;
+            }
+            if chunk.bytes.is_empty() && !end {
                 continue;
             }
             let is_messages = told.hook.is_body() && mode(filter, of_caller) == BodyMode::Messages;

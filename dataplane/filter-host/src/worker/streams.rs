@@ -85,6 +85,13 @@ impl Streams {
         of.entered = of.entered.max(place + 1);
     }
 
+    /// Notes that the filter at this place has answered instead: what comes now is of those before it.
+    pub(super) fn leave(&mut self, stream: u64, place: usize) {
+        if let Some(of) = self.0.get_mut(&stream) {
+            of.entered = of.entered.min(place);
+        }
+    }
+
     pub(super) fn reached(&self, stream: u64) -> usize {
         self.0.get(&stream).map_or(0, |of| of.reached)
     }

@@ -541,3 +541,59 @@ fn attributes_reach_later_filters_and_the_record() {
     worker.done(&chain, 1, &Summary::default());
     assert_eq!(worker.attributes(1).count(), 0);
 }
+
+#[test]
+fn an_answer_in_place_of_another_passes_the_filters_before() {
+    let host = host();
+    let one = |name: &'static str| {
+        move |told: &Told<'_>, _: &[u8]| match (told.hook, name) {
+            (Hook::ResponseHead, "answers") => verdict(reply(418)),
+            (Hook::ResponseHead, _) => edit(add("x-by", name)),
+            _ => pass(),
+        }
+    };
+    let hooks = ["request-head", "response-head"];
+    let filters = ["first", "answers", "last"].map(|name| filter(&host, &spec(name), &hooks, one(name)));
+    let (mut worker, chain) = (Worker::new(&host), Chain::new(filters.to_vec()));
+    assert!(permitted(&Request::new(1).start(&mut worker, &chain)));
+    assert_eq!(respond(&mut worker, &chain, 1).expect_err("an answer").status, StatusCode::IM_A_TEAPOT);
+    let headers = respond(&mut worker, &chain, 1).expect("of the one before");
+    assert_eq!(headers.get_all("x-by").iter().collect::<Vec<_>>(), ["first"]);
+    worker.done(&chain, 1, &Summary::default());
+    assert!(worker.streams.is_empty());
+}
+
+#[test]
+fn what_is_held_of_messages_goes_on_where_the_filter_fails_on_the_other_direction() {
+    let host = host();
+    let mut open = spec("open");
+    open.on_failure = OnFailure::Allow;
+    let say = |told: &Told<'_>, _: &[u8]| if told.hook == Hook::RequestBody { trap() } else { pass() };
+    let hooks = ["request-body=frames:grpc", "response-body=frames:grpc"];
+    let (mut worker, chain) = (Worker::new(&host), Chain::new(vec![filter(&host, &open, &hooks, say)]));
+    assert!(permitted(&Request::new(1).start(&mut worker, &chain)));
+    let message = Bytes::from_static(&[0, 0, 0, 0, 1, b'x']);
+    let down = worker.response_chunk(&chain, 1, message.slice(..3), false).expect("held");
+    assert!(down.bytes.is_empty());
+    let up = worker.request_chunk(&chain, 1, message.clone(), true).expect("passed by");
+    assert_eq!(up.bytes, message);
+    let down = worker.response_chunk(&chain, 1, message.slice(3..), true).expect("passed by");
+    assert_eq!(down.bytes, message, "not a byte is lost");
+}
+
+#[test]
+fn a_head_that_passes_does_not_excuse_a_body_that_fails() {
+    let host = host();
+    let mut open = spec("open");
+    open.on_failure = OnFailure::Allow;
+    let say = |told: &Told<'_>, _: &[u8]| if told.hook == Hook::RequestBody { trap() } else { pass() };
+    let filter = filter(&host, &open, &["request-head", "request-body=buffer:8"], say);
+    let (mut worker, chain) = (Worker::new(&host), Chain::new(vec![filter.clone()]));
+    for stream in 1..=20 {
+        let mut request = Request { body: Some(Bytes::from_static(b"bad")), ..Request::new(stream) };
+        assert!(permitted(&request.start(&mut worker, &chain)));
+        worker.done(&chain, stream, &Summary::default());
+    }
+    let stats = filter.stats();
+    assert!(stats.traps.value() < 20 && stats.backoff_skips.value() > 0, "it is spared for a while");
+}

@@ -1,5 +1,5 @@
 //! The filters of a request over its answer, whoever gave it: those of the rule that it took first, then the workload's, each
-//! chain in reverse and only as far as the request came in it. They run once.
+//! chain in reverse and only as far as the request came in it. They run once over an answer that is sent.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -77,10 +77,11 @@ impl Filtered<'_> {
         head: &mut ResponseHead,
         mut content: Content<'c, 'b>,
     ) -> Result<Content<'c, 'b>, Unjudged> {
-        self.is_answered = true;
         for link in self.links.iter().rev().filter(|link| link.chain.hooks().response_head) {
             content = self.through(link, head, content).await?;
         }
+        // An answer that was not judged to its end is not sent. What comes instead is judged anew.
+        self.is_answered = true;
         self.status = head.status.as_u16();
         Ok(content)
     }
@@ -118,12 +119,15 @@ impl Filtered<'_> {
                     waiting.end();
                     (self.gather(most, &mut body, head, &mut content).await?, resume)
                 }
-                Outcome::Wait { calls, within, resume } => (waiting.next(calls, within).await, resume),
+                Outcome::Wait { calls, within, resume } => (waiting.next(calls, within, resume == from).await, resume),
                 Outcome::Respond(reply) => {
+                    waiting.end();
                     head.status = reply.status;
                     head.headers = reply.headers;
                     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
-                    return Ok(Content::Own(reply.body));
+                    (body, content) = (Some(reply.body.clone()), Content::Own(reply.body));
+                    // It passes the filters before this one, as any answer does.
+                    (Event::Go, Position::START)
                 }
                 Outcome::Reset(cut) => return Err(Failure::FilterCut(cut).into()),
             };

@@ -37,8 +37,17 @@ impl<'f> Waiting<'f> {
         Self { filters, asks_as, asked: None }
     }
 
-    /// Asks what is new, and waits for the next answer, or until the time is up.
-    pub(super) async fn next(&mut self, calls: impl IntoIterator<Item = Callout>, within: Duration) -> Event {
+    /// Asks what is new, and waits for the next answer, or until the time is up. `goes_on`: it is for the same filter
+    /// as before. Else what was asked before is cancelled: an answer goes to whoever waits, who did not ask that.
+    pub(super) async fn next(
+        &mut self,
+        calls: impl IntoIterator<Item = Callout>,
+        within: Duration,
+        goes_on: bool,
+    ) -> Event {
+        if !goes_on {
+            self.end();
+        }
         let asked = self.asked.get_or_insert_with(FuturesUnordered::new);
         for callout in calls {
             asked.push(self.filters.ask(self.asks_as, callout));

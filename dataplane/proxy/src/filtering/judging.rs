@@ -106,7 +106,8 @@ impl Judging<'_, '_> {
                     (Box::pin(self.gather(most, &mut body, head, &mut rest)).await?, resume)
                 }
                 Outcome::Wait { calls, within, resume } => {
-                    let event = Box::pin(unless_left(&mut rest, waiting.next(calls, within))).await?;
+                    let next = waiting.next(calls, within, resume == from);
+                    let event = Box::pin(unless_left(&mut rest, next)).await?;
                     (event, resume)
                 }
                 Outcome::Respond(reply) => return Err(failure(*reply)),
@@ -135,7 +136,9 @@ impl Judging<'_, '_> {
                 }
                 // A connection has no body that ends.
                 Outcome::Body { resume, .. } => (Event::TooLong, resume),
-                Outcome::Wait { calls, within, resume } => (Box::pin(waiting.next(calls, within)).await, resume),
+                Outcome::Wait { calls, within, resume } => {
+                    (Box::pin(waiting.next(calls, within, resume == from)).await, resume)
+                }
                 Outcome::Respond(reply) => return Err(failure(*reply)),
                 Outcome::Reset(cut) => return Err(Failure::FilterCut(cut)),
             };

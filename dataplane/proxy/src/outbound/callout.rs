@@ -33,6 +33,7 @@ use crate::reply::{Failure, Party};
 use crate::snapshot::HeldWorkload;
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::CalledOut;
+use crate::trial::Begun as _;
 use crate::worker::Worker;
 
 /// The request of a callout, and how much its answer may be.
@@ -140,6 +141,10 @@ async fn ask(worker: &Rc<Worker>, workload: IpAddr, callout: Callout) -> Result<
     drop(led_out);
     drop(snapshot);
     let (_filtered, permit) = filtering::connection(&worker.filters, &nobody, &place).await?;
+    if let Some((gate, service)) = attempts.gate() {
+        let place = Box::pin(pass_alone(&gate, attempts.wait(), service)).await?;
+        attempts.hold(place);
+    }
     let room = &worker.shared.filter_bodies;
     let Some(exit) = exit else {
         let question = Question { head: &head, body: &callout.body, most: callout.most, room };
@@ -152,7 +157,9 @@ async fn ask(worker: &Rc<Worker>, workload: IpAddr, callout: Callout) -> Result<
     mesh::strip(&mut head.headers);
     let question = Question { head: &head, body: &callout.body, most: callout.most, room };
     let by = (&sockets[..], exit.version(), timeout);
-    Box::pin(plainly(worker, &origin, by, permit, &question)).await.map_err(NoAnswer::from)
+    let answer = Box::pin(plainly(worker, &origin, by, permit, &question)).await?;
+    attempts.holds().begun(answer.status, Instant::now());
+    Ok(answer)
 }
 
 /// Asks an endpoint; another where the first provably did not process it.
@@ -163,15 +170,13 @@ async fn in_the_mesh(
     mut permit: Permit,
     question: &Question<'_>,
 ) -> Result<CalloutAnswer, NoAnswer> {
-    if let Some((gate, service)) = attempts.gate() {
-        let place = pass_alone(&gate, attempts.wait(), service).await?;
-        attempts.hold(place);
-    }
     loop {
         let attempt = attempts.pick()?;
         match Box::pin(attempted(worker, from, &attempt, permit, question)).await {
             Ok(answer) => {
-                attempt.answered(Some((answer.status, false)), Some(Instant::now()));
+                let now = Instant::now();
+                attempts.holds().begun(answer.status, now);
+                attempt.answered(Some((answer.status, false)), Some(now));
                 return Ok(answer);
             }
             Err(Asked::Failed(Failed::Unprocessed(failure, again))) => {

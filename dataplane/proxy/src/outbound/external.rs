@@ -153,11 +153,11 @@ pub(super) fn leaving(
     from: &Served,
     way: Option<&WayOut<'_>>,
     head: &mut RequestHead,
-) -> Result<Option<Exit>, Failure> {
+) -> Result<Option<Box<Exit>>, Failure> {
     let Some(way) = way else { return Ok(None) };
     let exit = Exit::of_request(worker, snapshot, from, way, head)?;
     worker.shared.via.enter(head);
-    Ok(Some(exit))
+    Ok(Some(Box::new(exit)))
 }
 
 /// Sends a request out of the mesh; again where its rule or the ExternalService's policy asks for that.

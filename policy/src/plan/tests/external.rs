@@ -21,18 +21,19 @@ fn told(world: &World, served: &str) -> Vec<String> {
     bundle(world, &[served]).externals.keys().map(ToString::to_string).collect()
 }
 
+fn check(own: &str, spec: &str, expect: &[&str]) {
+    let mut told: Vec<_> = match manifest::parse("x", &external(own, spec)) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(|error| format!("{}: {}", error.key, error.message)).collect(),
+    };
+    told.sort();
+    let mut expect = expect.to_vec();
+    expect.sort_unstable();
+    assert_eq!(told, expect, "{spec}");
+}
+
 #[test]
 fn everything_that_is_wrong_is_told_at_once() {
-    let check = |own: &str, spec: &str, expect: &[&str]| {
-        let mut told: Vec<_> = match manifest::parse("x", &external(own, spec)) {
-            Ok(_) => Vec::new(),
-            Err(errors) => errors.iter().map(|error| format!("{}: {}", error.key, error.message)).collect(),
-        };
-        told.sort();
-        let mut expect = expect.to_vec();
-        expect.sort_unstable();
-        assert_eq!(told, expect, "{spec}");
-    };
     let hosts = "hosts: [api.example.com]";
     check("shop/x", &format!("{{{hosts}, {PORTS}}}"), &[]);
     check("weft-system/x", &format!("{{{hosts}, {PORTS}, visibility: Mesh}}"), &[]);
@@ -80,7 +81,11 @@ fn everything_that_is_wrong_is_told_at_once() {
         &format!("{{{hosts}, {PORTS}, resolution: Static}}"),
         &["spec.endpoints: 0 are given: 1 to 16 are expected"],
     );
-    let tls = |tls: &str| format!("{{{hosts}, {PORTS}, tls: {{mode: Originate, {tls}}}}}");
+}
+
+#[test]
+fn what_is_wrong_with_tls_is_told_at_once() {
+    let tls = |tls: &str| format!("{{hosts: [api.example.com], {PORTS}, tls: {{mode: Originate, {tls}}}}}");
     check("shop/x", &tls("systemRoots: true, sni: front.example"), &[]);
     check(
         "shop/x",

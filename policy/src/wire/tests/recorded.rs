@@ -13,6 +13,20 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/wire/tests/recorded").join(RELEASE)
 }
 
+fn mesh_as_it_is() -> MeshSettings {
+    MeshSettings {
+        trust_domain: TrustDomain::default(),
+        trust_bundle_pem: String::new(),
+        access_log: false,
+        request_timeout_ms: None,
+        connect_timeout_ms: 5_000,
+        max_retries: 2,
+        egress: Egress::Allow,
+        namespaces: [].into(),
+        ranges: None,
+    }
+}
+
 /// Objects in which everything is as it is where nothing was said. What is not written must go on to mean this.
 fn defaults() -> Vec<Object> {
     let identity = TrustDomain::default().workload("shop", "web").unwrap();
@@ -30,17 +44,7 @@ fn defaults() -> Vec<Object> {
         RouteRule { name: None, matches: vec![RouteMatch::default()], actions: Vec::new(), backends: Vec::new() };
     let unknown = "".parse().unwrap_or_default();
     vec![
-        Object::Mesh(MeshSettings {
-            trust_domain: TrustDomain::default(),
-            trust_bundle_pem: String::new(),
-            access_log: false,
-            request_timeout_ms: None,
-            connect_timeout_ms: 5_000,
-            max_retries: 2,
-            egress: Egress::Allow,
-            namespaces: [].into(),
-            ranges: None,
-        }),
+        Object::Mesh(mesh_as_it_is()),
         Object::Workload(ServedWorkload {
             name: name("shop/web-1"),
             identity,

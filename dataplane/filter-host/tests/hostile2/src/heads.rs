@@ -106,9 +106,11 @@ pub(crate) fn request(
         }
         "wait-long" => wait(300_001),
         "denied" => Outcome::respond(Reply::text(200, "denied", &capabilities())),
-        mode if mode == "ask" || mode.starts_with("callout") => {
-            callout(mode, request.text(asked.path_to_ask).unwrap_or("/"))
-        }
+        "ask" | "ask-two" => match request.text(asked.path_to_ask) {
+            Some(path) => callout(mode, path),
+            None => pass,
+        },
+        mode if mode.starts_with("callout") => callout(mode, request.text(asked.path_to_ask).unwrap_or("/")),
         mode => bad(mode),
     }
 }
@@ -145,6 +147,13 @@ fn callout(mode: &str, path: &str) -> Outcome {
             Ok(_) => wait(2_000),
             Err(error) => Outcome::respond(Reply::text(403, "callout_not_sent", &error.to_string())),
         },
+        "ask-two" => {
+            let late = callouts::Request::new("quota", "GET", "/slow/50").timeout(Duration::from_millis(300));
+            match question.send().and_then(|_| late.send()) {
+                Ok(_) => wait(2_000),
+                Err(error) => Outcome::respond(Reply::text(403, "callout_not_sent", &error.to_string())),
+            }
+        }
         "callout-bomb" => {
             let said: Vec<_> = (0..5).map(|_| told(question.send())).collect();
             Outcome::pass().set_header("x-said", said.join(", "))

@@ -24,7 +24,8 @@ use weft_filters_sdk::{
 /// | `loop`, `memory`, `stack` | never end, eat memory, recurse at `at` |
 /// | `reset`, `close` | end the stream at `at`; `reset-in-body`: at each chunk of both bodies |
 /// | `wait-tick` | waits 30 ms, then goes on with `x-ticked: yes`; `wait-forever` waits on at each tick; `wait-long` too long |
-/// | `ask` | asks the service `quota` for the path in `x-ask`, 300 ms, 1,000 bytes; 200 passes with `x-answer`, all else is 403 |
+/// | `ask` | asks `quota` for the path in `x-ask`, 300 ms, 1,000 bytes; 200 or no `x-ask` passes, else 403 |
+/// | `ask-two` | asks it for the path in `x-ask` and for `/slow/50`; the first answer decides |
 /// | `callout-bomb`, `callout-body`, `callout-answer` | 5 at once, a body and an answer over the limits; `x-said` tells |
 /// | `callout-dropped` | asks, and passes without waiting |
 /// | `denied` | asks every capability, and answers 200 with what each said |
@@ -235,7 +236,7 @@ fn hooks(mode: &str, at: &str, ask: &mut Interest) {
     if is("stream-data") || bodies {
         ask.stream_data();
     }
-    if is("callout") {
+    if is("callout") || mode == "ask-two" {
         ask.callout();
     }
     if is("tick") || matches!(mode, "told" | "ask") || mode.starts_with("wait-") {
