@@ -1,7 +1,8 @@
 //! The filters that ship with Weft, published from files beside the executable: each release brings its own versions, which
 //! `stable` stands for from then on, unless an operator has put another version there. A restart changes nothing. Only `authz` is
-//! the control plane's own: nobody else publishes it, and what of it is lost or damaged is put right again. Those that proxies
-//! of earlier releases can't run are kept in an earlier contract as well: `session::older` hands them out.
+//! the control plane's own: nobody else publishes it, and what of it is lost or damaged is put right again.
+//! Those that proxies of earlier releases can't run are kept in an earlier contract as well: `session::older` hands
+//! them out.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,8 +64,8 @@ pub async fn publish(hub: &Arc<Hub>) -> anyhow::Result<()> {
         };
         let (artifact, into_stable) = (load(hub, &path)?, takes_over(hub, name, &of_name));
         let is_of_0_1 = contract_of(&artifact.shape.abi) == FILTER_CONTRACT;
-        // What earlier proxies can run is there before something else takes its place. Where nothing is replaced it comes
-        // second: the first version of a filter would be in `stable`.
+        // What earlier proxies can run is there before something else takes its place. Where nothing is replaced it
+        // comes second: the first version of a filter would be in `stable`.
         let replaces = hub.published().world.filter(&ObjectName::new(ROOT_NAMESPACE, name)).is_some();
         if !is_of_0_1 && replaces {
             keep_earlier(hub, name, &of_name).await?;

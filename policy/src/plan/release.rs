@@ -153,9 +153,9 @@ impl World {
         })
     }
 
-    /// The attachment of a filter that ships with the control plane for a proxy that runs other contracts than that of its
-    /// component: by the newest shipped version of one that it `runs`. `None`: no version is, the filter does not ship, or what
-    /// its policy sets is of a later contract.
+    /// The attachment of a filter that ships with the control plane for a proxy that runs other contracts than that of
+    /// its component: by the newest shipped version of one that it `runs`. `None`: no version is, the filter does not
+    /// ship, or what its policy sets is of a later contract.
     #[must_use]
     pub fn shipped_for(&self, filter: &FilterAttachment, runs: impl Fn(&str) -> bool) -> Option<FilterAttachment> {
         let name = ObjectName::new(ROOT_NAMESPACE, filter.filter.clone());

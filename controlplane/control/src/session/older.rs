@@ -1,5 +1,5 @@
-//! Filters that ship with the control plane, for proxies of earlier releases: each gets the component of a contract that it
-//! runs, with the configuration of today.
+//! Filters that ship with the control plane, for proxies of earlier releases: each gets the component of a contract
+//! that it runs, with the configuration of today.
 
 use std::sync::Arc;
 

@@ -162,8 +162,8 @@ fn a_filter_of_a_publisher_who_is_not_trusted_any_more_does_not_run() {
     assert!(told.message.contains("is refused (onFailure: Deny)"), "{}", told.message);
 
     // One for a route keeps no other request back.
-    let of_route = "}, direction: Outbound, targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], \
-                    limits: {memoryBytes: 16777216";
+    let of_route = "}, targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], \
+                    direction: Outbound, limits: {memoryBytes: 16777216";
     let closed = attached(&mesh(VERSIONS, of_route, &publishers(OTHER))).unwrap();
     assert_eq!((closed.filter.as_str(), closed.rules.len()), ("authz", 1));
 
