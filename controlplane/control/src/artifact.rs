@@ -17,7 +17,7 @@ use weft_policy::statement::{KeyId, SignedStatement, Statement, StatementError, 
 use crate::token::hex;
 
 /// A verified filter binary.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Artifact {
     pub bytes: Vec<u8>,
     /// `sha256:` + 64 hex digits.

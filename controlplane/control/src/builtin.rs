@@ -1,6 +1,8 @@
 //! The filters that ship with Weft, published from files beside the executable: each release brings its own versions, which
 //! `stable` stands for from then on, unless an operator has put another version there. A restart changes nothing. Only `authz` is
 //! the control plane's own: nobody else publishes it, and what of it is lost or damaged is put right again.
+//! Those that proxies of earlier releases can't run are kept in an earlier contract as well: `session::older` hands
+//! them out.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::{Signer as _, SigningKey};
 use sha2::{Digest as _, Sha256};
-use weft_policy::bundle::ObjectName;
+use weft_policy::bundle::{FILTER_CONTRACT, ObjectName, contract_of};
 use weft_policy::resource::ROOT_NAMESPACE;
 use weft_policy::resource::filter::STABLE;
 
@@ -22,12 +24,33 @@ use crate::hub::{AUTHZ, ApplyError, FilterVersion, Hub, Publication, PublishErro
 const NAMES: [&str; 7] = ["authz", "body-guard", "extauth", "fault", "header-edit", "jwt", "ratelimit"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Components of contract 0.1, as they were released.
+const OF_CONTRACT_0_1: [(&str, &[u8]); 3] = [
+    ("authz", include_bytes!("../builtin/0.1/authz.wasm")),
+    ("fault", include_bytes!("../builtin/0.1/fault.wasm")),
+    ("ratelimit", include_bytes!("../builtin/0.1/ratelimit.wasm")),
+];
+/// Their version where no earlier release has published one. It is before every release, and no range includes it.
+const VERSION_0_1: &str = "0.1.0-contract.0.1";
+
 /// Publishes the shipped filters in the versions of this release, as far as they are not published here yet.
 pub async fn publish(hub: &Arc<Hub>) -> anyhow::Result<()> {
     let known = hub.filter_records().await?;
     for name in NAMES {
         let of_name: Vec<_> = known.iter().filter(|record| record.name == name).collect();
-        if of_name.iter().any(|record| record.version == VERSION) {
+        if let Some(own) = of_name.iter().find(|record| record.version == VERSION) {
+            // A control plane of an earlier release may have put its own back meanwhile.
+            if name == AUTHZ
+                && takes_over(hub, name, &of_name)
+                && let Some(artifact) = whole(hub, own).await?
+            {
+                publish_one(hub, name, artifact, true).await?;
+            }
+            continue;
+        }
+        let mut live = of_name.iter().filter(|record| !record.deleted).peekable();
+        if name != AUTHZ && live.peek().is_some() && live.all(|record| record.published_by != SYSTEM) {
+            tracing::warn!(filter = name, "a filter of this name was published here: the shipped one is left out");
             continue;
         }
         let Some(path) = shipped(hub, name) else {
@@ -39,9 +62,45 @@ pub async fn publish(hub: &Arc<Hub>) -> anyhow::Result<()> {
             );
             continue;
         };
-        publish_one(hub, name, &path, takes_over(hub, name, &of_name)).await?;
+        let (artifact, into_stable) = (load(hub, &path)?, takes_over(hub, name, &of_name));
+        let is_of_0_1 = contract_of(&artifact.shape.abi) == FILTER_CONTRACT;
+        // What earlier proxies can run is there before something else takes its place. Where nothing is replaced it
+        // comes second: the first version of a filter would be in `stable`.
+        let replaces = hub.published().world.filter(&ObjectName::new(ROOT_NAMESPACE, name)).is_some();
+        if !is_of_0_1 && replaces {
+            keep_earlier(hub, name, &of_name).await?;
+        }
+        publish_one(hub, name, artifact, into_stable).await.with_context(|| shown(&path))?;
+        if !is_of_0_1 && !replaces {
+            keep_earlier(hub, name, &of_name).await?;
+        }
     }
     keep_authz(hub).await
+}
+
+/// True where a filter could not be published since others are being tried: it can be a moment later.
+pub fn is_busy(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<PublishError>(), Some(PublishError::Unsound(ApplyError::Trying)))
+}
+
+fn shown(path: &Path) -> String {
+    format!("shipped filter {}", path.display())
+}
+
+/// Publishes the component of contract 0.1 of a filter, unless there is one that shipped, or this very one was deleted.
+async fn keep_earlier(hub: &Arc<Hub>, name: &str, known: &[&FilterVersion]) -> anyhow::Result<()> {
+    let is_one = |record: &&FilterVersion| {
+        let is_kept = !record.deleted && record.published_by == SYSTEM && contract_of(&record.abi) == FILTER_CONTRACT;
+        is_kept || record.version == VERSION_0_1
+    };
+    let Some((_, bytes)) = OF_CONTRACT_0_1.iter().find(|(of, _)| *of == name) else { return Ok(()) };
+    if known.iter().any(is_one) {
+        return Ok(());
+    }
+    let (signature, key) = signed(hub, bytes)?;
+    let artifact = Artifact::verify(bytes.to_vec(), &signature, &key).context("a component of contract 0.1")?;
+    let publication = shipped_publication(name, VERSION_0_1, artifact, false);
+    hub.publish_filter(SYSTEM, publication).await.with_context(|| format!("{name} {VERSION_0_1}")).map(drop)
 }
 
 /// Whether `stable` is to stand for the version of this release: it stands for an older one that shipped as well. What an
@@ -56,10 +115,9 @@ fn takes_over(hub: &Hub, name: &str, known: &[&FilterVersion]) -> bool {
     is_shipped && number(&current) < number(VERSION)
 }
 
-async fn publish_one(hub: &Arc<Hub>, name: &str, path: &Path, into_stable: bool) -> anyhow::Result<()> {
-    let publication =
-        |into_stable| Ok::<_, anyhow::Error>(shipped_publication(name, VERSION, load(hub, path)?, into_stable));
-    let mut published = hub.publish_filter(SYSTEM, publication(into_stable)?).await;
+async fn publish_one(hub: &Arc<Hub>, name: &str, artifact: Artifact, into_stable: bool) -> anyhow::Result<()> {
+    let publication = |into_stable| shipped_publication(name, VERSION, artifact.clone(), into_stable);
+    let mut published = hub.publish_filter(SYSTEM, publication(into_stable)).await;
     // An upgrade does not fail for what a policy says; the version that takes it goes on.
     if let Err(PublishError::Unsound(ApplyError::Unsound(_))) = &published {
         let reason = published.as_ref().err().map(ToString::to_string);
@@ -69,9 +127,9 @@ async fn publish_one(hub: &Arc<Hub>, name: &str, path: &Path, into_stable: bool)
             reason,
             "policies can't run the shipped version: it is not in stable"
         );
-        published = hub.publish_filter(SYSTEM, publication(false)?).await;
+        published = hub.publish_filter(SYSTEM, publication(false)).await;
     }
-    published.map(drop).with_context(|| format!("shipped filter {}", path.display()))
+    Ok(published.map(drop)?)
 }
 
 fn shipped_publication(name: &str, version: &str, artifact: Artifact, into_stable: bool) -> Publication {
@@ -105,7 +163,7 @@ pub async fn keep_authz(hub: &Arc<Hub>) -> anyhow::Result<()> {
     match shipped(hub, AUTHZ) {
         Some(path) => {
             tracing::error!("the filter authz was lost or damaged: the one of this release takes its place");
-            publish_one(hub, AUTHZ, &path, true).await
+            publish_one(hub, AUTHZ, load(hub, &path)?, true).await.with_context(|| shown(&path))
         }
         // `publish` has told of it.
         None => Ok(()),
@@ -151,12 +209,17 @@ fn load(hub: &Hub, path: &Path) -> anyhow::Result<Artifact> {
     let (signature, key) = if signature_path.exists() && key_path.exists() {
         (text_or_base64(&read(&signature_path)?), text_or_base64(&read(&key_path)?))
     } else {
-        let signing_key = own_key(hub)?;
-        let der = signing_key.verifying_key().to_public_key_der().context("own signing key")?;
-        let signature = signing_key.sign(&Sha256::digest(&bytes));
-        (STANDARD.encode(signature.to_bytes()), STANDARD.encode(der.as_bytes()))
+        signed(hub, &bytes)?
     };
     Artifact::verify(bytes, &signature, &key).with_context(|| path.display().to_string())
+}
+
+/// Signature and key of this control plane for a binary.
+fn signed(hub: &Hub, bytes: &[u8]) -> anyhow::Result<(String, String)> {
+    let signing_key = own_key(hub)?;
+    let der = signing_key.verifying_key().to_public_key_der().context("own signing key")?;
+    let signature = signing_key.sign(&Sha256::digest(bytes));
+    Ok((STANDARD.encode(signature.to_bytes()), STANDARD.encode(der.as_bytes())))
 }
 
 /// Files hold base64 or PEM text, or raw bytes, which are never all printable.

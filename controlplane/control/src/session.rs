@@ -5,6 +5,7 @@ mod ahead;
 mod concern;
 mod exposed;
 mod hello;
+mod older;
 mod report;
 mod scope;
 mod stages;
@@ -32,6 +33,7 @@ use weft_policy::wire::{self, v1};
 use self::exposed::is_exposed;
 use self::hello::Greeting;
 pub(crate) use self::hello::may_join;
+use self::older::with_older_filters;
 use self::report::{health, words};
 use self::scope::{Places, Scope};
 use crate::hub::{Holder, Hub, KeptOut, Published};
@@ -397,7 +399,7 @@ impl Session {
             None => world.told.of_proxy(&self.served),
         };
         self.looked_at = Some(world.told.clone());
-        self.target = Arc::new(told.into_iter().collect());
+        self.target = with_older_filters(told.into_iter().collect(), &world.world, &self.capabilities);
         let (mut fitted, mut withheld) = fitting(&self.target, &self.capabilities, &self.view);
         // A proxy learns from the mesh's settings what it has to ask for. One with older settings can't know, and is told
         // everything until there are others.
@@ -406,7 +408,8 @@ impl Session {
         let has_older = withheld.contains_key(&Key::Mesh) || is_refused || self.whole_for == settings;
         self.whole_for = settings.filter(|_| self.scope.is_some() && has_older);
         if self.whole_for.is_some() {
-            self.target = Arc::new(world.told.of_proxy(&self.served).into_iter().collect());
+            let told = world.told.of_proxy(&self.served).into_iter().collect();
+            self.target = with_older_filters(told, &world.world, &self.capabilities);
             (fitted, withheld) = fitting(&self.target, &self.capabilities, &self.view);
         }
         self.fitted = fitted;

@@ -81,6 +81,8 @@ pub enum NotOutside {
     ForeignLoopback,
     /// Loopback, to which a name of an ExternalService led.
     LoopbackByName,
+    /// Loopback, to which a route led by an ExternalService that the caller's namespace does not see.
+    LoopbackByRoute,
     /// A socket of a workload of the mesh, under a name that is not its service's.
     Workload,
     /// Where clouds tell machines their credentials, and no ExternalService names it.
@@ -95,6 +97,7 @@ impl fmt::Display for NotOutside {
             NotOutside::LinkLocal => "a link-local address",
             NotOutside::ForeignLoopback => "this host's loopback, and the client is on another",
             NotOutside::LoopbackByName => "this host's loopback, to which a name outside led",
+            NotOutside::LoopbackByRoute => "this host's loopback, to which another namespace's ExternalService led",
             NotOutside::Workload => "a workload of the mesh, to be named by its service or its address",
             NotOutside::Metadata => {
                 "where a cloud tells its machines secrets, to be named by an ExternalService's endpoints"

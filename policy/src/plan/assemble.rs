@@ -436,6 +436,7 @@ fn in_place_of_distrusted(world: &World, policy: &Object<FilterPolicySpec>, name
         direction: spec.direction,
         order: spec.order,
         config: Json(serde_json::to_string(&config).expect("a config has string keys only")),
+        rules: rules_of(policy),
         ..published(world, &name, &authz, world.filter(&authz).map(|filter| &filter.spec))
     })
 }

@@ -81,11 +81,14 @@ pub(crate) fn authority(world: &World, policy: &Metadata, service: &CalloutRef) 
         CalloutKind::ExternalService => {
             let key = ObjectKey::new(Kind::ExternalService, &name.namespace, &name.name);
             let found = world.get(&key).and_then(|entry| ExternalServiceSpec::of(&entry.resource));
-            let found = found.ok_or_else(|| format!("ExternalService {name} does not exist"))?;
-            let is_wide = found.spec.visibility == Visibility::Mesh && name.namespace == ROOT_NAMESPACE;
-            if !is_wide && name.namespace != policy.namespace {
+            let is_wide = |it: &Object<ExternalServiceSpec>| {
+                it.spec.visibility == Visibility::Mesh && name.namespace == ROOT_NAMESPACE
+            };
+            // Whether there is one in another namespace is nobody's business here.
+            if name.namespace != policy.namespace && !found.is_some_and(is_wide) {
                 return Err(format!("ExternalService {name} is for its own namespace only"));
             }
+            let found = found.ok_or_else(|| format!("ExternalService {name} does not exist"))?;
             outside(&found.spec, port).map_err(|reason| format!("ExternalService {name} {reason}"))
         }
     }

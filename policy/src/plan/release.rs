@@ -7,9 +7,9 @@ use semver::Version;
 
 use super::World;
 use super::route_status::Condition;
-use crate::bundle::ObjectName;
+use crate::bundle::{FilterAttachment, FilterLimits, ObjectName, contract_of};
 use crate::resource::filter::{FilterRef, STABLE, Wanted};
-use crate::resource::{FilterPolicySpec, FilterSpec, Object};
+use crate::resource::{FilterPolicySpec, FilterSpec, Object, ROOT_NAMESPACE};
 use crate::statement::{KeyId, SignedStatement};
 
 /// The condition that tells whether a policy's filter is there.
@@ -150,6 +150,32 @@ impl World {
             let reference = &policy.spec.filter;
             let runs = |version| self.resolve(reference).is_some_and(|spec| spec.version == version);
             reference.is_of(filter) && version.is_none_or(runs)
+        })
+    }
+
+    /// The attachment of a filter that ships with the control plane for a proxy that runs other contracts than that of
+    /// its component: by the newest shipped version of one that it `runs`. `None`: no version is, the filter does not
+    /// ship, or what its policy sets is of a later contract.
+    #[must_use]
+    pub fn shipped_for(&self, filter: &FilterAttachment, runs: impl Fn(&str) -> bool) -> Option<FilterAttachment> {
+        let name = ObjectName::new(ROOT_NAMESPACE, filter.filter.clone());
+        let own = self.release(&name, &filter.version).filter(|own| own.spec.digest == filter.digest);
+        let FilterLimits { memory_bytes, call_timeout_ms, .. } = filter.limits;
+        let limits = FilterLimits { memory_bytes, call_timeout_ms, ..FilterLimits::default() };
+        if !own.is_some_and(|own| own.shipped) || !filter.grants.is_empty() || filter.limits != limits {
+            return None;
+        }
+        let fit =
+            self.releases(&name).filter(|it| it.shipped && !it.yanked && runs(contract_of(&it.spec.abi).as_str()));
+        let Release { spec, statement, .. } = fit.max_by_key(|it| it.number())?;
+        Some(FilterAttachment {
+            version: spec.version.clone(),
+            digest: spec.digest.clone(),
+            signature: spec.signature.clone(),
+            public_key_pem: spec.public_key.clone(),
+            statement: statement.clone(),
+            contract: contract_of(&spec.abi),
+            ..filter.clone()
         })
     }
 

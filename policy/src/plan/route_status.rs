@@ -124,11 +124,12 @@ fn accepted(world: &World, route: AnyRoute<'_>, index: usize, parent: &ParentRef
 
 /// Why a route holds for nothing that goes to the ExternalService that it names as parent.
 pub(crate) fn misattached(world: &World, route: AnyRoute<'_>, parent: &ParentRef, name: &ObjectName) -> Option<String> {
-    let Some(external) = world.external(name) else { return Some(format!("ExternalService {name} does not exist")) };
-    let own = &route.metadata.namespace;
-    if name.namespace != *own && !is_mesh_wide(external) {
+    let (own, found) = (&route.metadata.namespace, world.external(name));
+    // Whether there is one is not said where nobody sees it.
+    if name.namespace != *own && !found.is_some_and(is_mesh_wide) {
         return Some(format!("nobody in namespace {own} sees ExternalService {name}"));
     }
+    let Some(external) = found else { return Some(format!("ExternalService {name} does not exist")) };
     let mut named =
         external.spec.ports.iter().filter(|port| parent.is_at_port(port.port, port.name.as_ref())).peekable();
     if named.peek().is_none() {

@@ -43,6 +43,15 @@ pub(crate) fn component(imports: &[&str], exports: &[&str]) -> Vec<u8> {
     builder.finish()
 }
 
+/// A component of the world 0.2, in which there is nothing to run.
+pub(crate) fn component_of_0_2() -> Vec<u8> {
+    let mut builder = ComponentBuilder::default();
+    let inner = builder.component_raw(None, &component(&[], &["configure"]));
+    let instance = builder.instantiate(None, inner, Vec::<(&str, ComponentExportKind, u32)>::new());
+    builder.export("weft:filter/configuration@0.2.0", ComponentExportKind::Instance, instance, None);
+    builder.finish()
+}
+
 /// A filter with this import, signed, in which there is nothing to run.
 pub(crate) fn artifact(import: &str) -> Artifact {
     let bytes = component(&[import], &EXPORTS);
@@ -103,6 +112,7 @@ fn a_filter_is_a_component_of_the_world_and_nothing_else() {
     let log = "weft:filter/log@0.1.0";
     check(component(&[log, "weft:filter/types@0.1.0"], &EXPORTS), "weft:filter@0.1.0 []");
     check(component(&["weft:filter/token-bucket@0.1.3"], &EXPORTS), "weft:filter@0.1.3 [\"token-bucket\"]");
+    check(component_of_0_2(), "weft:filter@0.2.0 []");
     check(component(&[log, "wasi:filesystem/types@0.2.0"], &EXPORTS), "imports \"wasi:filesystem/types@0.2.0\"");
     check(component(&["weft:filter/sockets@0.1.0"], &EXPORTS), "which the world 0.1 of this release does not have");
     check(component(&["weft:filter/log@0.2.0"], &EXPORTS), "one component is of one world");

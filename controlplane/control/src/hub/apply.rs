@@ -523,7 +523,12 @@ fn admit(resource: &Resource, world: &World) -> Result<(), Finding> {
         let (object, key, severity) = (resource.key(), key.to_owned(), Severity::Error);
         Err(Finding { code: Code::NeverPublished, severity, object, key, message })
     };
-    match world.published_version(&filter.name(), wanted) {
+    let name = filter.name();
+    let is_there = || world.filter(&name).is_some_and(|known| known.spec == filter.spec);
+    match world.published_version(&name, wanted) {
+        Some(_) if world.is_yanked(&name, wanted) && !is_there() => {
+            refuse("spec.version", format!("version {wanted} was yanked: nobody takes it up any more"))
+        }
         Some(published) if *published == filter.spec => Ok(()),
         Some(_) => refuse("spec", format!("it differs from what was published as {wanted}")),
         None => refuse("spec.version", format!("version {wanted} was never published: weft filter publish")),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
-use weft_policy::bundle::ObjectName;
+use weft_policy::bundle::{FILTER_CONTRACTS, ObjectName};
 use weft_policy::identity::{SpiffeId, is_label};
 use weft_policy::lint::Near;
 use weft_policy::plan::{Action, Change, Entry, Owned, filters_for};
@@ -201,13 +201,15 @@ impl Hub {
         if !accept_new_key && of_name.clone().any(has_other_key) {
             return Err(PublishError::OtherKey(name.clone()));
         }
-        match (statement, same) {
+        // What stays of an earlier publication has to be of this key as well. Of one that was deleted nothing stays.
+        let before = same.filter(|same| !same.deleted);
+        let statement = statement.as_ref().or_else(|| before?.statement.as_ref());
+        match (statement, before) {
             (Some(signed), _) => artifact.is_stated(name, version, signed)?,
             (None, Some(_)) => {}
             (None, None) if actor.id == SYSTEM => {}
             (None, None) => return Err(PublishError::Unstated(format!("{name} {version}"))),
         }
-        let before = same.filter(|same| !same.deleted);
         let record = FilterVersion {
             name: name.clone(),
             version: version.clone(),
@@ -219,7 +221,7 @@ impl Hub {
             size_bytes: artifact.bytes.len() as u64,
             published_unix: before.map_or_else(now_unix, |before| before.published_unix),
             published_by: before.map_or_else(|| actor.id.clone(), |before| before.published_by.clone()),
-            statement: statement.clone().or_else(|| same?.statement.clone()),
+            statement: statement.cloned(),
             config_schema: artifact.shape.schema.as_ref().map(|(schema, _)| schema.clone()),
             yanked: before.is_some_and(|before| before.yanked),
             deleted: false,
@@ -294,14 +296,18 @@ impl Hub {
         Ok(found)
     }
 
-    /// True when a workload of the identity runs a filter of this digest.
+    /// True when a workload of the identity runs a filter of this digest, or would in a proxy of an earlier release.
     pub fn may_fetch(&self, identity: &SpiffeId, digest: &str) -> bool {
         let published = self.published();
         let of = |(key, _): (&ObjectKey, &Entry)| key.object_name();
         let workloads = published.world.of_kind(Kind::Workload).map(of);
         let is_own = |name: &ObjectName| apply::workload_identity(&published.world, name).as_ref() == Some(identity);
         let own: Vec<_> = workloads.filter(is_own).collect();
-        filters_for(&published.world, &own).values().any(|filter| filter.digest == digest)
+        filters_for(&published.world, &own).values().any(|filter| {
+            let older = |runs: &str| published.world.shipped_for(filter, |contract| contract == runs);
+            let mut of_contracts = FILTER_CONTRACTS.into_iter().filter_map(older);
+            filter.digest == digest || of_contracts.any(|older| older.digest == digest)
+        })
     }
 }
 

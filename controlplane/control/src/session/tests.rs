@@ -11,6 +11,7 @@ use weft_policy::wire::{ENVELOPES, FILTER_CONTRACT, encode, v1};
 mod closed;
 mod floods;
 mod grants;
+mod older;
 mod reports;
 mod scope;
 mod stages;

@@ -35,6 +35,8 @@ pub(super) struct Exit {
     /// In which version requests are sent.
     version: Version,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// A route led to it, and who wrote it has no say in what the caller's host is asked.
+    is_foreign: bool,
 }
 
 impl Exit {
@@ -93,6 +95,7 @@ impl Exit {
             metrics: worker.ledger.metrics.pair(&outside_labels(from, way.external)),
             version: Version::HTTP_11,
             tls: None,
+            is_foreign: !way.external.is_seen_in(&from.workload.name.namespace),
         }
     }
 
@@ -114,7 +117,8 @@ impl Exit {
     ) -> Result<Vec<PlainSocket>, Failure> {
         let (mut found, mut failure) = (Vec::new(), None);
         for place in &self.places {
-            match passthrough::addresses(worker, timeout, place).await.and_then(|found| not_this_host(place, found)) {
+            let found_here = passthrough::addresses(worker, timeout, place).await;
+            match found_here.and_then(|found| not_this_host(place, self.is_foreign, found)) {
                 Ok(addresses) => found.extend(addresses),
                 Err(error) => failure = failure.or(Some(error)),
             }
@@ -126,8 +130,8 @@ impl Exit {
             return Err(failure.unwrap_or_else(none));
         }
         let named = self.places.iter().filter_map(|place| match place {
-            Target::Address(address) => Some(address.ip().to_canonical()),
-            Target::Name { .. } => None,
+            Target::Address(address) if !self.is_foreign => Some(address.ip().to_canonical()),
+            Target::Address(_) | Target::Name { .. } => None,
         });
         let named: Vec<IpAddr> = named.collect();
         let outside = passthrough::let_pass(worker, from, found, (client, &named)).await?;
@@ -223,12 +227,14 @@ impl fmt::Display for Exit {
 }
 
 /// A name outside that leads to loopback leads to something else on each machine: whoever answers for names would choose among
-/// what listens there.
-fn not_this_host(place: &Target, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Failure> {
+/// what listens there. So would another namespace by an address.
+fn not_this_host(place: &Target, is_foreign: bool, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Failure> {
     let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
-    match (place, found.iter().copied().find(is_loopback)) {
-        (Target::Name { .. }, Some(address)) => Err(Failure::NotOutside { address, why: NotOutside::LoopbackByName }),
-        (Target::Name { .. } | Target::Address(_), _) => Ok(found),
+    let Some(address) = found.iter().copied().find(is_loopback) else { return Ok(found) };
+    match place {
+        Target::Name { .. } => Err(Failure::NotOutside { address, why: NotOutside::LoopbackByName }),
+        Target::Address(_) if is_foreign => Err(Failure::NotOutside { address, why: NotOutside::LoopbackByRoute }),
+        Target::Address(_) => Ok(found),
     }
 }
 
@@ -241,7 +247,7 @@ mod tests {
         let named = Target::Name { host: "api.test".to_owned(), port: 443 };
         let check = |place: &Target, found: &[&str], expect: Option<&str>| {
             let found: Vec<SocketAddr> = found.iter().map(|text| text.parse().unwrap()).collect();
-            let got = not_this_host(place, found.clone());
+            let got = not_this_host(place, false, found.clone());
             match expect {
                 None => assert_eq!(got.unwrap(), found),
                 Some(reason) => assert!(got.unwrap_err().to_string().contains(reason), "{found:?}"),
@@ -253,5 +259,15 @@ mod tests {
         check(&named, &["[::1]:443"], loopback);
         check(&named, &["[::ffff:127.0.0.1]:443"], loopback);
         check(&Target::Address("127.0.0.5:443".parse().unwrap()), &["127.0.0.5:443"], None);
+    }
+
+    #[test]
+    fn another_namespace_leads_to_no_loopback() {
+        let check = |text: &str| {
+            let address: SocketAddr = text.parse().unwrap();
+            not_this_host(&Target::Address(address), true, vec![address]).map_err(|error| error.to_string())
+        };
+        assert!(check("127.0.0.5:443").unwrap_err().contains("another namespace's ExternalService led"));
+        assert_eq!(check("192.0.2.1:443").unwrap().len(), 1);
     }
 }

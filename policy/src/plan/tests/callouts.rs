@@ -110,9 +110,14 @@ fn an_external_service_of_another_namespace_is_for_that_one() {
         "{filter: {name: quota}, capabilities: [{callout: {services: [{kind: ExternalService, name: idp, namespace: shop, port: 443}]}}]}",
     );
     let world = shop_and(&format!("{}---\n{OUTSIDE}---\n{policy}", calling_filter()));
-    let told = lint::check(&world, Scope::Whole);
-    let nowhere = told.iter().find(|finding| finding.code == Code::CalloutNowhere).unwrap();
-    assert_eq!(nowhere.message, "ExternalService shop/idp is for its own namespace only: callouts to it fail");
+    let told = |world: &World| {
+        let found = lint::check(world, Scope::Whole).into_iter().find(|finding| finding.code == Code::CalloutNowhere);
+        found.unwrap().message
+    };
+    let expect = "ExternalService shop/idp is for its own namespace only: callouts to it fail";
+    assert_eq!(told(&world), expect);
+    let without = shop_and(&format!("{}---\n{policy}", calling_filter()));
+    assert_eq!(told(&without), expect, "nobody is told whether there is one");
 }
 
 /// A proxy that holds what it uses holds what its filters call, from the moment that it is there.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::bundle::FilterAttachment;
+use crate::bundle::{FilterAttachment, FilterLimits};
 use crate::resource::FilterSpec;
 use crate::resource::filter::STABLE;
 
@@ -161,6 +161,12 @@ fn a_filter_of_a_publisher_who_is_not_trusted_any_more_does_not_run() {
     let told = told.iter().find(|finding| finding.code == Code::PublisherDistrusted).unwrap();
     assert!(told.message.contains("is refused (onFailure: Deny)"), "{}", told.message);
 
+    // One for a route keeps no other request back.
+    let of_route = "}, targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], \
+                    direction: Outbound, limits: {memoryBytes: 16777216";
+    let closed = attached(&mesh(VERSIONS, of_route, &publishers(OTHER))).unwrap();
+    assert_eq!((closed.filter.as_str(), closed.rules.len()), ("authz", 1));
+
     // Where requests may do without it, it is left out; what ships with the control plane needs no key.
     let mut allows = mesh(VERSIONS, "", &publishers(OTHER));
     let key = ObjectKey::new(Kind::FilterPolicy, "shop", "p");
@@ -173,4 +179,34 @@ fn a_filter_of_a_publisher_who_is_not_trusted_any_more_does_not_run() {
     release.shipped = true;
     shipped.note_release("mine", release);
     assert_eq!(attached(&shipped).unwrap().version, "1.10.0");
+}
+
+#[test]
+fn what_ships_is_handed_out_in_a_contract_that_a_proxy_runs() {
+    let mut world = mesh(VERSIONS, "", "");
+    let root = name("weft-system/mine");
+    let of = |version: &str, abi: &str| FilterSpec { abi: format!("weft:filter@{abi}"), ..spec(version) };
+    for (version, abi) in [("1.2.9", "0.1.0"), ("1.10.0", "0.2.0"), ("1.2.0", "0.1.3"), ("2.0.0", "0.2.0")] {
+        let known = world.release(&root, version).unwrap().clone();
+        world.note_release("mine", Release { shipped: true, spec: of(version, abi), ..known });
+    }
+    stand_for(&mut world, of("1.10.0", "0.2.0"));
+    let today = attached(&world).unwrap();
+    assert_eq!((today.version.as_str(), today.contract.as_str()), ("1.10.0", "wit-0.2"));
+    let given =
+        |world: &World, filter: &FilterAttachment, contract: &str| world.shipped_for(filter, |it| it == contract);
+    let older = given(&world, &today, "wit-0.1").unwrap();
+    let spec = world.published_version(&root, "1.2.9").unwrap();
+    let FilterSpec { version, digest, signature, public_key: public_key_pem, .. } = spec.clone();
+    let contract = "wit-0.1".to_owned();
+    let expect = FilterAttachment { version, digest, signature, public_key_pem, contract, ..today.clone() };
+    assert_eq!(older, expect, "with the configuration of today");
+    assert_eq!(given(&world, &today, "wit-0.9"), None);
+    // What an earlier contract has no place for is not left out.
+    let limits = FilterLimits { body_bytes: 7, ..today.limits.clone() };
+    assert_eq!(given(&world, &FilterAttachment { limits, ..today.clone() }, "wit-0.1"), None);
+    // Nobody's own filter is taken for another version of it.
+    let known = world.release(&root, "1.10.0").unwrap().clone();
+    world.note_release("mine", Release { shipped: false, ..known });
+    assert_eq!(given(&world, &today, "wit-0.1"), None);
 }

@@ -55,7 +55,7 @@ impl Hub {
         let channel = channel.to_owned();
         self.change(move |draft| {
             let before = draft.world.clone();
-            let moved = draft.promote(record.clone(), &channel)?;
+            let moved = draft.promote(draft.still(record.clone())?, &channel)?;
             draft.told_of_move(&actor, &before, "filter.promote", &record.name, &moved)?;
             Ok(moved)
         })
@@ -80,6 +80,7 @@ impl Hub {
         self.trust_publisher(&actor, &target)?;
         self.change(move |draft| {
             let before = draft.world.clone();
+            draft.still(back.target(&before)?.1)?;
             let moved = draft.roll_back(&back)?;
             draft.told_of_move(&actor, &before, "filter.rollback", &back.name, &moved)?;
             Ok(moved)
@@ -101,7 +102,7 @@ impl Hub {
         self.try_change(name, move |draft| draft.yank(tried.clone(), undo).map(drop)).await?;
         self.change(move |draft| {
             let before = draft.world.clone();
-            let yanked = draft.yank(record.clone(), undo)?;
+            let yanked = draft.yank(draft.still(record.clone())?, undo)?;
             draft.sound(&Actor::default(), &before, &Near::Everything).map_err(PublishError::Unsound)?;
             let action = if undo { "filter.unyank" } else { "filter.yank" };
             draft.audit(&actor, action, root(&yanked.name).to_string(), yanked.version.clone());
@@ -121,7 +122,7 @@ impl Hub {
         let actor = actor.into();
         let record = self.record_to_change(name, version).await?;
         self.change(move |draft| {
-            let deleted = draft.delete_version(record.clone())?;
+            let deleted = draft.delete_version(draft.still(record.clone())?)?;
             draft.audit(&actor, "filter.delete", root(&deleted.name).to_string(), deleted.version.clone());
             Ok(deleted)
         })
@@ -225,6 +226,15 @@ impl Draft {
         Ok(())
     }
 
+    /// A record that was read before, as it is now, unless another control plane has deleted it meanwhile.
+    pub(super) fn still(&self, record: FilterVersion) -> Result<FilterVersion, PublishError> {
+        let FilterVersion { name, version, .. } = &record;
+        if self.world.release(&root(name), version).is_none() {
+            return Err(PublishError::Unknown(format!("{name} {version}")));
+        }
+        Ok(self.as_it_is(record))
+    }
+
     fn promote(&mut self, record: FilterVersion, channel: &str) -> Result<Moved, PublishError> {
         let record = self.as_it_is(record);
         let from = self.world.in_channel(&root(&record.name), channel).map(|spec| spec.version.clone());
@@ -236,7 +246,9 @@ impl Draft {
         let (from, target) = back.target(&self.world)?;
         let to = target.version.clone();
         // What the channel came to after that version is in it no longer.
-        for record in &back.records {
+        let is_known = |record: &&FilterVersion| self.world.release(&root(&record.name), &record.version).is_some();
+        let known: Vec<_> = back.records.iter().filter(is_known).collect();
+        for record in known {
             let mut record = self.as_it_is(record.clone());
             let mut marks = apply::release(&record).marks();
             if number(&record.version) > number(&to) && marks.remove(&back.channel).is_some() {

@@ -7,7 +7,7 @@ use weft_policy::resource::Resource;
 use super::super::How;
 use super::super::tests::{SHOP, hub_in, resources};
 use super::*;
-use crate::artifact::tests::{publication, state};
+use crate::artifact::tests::{component, publication, sign, state};
 use crate::builtin;
 
 const OLD: &str = "weft:filter/log@0.1.0";
@@ -141,6 +141,14 @@ async fn what_was_signed_is_published_as_nothing_else() {
     assert!(matches!(error, PublishError::Misstated(_)), "{error}");
     hub.publish_filter("me", Publication { dry_run: true, ..signed() }).await.unwrap();
     assert!(hub.filter_versions().await.unwrap().is_empty(), "a dry run makes nothing");
+    // What stays of it is no other key's.
+    hub.publish_filter("me", signed()).await.unwrap();
+    let bytes = signed().artifact.bytes;
+    let (signature, key) = sign(&bytes, 9);
+    let artifact = Artifact::verify(bytes, &signature, &key).unwrap();
+    let posted = Publication { artifact, statement: None, accept_new_key: true, ..signed() };
+    let error = hub.publish_filter("me", posted).await.unwrap_err();
+    assert!(matches!(error, PublishError::Misstated(_)), "{error}");
 }
 
 #[tokio::test]
@@ -168,12 +176,22 @@ async fn a_version_is_yanked_and_deleted_only_where_nobody_needs_it() {
     assert_eq!(runs(&hub), of_noop("1.0.0"));
     let error = hub.promote_filter("me", "noop", "1.1.1", "beta").await.unwrap_err();
     assert!(matches!(error, PublishError::Yanked { .. }), "{error}");
+    let root = ObjectName::new(ROOT_NAMESPACE, "noop");
+    let mut filter = hub.published().world.filter(&root).unwrap().clone();
+    filter.spec = hub.published().world.published_version(&root, "1.1.1").unwrap().clone();
+    let error = hub.apply("me", vec![Resource::Filter(filter)], How::Safely).await.unwrap_err().to_string();
+    assert!(error.contains("version 1.1.1 was yanked"), "{error}");
     hub.yank_filter("me", "noop", "1.1.1", true).await.unwrap();
     assert_eq!(runs(&hub), of_noop("1.1.1"));
 
     hub.apply("me", policy(""), How::Safely).await.unwrap();
-    hub.delete_filter_version("me", "noop", "1.1.1").await.unwrap();
+    let record = hub.delete_filter_version("me", "noop", "1.1.1").await.unwrap();
     assert_eq!(hub.filter_versions().await.unwrap().len(), 2);
+    let error = hub.change(move |draft| draft.still(record.clone())).await.unwrap_err();
+    assert!(matches!(error, PublishError::Unknown(_)), "whoever has read it before brings it back by nothing: {error}");
+    let unsigned = Publication { statement: None, ..publication("noop", "1.1.1", NEW) };
+    let error = hub.publish_filter("me", unsigned).await.unwrap_err();
+    assert!(matches!(error, PublishError::Unstated(_)), "{error}");
     let other = publication("noop", "1.1.1", OLD);
     let error = hub.publish_filter("me", other).await.unwrap_err();
     assert!(matches!(error, PublishError::Exists { .. }), "its number stays its own: {error}");
@@ -255,6 +273,37 @@ async fn nobody_deletes_replaces_or_publishes_what_enforces_access_policies() {
     let error = hub.apply("operator:x", vec![Resource::Filter(filter)], How::Forced).await.unwrap_err();
     assert!(matches!(error, ApplyError::Own(_)), "{error}");
     assert_eq!(current(&hub.published().world, AUTHZ), "1.1.0");
+}
+
+#[tokio::test]
+async fn what_ships_takes_nobodys_name_and_authz_follows_the_control_plane() {
+    let (dir, shipped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let exports = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
+    for name in [AUTHZ, "body-guard", "extauth", "fault", "header-edit", "jwt", "ratelimit"] {
+        std::fs::write(shipped.path().join(format!("{name}.wasm")), component(&[OLD], &exports)).unwrap();
+    }
+    let hub = hub_in(dir.path(), |config| config.builtin_filters = Some(shipped.path().to_owned()));
+    hub.publish_filter("me", publication("jwt", "3.0.0", OLD)).await.unwrap();
+    hub.publish_filter(SYSTEM, publication("fault", "0.0.1", NEW)).await.unwrap();
+    hub.publish_filter(SYSTEM, publication("ratelimit", "0.0.1", NEW)).await.unwrap();
+    let theirs = Publication { channel: Some(STABLE.to_owned()), ..publication("ratelimit", "7.0.0", OLD) };
+    hub.publish_filter("me", theirs).await.unwrap();
+    builtin::publish(&hub).await.unwrap();
+    let release = env!("CARGO_PKG_VERSION");
+    for (name, expect) in [("fault", release), ("ratelimit", "7.0.0"), ("jwt", "3.0.0"), (AUTHZ, release)] {
+        assert_eq!(current(&hub.published().world, name), expect, "stable of {name}");
+    }
+    let versions = hub.filter_versions().await.unwrap();
+    let of =
+        |name: &str| versions.iter().filter(|it| it.name == name).map(|it| it.version.as_str()).collect::<Vec<_>>();
+    assert_eq!((of("jwt"), of("fault")), (vec!["3.0.0"], vec!["0.0.1", release]));
+    hub.publish_filter("me", publication("jwt", "3.0.1", NEW)).await.unwrap();
+    // A control plane of an earlier release, which can't read today's, puts its own back.
+    let earlier = Publication { statement: None, accept_new_key: true, ..publication(AUTHZ, "0.0.1", NEW) };
+    hub.publish_filter(SYSTEM, Publication { channel: Some(STABLE.to_owned()), ..earlier }).await.unwrap();
+    assert_eq!(current(&hub.published().world, AUTHZ), "0.0.1");
+    builtin::publish(&hub).await.unwrap();
+    assert_eq!(current(&hub.published().world, AUTHZ), release);
 }
 
 #[tokio::test]
