@@ -48,8 +48,7 @@ pub async fn publish(hub: &Arc<Hub>) -> anyhow::Result<()> {
             }
             continue;
         }
-        let mut live = of_name.iter().filter(|record| !record.deleted).peekable();
-        if name != AUTHZ && live.peek().is_some() && live.all(|record| record.published_by != SYSTEM) {
+        if name != AUTHZ && is_of_others(&of_name) {
             tracing::warn!(filter = name, "a filter of this name was published here: the shipped one is left out");
             continue;
         }
@@ -78,6 +77,12 @@ pub async fn publish(hub: &Arc<Hub>) -> anyhow::Result<()> {
     keep_authz(hub).await
 }
 
+/// True for a filter of which all that there is was published by others.
+fn is_of_others(known: &[&FilterVersion]) -> bool {
+    let mut live = known.iter().filter(|record| !record.deleted).peekable();
+    live.peek().is_some() && live.all(|record| record.published_by != SYSTEM)
+}
+
 /// True where a filter could not be published since others are being tried: it can be a moment later.
 pub fn is_busy(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<PublishError>(), Some(PublishError::Unsound(ApplyError::Trying)))
@@ -89,18 +94,22 @@ fn shown(path: &Path) -> String {
 
 /// Publishes the component of contract 0.1 of a filter, unless there is one that shipped, or this very one was deleted.
 async fn keep_earlier(hub: &Arc<Hub>, name: &str, known: &[&FilterVersion]) -> anyhow::Result<()> {
+    let Some(artifact) = earlier(hub, name, known)? else { return Ok(()) };
+    let publication = shipped_publication(name, VERSION_0_1, artifact, false);
+    hub.publish_filter(SYSTEM, publication).await.with_context(|| format!("{name} {VERSION_0_1}")).map(drop)
+}
+
+fn earlier(hub: &Hub, name: &str, known: &[&FilterVersion]) -> anyhow::Result<Option<Artifact>> {
     let is_one = |record: &&FilterVersion| {
         let is_kept = !record.deleted && record.published_by == SYSTEM && contract_of(&record.abi) == FILTER_CONTRACT;
         is_kept || record.version == VERSION_0_1
     };
-    let Some((_, bytes)) = OF_CONTRACT_0_1.iter().find(|(of, _)| *of == name) else { return Ok(()) };
+    let Some((_, bytes)) = OF_CONTRACT_0_1.iter().find(|(of, _)| *of == name) else { return Ok(None) };
     if known.iter().any(is_one) {
-        return Ok(());
+        return Ok(None);
     }
     let (signature, key) = signed(hub, bytes)?;
-    let artifact = Artifact::verify(bytes.to_vec(), &signature, &key).context("a component of contract 0.1")?;
-    let publication = shipped_publication(name, VERSION_0_1, artifact, false);
-    hub.publish_filter(SYSTEM, publication).await.with_context(|| format!("{name} {VERSION_0_1}")).map(drop)
+    Artifact::verify(bytes.to_vec(), &signature, &key).context("a component of contract 0.1").map(Some)
 }
 
 /// Whether `stable` is to stand for the version of this release: it stands for an older one that shipped as well. What an
@@ -116,8 +125,8 @@ fn takes_over(hub: &Hub, name: &str, known: &[&FilterVersion]) -> bool {
 }
 
 async fn publish_one(hub: &Arc<Hub>, name: &str, artifact: Artifact, into_stable: bool) -> anyhow::Result<()> {
-    let publication = |into_stable| shipped_publication(name, VERSION, artifact.clone(), into_stable);
-    let mut published = hub.publish_filter(SYSTEM, publication(into_stable)).await;
+    let publication = shipped_publication(name, VERSION, artifact.clone(), into_stable);
+    let mut published = hub.publish_filter(SYSTEM, publication).await;
     // An upgrade does not fail for what a policy says; the version that takes it goes on.
     if let Err(PublishError::Unsound(ApplyError::Unsound(_))) = &published {
         let reason = published.as_ref().err().map(ToString::to_string);
@@ -127,7 +136,7 @@ async fn publish_one(hub: &Arc<Hub>, name: &str, artifact: Artifact, into_stable
             reason,
             "policies can't run the shipped version: it is not in stable"
         );
-        published = hub.publish_filter(SYSTEM, publication(false)).await;
+        published = hub.publish_filter(SYSTEM, shipped_publication(name, VERSION, artifact, false)).await;
     }
     Ok(published.map(drop)?)
 }

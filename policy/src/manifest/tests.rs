@@ -618,7 +618,7 @@ fn filters_and_policies() {
     );
     policy(
         "  filter: {name: a}\n  targetRefs: [{kind: Pod, name: a}]\n",
-        "6: spec.targetRefs[0].kind: \"Pod\" is not one of Service, ExternalService, Workload, Namespace, Mesh",
+        "6: spec.targetRefs[0].kind: \"Pod\" is not one of Service, ExternalService, Workload, Namespace, Mesh, HTTPRoute, GRPCRoute",
     );
     let filter = "  version: 1.0.0\n  digest: sha256:xyz\n  signature: a\n  publicKey: b\n  size: 1\n  abi: c\n";
     check_spec(Kind::Filter, filter, "6: spec.digest: \"sha256:xyz\" is not sha256: and 64 hex digits in lower case");

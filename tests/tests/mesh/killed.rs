@@ -106,7 +106,10 @@ async fn kills_lose_nothing(kills: usize, rate: u32) {
         std::fs::remove_file(sidecar.state().join("bundle.pb")).unwrap();
         sidecar.restart();
         sidecar.ready();
-        assert_eq!(Client::through(sidecar.proxy(), "reviews").await.get("/who").await.status, 200);
+        // It is in discovery again once it has taken what it is told.
+        let served =
+            async { while Client::through(sidecar.proxy(), "reviews").await.get("/who").await.status != 200 {} };
+        tokio::time::timeout(Duration::from_secs(10), served).await.expect("it serves again");
         let told = in_force(sidecar).await;
         assert_eq!(held, told, "{} holds other than what it would be told", sidecar.workload.name);
     }

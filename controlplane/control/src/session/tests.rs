@@ -591,6 +591,13 @@ async fn of_two_with_one_name_the_later_start_stays() {
     let connect = async |incarnation| Proxy::connect_with(&control, &svid, hello(incarnation), Bundle::default()).await;
     let mut first = connect(5).await;
     first.take().await;
+    // From that on it is in discovery.
+    let in_discovery = async {
+        while control.app.hub.published().revision.0 < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::app::tests::PATIENCE, in_discovery).await.expect("it is counted in");
     let revision = control.app.hub.published().revision;
     // An earlier start is refused in one exchange and hears that it should keep away; nobody else notices.
     let refusal = connect(4).await.refusal().await;

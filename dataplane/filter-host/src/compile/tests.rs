@@ -62,3 +62,18 @@ fn what_can_not_be_compiled_is_remembered_for_a_while() {
     }
     assert_eq!((refusals.0.len(), refusals.of(&bad, now)), (Refusals::MOST, None));
 }
+
+/// A retry costs nothing, and says the same.
+#[test]
+fn what_can_not_be_compiled_is_not_compiled_again() {
+    let host = crate::Host::new(crate::HostConfig { max_instances: 1, ..Default::default() }).unwrap();
+    let (bytes, digest) = (b"no wasm", Digest::of(b"no wasm"));
+    let refuse = || host.0.component(&digest, bytes).expect_err("it is no component");
+    assert!(!host.is_decided(&digest));
+    let first = refuse();
+    assert!(matches!(first, CompileError::Refused(_)), "{first}");
+    assert!(host.is_decided(&digest) && !host.is_cached(&digest));
+    assert_eq!(refuse(), first);
+    let counts = host.compile_times().map(|(result, timing)| (result, timing.count()));
+    assert_eq!(counts, [("compiled", 0), ("refused", 1)]);
+}

@@ -85,8 +85,8 @@ fn attributes_are_told_to_the_filters_behind() {
     let set = named("set", r#"{"mode": "attribute", "value": "by the first"}"#);
     let read = named("read", r#"{"mode": "attribute-read"}"#);
     let mut worker = Worker::new(&host);
-    for (filters, expect) in [([set.clone(), read.clone()], "by the first"), ([read, set], "none")] {
-        let head = ask(&mut worker, &Chain::new(filters.to_vec()), 1, Head::get("/")).expect("fine");
+    for (stream, filters, expect) in [(1, [set.clone(), read.clone()], "by the first"), (2, [read, set], "none")] {
+        let head = ask(&mut worker, &Chain::new(filters.to_vec()), stream, Head::get("/")).expect("fine");
         assert_eq!(head.header("x-attribute"), Some(expect));
     }
 }

@@ -3,9 +3,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
-use weft_filter_host::{
-    Chain, CompileError, FilterSpec, Host, HostConfig, HostError, PrepareError, VerifyError, Worker,
-};
+use weft_filter_host::{Chain, FilterSpec, Host, HostConfig, HostError, PrepareError, VerifyError, Worker};
 
 use crate::support::{Head, ask, host, hostile, spec, wasm};
 
@@ -34,23 +32,8 @@ fn a_binary_of_another_world() {
     assert!(matches!(error, PrepareError::WrongWorld { .. }), "a component without exports: {error}");
     for (bytes, what) in [(&b"\0asm\x01\0\0\0"[..], "a core module"), (&b"no wasm"[..], "no wasm")] {
         let error = refusal(bytes, |_| ());
-        let is_refused = matches!(error, PrepareError::Compile { source: CompileError::Refused(_), .. });
-        assert!(is_refused, "{what}: {error}");
+        assert!(matches!(error, PrepareError::WrongWorld { .. }), "{what}: {error}");
     }
-}
-
-/// A retry costs nothing, and says the same.
-#[test]
-fn what_can_not_be_compiled_is_not_compiled_again() {
-    let (host, bytes) = (host(), b"no wasm");
-    let refuse = || host.prepare(&spec("nonsense", bytes, ""), bytes).expect_err("it is no component").to_string();
-    let digest = weft_filter_host::Digest::of(bytes);
-    assert!(!host.is_decided(&digest));
-    let first = refuse();
-    assert!(host.is_decided(&digest) && !host.is_cached(&digest));
-    assert_eq!(refuse(), first);
-    let counts = host.compile_times().map(|(result, timing)| (result, timing.count()));
-    assert_eq!(counts, [("compiled", 0), ("refused", 1)]);
 }
 
 #[test]

@@ -39,6 +39,7 @@ async fn what_comes_after_a_filter_does_not_wait_for_it() {
             if proxies[0].2 != "sent, not answered yet" {
                 return (complete, proxies[0].1.clone(), proxies[0].2.clone());
             }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let told = tokio::time::timeout(crate::app::tests::PATIENCE, told).await.expect("it is answered in time");
@@ -60,6 +61,8 @@ async fn what_comes_after_a_filter_does_not_wait_for_it() {
                 if notes.iter().any(|told| *told == note) == wanted {
                     return;
                 }
+                // Calls in a minute have a limit.
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         tokio::time::timeout(crate::app::tests::PATIENCE, looked).await.expect("it is explained so in time");

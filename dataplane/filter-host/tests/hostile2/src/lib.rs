@@ -84,6 +84,7 @@ impl Filter for Hostile {
 
     fn configure(config: Config, ask: &mut Interest) -> Result<Self, String> {
         let Config { mode, at, value } = config;
+        let seen = Counter::define("seen_total", &[])?;
         match mode.as_str() {
             "refuse" => return Err("this configuration is refused".to_owned()),
             "configure-trap" => panic!("trapped while configured"),
@@ -96,7 +97,6 @@ impl Filter for Hostile {
         let response_does = (mode == "told").then(|| ask.response_head().header("x-do"));
         let late_ask = (mode == "ask").then(|| ask.callout().request_header("x-ask"));
         let ended = if mode == "done" { Some(Ended::new(ask)?) } else { None };
-        let seen = Counter::define("seen_total", &[])?;
         Ok(Self { mode, at, value, calls: 0, head, response_does, late_ask, ended, seen })
     }
 
