@@ -7,7 +7,7 @@ use weft_policy::resource::Resource;
 use super::super::How;
 use super::super::tests::{SHOP, hub_in, resources};
 use super::*;
-use crate::artifact::tests::{publication, state};
+use crate::artifact::tests::{artifact_with_cases, publication, publication_of, state};
 use crate::builtin;
 
 const OLD: &str = "weft:filter/log@0.1.0";
@@ -141,6 +141,24 @@ async fn what_was_signed_is_published_as_nothing_else() {
     assert!(matches!(error, PublishError::Misstated(_)), "{error}");
     hub.publish_filter("me", Publication { dry_run: true, ..signed() }).await.unwrap();
     assert!(hub.filter_versions().await.unwrap().is_empty(), "a dry run makes nothing");
+}
+
+#[tokio::test]
+async fn what_does_not_do_what_its_cases_say_is_not_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = r#"{"cases": [{"name": "passes", "expect": {"verdict": "pass"}}]}"#;
+    let with_cases = || publication_of("noop", "1.0.0", artifact_with_cases(OLD, cases).unwrap());
+    let hub = hub_in(dir.path(), |config| config.try_filters = true);
+    for dry_run in [true, false] {
+        let error = hub.publish_filter("me", Publication { dry_run, ..with_cases() }).await.unwrap_err();
+        assert!(matches!(error, PublishError::Cases { .. }), "{error}");
+    }
+    assert!(hub.filter_versions().await.unwrap().is_empty());
+    let dir = tempfile::tempdir().unwrap();
+    let untried = hub_in(dir.path(), |_| {});
+    untried.publish_filter("me", with_cases()).await.unwrap();
+    let error = artifact_with_cases(OLD, r#"{"cases": []}"#).unwrap_err().to_string();
+    assert!(error.contains("0 cases"), "{error}");
 }
 
 #[tokio::test]
