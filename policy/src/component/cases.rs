@@ -2,8 +2,10 @@
 //! binary, and are run in the sandbox by `weft filter test` and by the control plane before it takes the binary.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
@@ -75,7 +77,7 @@ impl Capability {
 }
 
 /// One text, or several: values of a header, chunks of a body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Texts {
     One(String),
@@ -85,6 +87,34 @@ pub enum Texts {
 impl Default for Texts {
     fn default() -> Self {
         Self::Many(Vec::new())
+    }
+}
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Texts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list of texts; numbers stand in quotes")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Texts, E> {
+                Ok(Texts::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    texts.push(text);
+                }
+                Ok(Texts::Many(texts))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
     }
 }
 
@@ -337,7 +367,7 @@ pub enum Job {
         file: PathBuf,
         cases: Cases,
     },
-    /// Measures the first case, in turns where there are several files.
+    /// Measures the first case, with each file by itself.
     Bench {
         files: Vec<PathBuf>,
         cases: Cases,
