@@ -15,7 +15,8 @@ use crate::output;
 
 pub(super) const EXAMPLE: &str = "Examples:
   weft filter build mine
-  weft filter build . --out mine.wasm";
+  weft filter build . --out mine.wasm
+  weft filter build . --from made-by-python.wasm --out mine.wasm";
 
 const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
 const SCHEMA_FILE: &str = "schema.json";
@@ -28,13 +29,19 @@ pub(super) struct BuildArgs {
     /// What Rust builds for.
     #[arg(long, default_value = TARGETS[0], value_parser = TARGETS)]
     target: String,
+    /// Take this module or component in place of what cargo builds: of any language.
+    #[arg(long, value_name = "FILE", requires = "out", conflicts_with = "target")]
+    from: Option<PathBuf>,
     /// The component [default: NAME.wasm in the folder].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &BuildArgs) -> Outcome {
-    let file = build(&args.folder, &args.target, args.out.as_deref())?;
+    let file = match (&args.from, &args.out) {
+        (Some(from), Some(out)) => finish(&args.folder, from, out.clone())?,
+        (_, out) => build(&args.folder, &args.target, out.as_deref())?,
+    };
     let wasm = super::binary(&file)?;
     let digest = keys::digest_text(&keys::digest(&wasm));
     output::say(&format!("{}: {} bytes, {digest}", file.display(), wasm.len()));
@@ -50,9 +57,12 @@ fn build(folder: &Path, target: &str, out: Option<&Path>) -> anyhow::Result<Path
     ensure!(folder.join("Cargo.toml").is_file(), "{} has no Cargo.toml: it is no filter in Rust", folder.display());
     ensure_target(folder, target)?;
     let (name, module) = compile(folder, target)?;
-    let module = super::binary(&module)?;
-    let wasm = assemble(&module, folder)?;
     let file = out.map_or_else(|| folder.join(format!("{}.wasm", name.replace('_', "-"))), Path::to_owned);
+    finish(folder, &module, file)
+}
+
+fn finish(folder: &Path, module: &Path, file: PathBuf) -> anyhow::Result<PathBuf> {
+    let wasm = assemble(&super::binary(module)?, folder)?;
     std::fs::write(&file, wasm).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(file)
 }
@@ -107,8 +117,8 @@ fn module_of(messages: &str) -> Option<(String, PathBuf)> {
     found
 }
 
-/// The component of a module, or the component that it is already, with what lies beside its source; checked as whoever
-/// runs it will.
+/// The component of a module, or the component that it is already, with what lies beside its source; checked as it will be
+/// by whoever runs it.
 fn assemble(module: &[u8], folder: &Path) -> anyhow::Result<Vec<u8>> {
     let facts = component::read(module).context("what cargo made can't be read")?;
     let mut wasm = match facts.is_component {
