@@ -1,5 +1,5 @@
-//! API keys: a request passes with a key whose SHA-256 the configuration has, under its client's name. Keys themselves stand
-//! nowhere. Needs the capability `crypto`.
+//! API keys: a request passes with a key whose SHA-256 the configuration has, under its client's name. Keys themselves
+//! stand nowhere. Needs the capability `crypto`.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Asks a service for the flags of a caller and tells them to the app; requests pass without them where no answer comes.
-//! Needs the capability `callout`.
+//! Asks a service for the flags of a caller and tells them to the app; requests pass without them where no answer
+//! comes. Needs the capability `callout`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Sends requests below one path to another: the first rule whose prefix the path has, as whole segments, counts. The query
-//! stays.
+//! Sends requests below one path to another: the first rule whose prefix the path has, as whole segments, counts. The
+//! query stays.
 
 use serde::Deserialize;
 use weft_filters_sdk::{Filter, Interest, Outcome, Request, Value, hook, rules};

@@ -119,7 +119,7 @@ impl<'h> Filter<'h> {
     fn spec(&self, case: &Case, cases: &Cases) -> FilterSpec {
         /// Names make buckets, values and metrics a case's own.
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let granted = |capability| case.capabilities.as_ref().is_none_or(|them| them.contains(&capability));
+        let granted = |capability: Capability| case.capabilities.as_ref().is_none_or(|them| them.contains(&capability));
         let words = [(Capability::TokenBucket, "token-bucket"), (Capability::Crypto, "crypto")];
         let words = words.into_iter().filter(|(capability, _)| granted(*capability));
         let mut grants = Vec::new();

@@ -359,6 +359,9 @@ pub struct BenchReport {
     pub memory_bytes: u64,
 }
 
+/// The argument by which a program with the sandbox is told to do one [`Job`], which comes on its stdin, and nothing else.
+pub const TRY: &str = "try-filter";
+
 /// What a process is asked that tries a filter for its author.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,5 +1,5 @@
-//! `weft filter`: what authors need from an empty folder on, keys, signing and publishing of filter binaries, what the control
-//! plane holds of them, and which version of one a channel stands for.
+//! `weft filter`: what authors need from an empty folder on, keys, signing and publishing of filter binaries, what the
+//! control plane holds of them, and which version of one a channel stands for.
 
 mod build;
 mod cases;

@@ -118,7 +118,7 @@ pub enum PublishError {
         "{0} comes without a signed statement (headers weft-statement and weft-statement-signature): publish it with this release's weft"
     )]
     Unstated(String),
-    #[error("{name} {version} does not do what its own cases say: {}", faults.join("; "))]
+    #[error("{name} {version} does not do what its own cases say: {}", .faults.join("; "))]
     Cases { name: String, version: String, faults: Vec<String> },
     #[error(transparent)]
     Misstated(#[from] ArtifactError),

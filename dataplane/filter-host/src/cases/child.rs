@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use weft_policy::component::cases::{Done, Job};
 
+pub use weft_policy::component::cases::TRY;
+
 use super::{bench, run_cases};
 use crate::host::{Host, HostConfig};
-
-/// The argument by which a program that links this crate is told to be [`try_child`] and nothing else.
-pub const TRY: &str = "try-filter";
 
 /// Bytes of a job.
 const MAX_JOB: u64 = 4 << 20;

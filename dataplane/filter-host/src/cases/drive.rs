@@ -196,7 +196,7 @@ impl Run<'_> {
             tls: case.caller.is_some(),
             protocol: "h2",
         };
-        let all = joined(&request.chunks).into();
+        let all: Bytes = joined(&request.chunks).into();
         let mut body = None;
         let end = self.settle(&all, &mut body, |worker, chain, stream, from, event, body| {
             let mut view = RequestView {
@@ -231,7 +231,7 @@ impl Run<'_> {
         let mut status = status(case)?;
         let mut headers = headers(&case.headers).map_err(|why| format!("response.headers: {why}"))?;
         let chunks = chunks(&case.body);
-        let all = joined(&chunks).into();
+        let all: Bytes = joined(&chunks).into();
         let mut body = None;
         let end = self.settle(&all, &mut body, |worker, chain, stream, from, event, body| {
             let mut view = ResponseView { status: &mut status, headers: &mut headers, body };

@@ -117,8 +117,8 @@ fn module_of(messages: &str) -> Option<(String, PathBuf)> {
     found
 }
 
-/// The component of a module, or the component that it is already, with what lies beside its source; checked as it will be
-/// by whoever runs it.
+/// The component of a module, or the component that it is already, with what lies beside its source; checked as it
+/// will be by whoever runs it.
 fn assemble(module: &[u8], folder: &Path) -> anyhow::Result<Vec<u8>> {
     let facts = component::read(module).context("what cargo made can't be read")?;
     let mut wasm = match facts.is_component {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use weft_policy::component::cases::{BenchReport, Case, CaseReport, Cases, Done, Job};
+use weft_policy::component::cases::{BenchReport, Case, CaseReport, Cases, Done, Job, TRY};
 
 use super::{build, cases, inspect};
 use crate::answer::{Answer, Failure, Outcome};
@@ -19,9 +19,6 @@ pub(super) const TEST_EXAMPLE: &str = "Examples:
 pub(super) const BENCH_EXAMPLE: &str = "Examples:
   weft filter bench mine.wasm
   weft filter bench mine.wasm --against before.wasm --case 'eve is refused'";
-
-/// The argument by which weft-control tries filters and does nothing else.
-const TRY: &str = "try-filter";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TestArgs {
