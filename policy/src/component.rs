@@ -2,12 +2,14 @@
 //! `weft filter inspect`, of the control plane and of proxies: what one of them takes, the others take.
 
 #[cfg(feature = "component")]
+pub mod cases;
+#[cfg(feature = "component")]
 mod read;
 #[cfg(test)]
 mod tests;
 
 #[cfg(feature = "component")]
-pub use read::{inspect, read};
+pub use read::{inspect, read, with_section};
 
 use std::fmt;
 
@@ -17,6 +19,10 @@ const PACKAGE: &str = "weft:filter/";
 pub const SCHEMA_SECTION: &str = "weft:config-schema";
 /// Bytes of a configuration schema.
 pub const MAX_SCHEMA: usize = 64 << 10;
+/// The custom section with the cases of the filter's author, as JSON.
+pub const CASES_SECTION: &str = "weft:cases";
+/// Bytes of all cases.
+pub const MAX_CASES: usize = 256 << 10;
 /// Bytes of a binary that a proxy takes; a control plane may take less (`limits.max_filter_bytes`).
 pub const MAX_BYTES: usize = 64 << 20;
 /// Core instances of one component, as a proxy has places for.
@@ -61,6 +67,8 @@ pub struct Facts {
     pub memories: u32,
     /// The text of its configuration schema.
     pub schema: Option<String>,
+    /// The text of its cases.
+    pub cases: Option<String>,
 }
 
 /// A filter by its facts.
@@ -137,6 +145,8 @@ pub enum ComponentFault {
     MissingExport(&'static str),
     #[error("its section {SCHEMA_SECTION:?} {0}")]
     Schema(&'static str),
+    #[error("its section {CASES_SECTION:?} {0}")]
+    Cases(&'static str),
 }
 
 /// The filter that a binary with these facts is.

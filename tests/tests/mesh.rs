@@ -11,6 +11,7 @@
 mod mesh {
     mod addresses;
     mod app_limits;
+    mod authoring;
     mod authorization;
     mod awaited;
     mod balancing;

@@ -27,6 +27,10 @@ const SHIPPED: [(&str, &str); 7] = [
 /// Built for tests alone, into `<workspace>/target/filters`; never beside the binaries.
 const FOR_TESTS: [(&str, &str); 1] = [("weft-filter-hostile2", "hostile2")];
 
+/// Examples of the SDK, built for the tests that run their cases.
+const EXAMPLES: [&str; 5] = ["starter", "apikeys", "rewrite", "quota", "flags"];
+const SDK: &str = "weft-filters-sdk";
+
 /// Of an earlier release, whose SDK is no more: its component is kept, and placed with those for tests.
 const RELEASED: [(&str, &str); 1] = [("dataplane/filter-host/tests/released/0.1/hostile.wasm", "hostile")];
 
@@ -54,7 +58,8 @@ pub(crate) fn build_filters(workspace: &Path, out: &Path) -> Result<Vec<PathBuf>
     fs::create_dir_all(&built).with_context(|| format!("cannot make {}", built.display()))?;
     let stamp = built.join("inputs");
     let inputs = format!("{:016x}", hash_inputs(workspace)?);
-    let complete = SHIPPED.iter().chain(&FOR_TESTS).all(|(_, name)| component(&built, name).is_file());
+    let mut names = SHIPPED.iter().chain(&FOR_TESTS).map(|(_, name)| *name).chain(EXAMPLES);
+    let complete = names.all(|name| component(&built, name).is_file());
     if !complete || fs::read_to_string(&stamp).ok().as_deref() != Some(&inputs) {
         build_all(workspace, &built)?;
         fs::write(&stamp, &inputs).with_context(|| format!("cannot write {}", stamp.display()))?;
@@ -87,16 +92,22 @@ fn target_directory(workspace: &Path) -> PathBuf {
 fn build_all(workspace: &Path, built: &Path) -> Result<()> {
     let toolchain = Toolchain::find(workspace)?;
     let target = target_directory(workspace).join("wasm");
-    for &(package, name) in SHIPPED.iter().chain(&FOR_TESTS) {
+    let build = |package: &str, of_package: &[&str], module: PathBuf, name: &str| {
         // One crate type only: with an rlib beside it, link-time optimisation stays off.
         let mut command = toolchain.cargo(workspace);
-        command.args(["--profile", "wasm", "--package", package, "--lib", "--crate-type", "cdylib"]);
+        command.args(["--profile", "wasm", "--package", package, "--crate-type", "cdylib"]).args(of_package);
         cargo::run(command.env("CARGO_TARGET_DIR", &target))?;
-        let module = target.join(TARGET).join("wasm").join(format!("{}.wasm", package.replace('-', "_")));
+        let module = target.join(TARGET).join("wasm").join(module);
         let module = fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
         let path = component(built, name);
-        let bytes = componentise(&module).with_context(|| format!("{package} does not make a component"))?;
-        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        let bytes = componentise(&module).with_context(|| format!("{name} does not make a component"))?;
+        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    };
+    for &(package, name) in SHIPPED.iter().chain(&FOR_TESTS) {
+        build(package, &["--lib"], format!("{}.wasm", package.replace('-', "_")).into(), name)?;
+    }
+    for name in EXAMPLES {
+        build(SDK, &["--example", name], Path::new("examples").join(format!("{name}.wasm")), name)?;
     }
     Ok(())
 }

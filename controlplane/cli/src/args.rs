@@ -62,7 +62,7 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     /// Make, list and revoke tokens for proxies and people.
     Token(token::TokenArgs),
-    /// Make keys, publish and inspect filters.
+    /// Start, build, test, measure, sign and publish filters.
     Filter(filter::FilterArgs),
     /// Keep the control plane's address, token and CA for later commands.
     Login(access::LoginArgs),

@@ -10,6 +10,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePublicKey as _, EncodePublicKey as _};
 use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
+use weft_policy::component::cases::{Cases, CasesError};
 use weft_policy::component::{self, ComponentFault};
 use weft_policy::schema::{self, SchemaError};
 use weft_policy::statement::{KeyId, SignedStatement, Statement, StatementError, signed_bytes};
@@ -37,6 +38,8 @@ pub struct Shape {
     pub capabilities: Vec<String>,
     /// JSON Schema of its configuration, and the digest of its text.
     pub schema: Option<(serde_json::Value, String)>,
+    /// What its author says that it does.
+    pub cases: Option<Cases>,
 }
 
 /// Why a binary was refused. Always the publisher's fault.
@@ -56,6 +59,8 @@ pub enum ArtifactError {
     NoFilter(ComponentFault),
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Cases(#[from] CasesError),
     #[error(transparent)]
     Statement(#[from] StatementError),
     #[error("the statement's signature does not hold: it is made over DSSE's pre-authentication encoding of its text")]
@@ -139,5 +144,6 @@ fn inspect(bytes: &[u8]) -> Result<Shape, ArtifactError> {
             Some((schema, format!("sha256:{}", hex(&Sha256::digest(text.as_bytes())))))
         }
     };
-    Ok(Shape { abi, capabilities, schema })
+    let cases = facts.cases.as_deref().map(Cases::parse).transpose()?;
+    Ok(Shape { abi, capabilities, schema, cases })
 }

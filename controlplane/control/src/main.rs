@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use weft_control::app::App;
 use weft_control::check::{Findings, findings};
 use weft_control::config::{Config, ConfigError, log_filter};
-use weft_filter_host::{COMPILE, compile_child};
+use weft_filter_host::{COMPILE, TRY, compile_child, try_child};
 use weft_policy::text::OneLine;
 
 /// Weft's control plane: keeps the mesh's resources, certificates and filters, and tells every proxy what concerns it.
@@ -39,8 +39,14 @@ struct Arguments {
 fn main() -> ExitCode {
     let mut told = std::env::args_os().skip(1);
     // By itself: no configuration, no runtime, nothing but its limits.
-    if told.next().is_some_and(|argument| argument == COMPILE) {
-        return compile_child(told);
+    match told.next() {
+        Some(argument) if argument == COMPILE => return compile_child(told),
+        Some(argument) if argument == TRY => {
+            // What a filter says, and why it fails, is for its author.
+            tracing_subscriber::fmt().with_writer(|| OneLine(std::io::stderr())).with_ansi(false).init();
+            return try_child();
+        }
+        Some(_) | None => {}
     }
     match run(Arguments::parse()) {
         Ok(status) => status,

@@ -8,11 +8,16 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
-use weft_filter_host::{CompileError, Compiler, FilterSpec, Host, HostConfig, HostError, PrepareError};
+use weft_filter_host::{CompileError, Compiler, FilterSpec, Host, HostConfig, HostError, PrepareError, run_cases};
 use weft_policy::bundle::FilterAttachment;
+use weft_policy::component::cases::Cases;
 
 /// So many findings are remembered: most applies bring what was tried before.
 const REMEMBERED: usize = 4_096;
+/// All cases of a filter together may take this long.
+const CASES_TIME: Duration = Duration::from_secs(10);
+/// Faults of cases that are told.
+const MAX_FAULTS: usize = 16;
 
 /// A place where filters are tried.
 #[derive(Debug)]
@@ -72,6 +77,18 @@ impl Trials {
         });
         Some(tried.await.unwrap_or_else(|error| vec![Outcome::Untried(error.to_string()); count]))
     }
+
+    /// Runs the cases that a binary carries; gives what does not hold, or why they could not be run. `None`: others are
+    /// being tried for longer than `patience`.
+    pub(crate) async fn cases(&self, wasm: Arc<Vec<u8>>, cases: Cases, patience: Duration) -> Option<Vec<String>> {
+        let turn = tokio::time::timeout(patience, self.0.turn.clone().acquire_owned()).await.ok()?.ok()?;
+        let inner = self.0.clone();
+        let run = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            inner.cases(&wasm, &cases)
+        });
+        Some(run.await.unwrap_or_else(|error| vec![error.to_string()]))
+    }
 }
 
 impl Inner {
@@ -110,6 +127,20 @@ impl Inner {
             finding
         };
         attachments.iter().map(&mut one).collect()
+    }
+
+    fn cases(&self, wasm: &[u8], cases: &Cases) -> Vec<String> {
+        let host = self.host().map_err(|error| error.to_string());
+        let reports = match host.and_then(|host| run_cases(host, wasm, cases, CASES_TIME)) {
+            Ok(reports) => reports,
+            Err(reason) => return vec![reason],
+        };
+        let mut faults = Vec::new();
+        for report in reports {
+            faults.extend(report.faults.iter().map(|fault| format!("{:?}: {fault}", report.name)));
+        }
+        faults.truncate(MAX_FAULTS);
+        faults
     }
 
     fn host(&self) -> Result<&Host, HostError> {

@@ -100,6 +100,8 @@ pub(crate) struct Told<'a> {
     pub(crate) hook: Hook,
     pub(crate) stream: u64,
     pub(crate) dice: u64,
+    /// Milliseconds since the Unix epoch that it is told in place of the time.
+    pub(crate) time: Option<u64>,
     pub(crate) attributes: Option<&'a Attributes<'a>>,
     pub(crate) request: Option<RequestPart<'a>>,
     pub(crate) response: Option<(StatusCode, &'a HeaderMap)>,
@@ -121,6 +123,7 @@ impl<'a> Told<'a> {
             hook,
             stream,
             dice: 0,
+            time: None,
             attributes: None,
             request: None,
             response: None,

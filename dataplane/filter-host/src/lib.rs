@@ -9,6 +9,7 @@ mod bucket;
 mod budget;
 mod cache;
 mod callouts;
+mod cases;
 mod chain;
 mod clock;
 mod compile;
@@ -36,6 +37,7 @@ mod worker;
 
 pub use bucket::BucketLimits;
 pub use cache::{CacheLimits, CacheStats};
+pub use cases::{TRY, run_cases, try_child};
 pub use chain::{
     Attributes, Callout, CalloutAnswer, Chunk, Cut, Event, Hooks, LocalReply, Outcome, Permit, Position, ReplyCause,
     RequestView, ResponseView, Summary,

@@ -211,7 +211,7 @@ fn pack_plain(plain: Plain, told: &Told<'_>, position: u16, buffer: &mut Vec<u8>
         Plain::StreamDuration => number(buffer, position, told.summary.map(|it| it.duration.as_millis())),
         Plain::RequestBytes => number(buffer, position, told.summary.map(|it| it.request_bytes)),
         Plain::ResponseBytes => number(buffer, position, told.summary.map(|it| it.response_bytes)),
-        Plain::Time => number(buffer, position, Some(unix_millis())),
+        Plain::Time => number(buffer, position, Some(told.time.unwrap_or_else(unix_millis))),
         Plain::Dice => number(buffer, position, Some(told.dice)),
     }
 }

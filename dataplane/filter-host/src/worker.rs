@@ -48,7 +48,15 @@ pub struct Worker {
     /// Callers on which filters that may be passed by have failed again and again.
     backoff: BackOff,
     dice: u64,
+    pinned: Pinned,
     not_send: PhantomData<*const ()>,
+}
+
+/// Chance and time as every call is told them; `None`: as they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pinned {
+    pub(crate) dice: Option<u64>,
+    pub(crate) time: Option<u64>,
 }
 
 /// Where a run is.
@@ -75,8 +83,14 @@ impl Worker {
             streams: Streams::default(),
             backoff: BackOff::default(),
             dice,
+            pinned: Pinned::default(),
             not_send: PhantomData,
         }
+    }
+
+    /// One whose filters are told this chance and this time.
+    pub(crate) fn pinned(host: &Host, pinned: Pinned) -> Self {
+        Self { pinned, ..Self::new(host) }
     }
 
     /// Decides on an opaque byte stream. Not for connections that carry HTTP: their requests are decided one by one.
@@ -404,6 +418,7 @@ impl Worker {
     /// One call, with what is kept for the filter and the stream. `keeps`: something is.
     fn call(&mut self, filter: &Arc<Prepared>, told: Told<'_>, keeps: bool) -> Result<Said, Failure> {
         let dice = self.roll();
+        let time = self.pinned.time;
         let Self { slots, streams, .. } = self;
         let mut kept = if keeps { streams.take(told.stream, filter.id) } else { Kept::default() };
         let one = filter.setup.call_timeout;
@@ -419,7 +434,7 @@ impl Worker {
         } else if kept.budget.is_spent(one) {
             Err(Failure::new(FailureKind::Budget, "all its calls for this request took too long"))
         } else {
-            let told = Told { dice, set: streams.set(told.stream), ..told };
+            let told = Told { dice, time, set: streams.set(told.stream), ..told };
             let (result, time) = slots.call(filter, &told, &mut kept.cookie, kept.budget.is_tight(one));
             kept.budget.spend(time);
             result
@@ -439,6 +454,9 @@ impl Worker {
 
     /// SplitMix64: for percentages, not for secrets.
     fn roll(&mut self) -> u64 {
+        if let Some(dice) = self.pinned.dice {
+            return dice;
+        }
         self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.dice;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -486,7 +504,7 @@ impl<T> Outcome<T> {
         }
     }
 
-    fn map<U>(self, permit: impl FnOnce(T) -> U) -> Outcome<U> {
+    pub(crate) fn map<U>(self, permit: impl FnOnce(T) -> U) -> Outcome<U> {
         match self {
             Outcome::Permitted(value) => Outcome::Permitted(permit(value)),
             Outcome::Delay { after, resume } => Outcome::Delay { after, resume },

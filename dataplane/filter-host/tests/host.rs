@@ -1,5 +1,7 @@
 //! The host against real components: the shipped filters, and one that does what no filter should.
 
+#[path = "host/cases.rs"]
+mod cases;
 #[path = "host/contract.rs"]
 mod contract;
 #[path = "host/isolation.rs"]

@@ -5,7 +5,7 @@ use wasmparser::{
     ComponentExternalKind, ComponentTypeRef, Encoding, Instance, Parser, Payload, Validator, WasmFeatures,
 };
 
-use super::{ComponentFault, Facts, MAX_SCHEMA, SCHEMA_SECTION, Shape, judge};
+use super::{CASES_SECTION, ComponentFault, Facts, MAX_CASES, MAX_SCHEMA, SCHEMA_SECTION, Shape, judge};
 
 /// Reads, validates and judges a binary.
 ///
@@ -73,7 +73,12 @@ pub fn read(wasm: &[u8]) -> Result<Facts, ComponentFault> {
                 }
             }
             Payload::CustomSection(section) if depth == 1 && section.name() == SCHEMA_SECTION => {
-                schema(section.data(), &mut facts)?;
+                facts.schema =
+                    Some(text(section.data(), MAX_SCHEMA, facts.schema.is_some()).map_err(ComponentFault::Schema)?);
+            }
+            Payload::CustomSection(section) if depth == 1 && section.name() == CASES_SECTION => {
+                facts.cases =
+                    Some(text(section.data(), MAX_CASES, facts.cases.is_some()).map_err(ComponentFault::Cases)?);
             }
             _ => {}
         }
@@ -81,14 +86,40 @@ pub fn read(wasm: &[u8]) -> Result<Facts, ComponentFault> {
     Ok(facts)
 }
 
-fn schema(data: &[u8], facts: &mut Facts) -> Result<(), ComponentFault> {
-    if facts.schema.is_some() {
-        return Err(ComponentFault::Schema("is there twice"));
+/// The text of a section that may be there once.
+fn text(data: &[u8], most: usize, is_there: bool) -> Result<String, &'static str> {
+    if is_there {
+        return Err("is there twice");
     }
-    if data.len() > MAX_SCHEMA {
-        return Err(ComponentFault::Schema("has more than 64 KiB"));
+    if data.len() > most {
+        return Err(if most == MAX_SCHEMA { "has more than 64 KiB" } else { "has more than 256 KiB" });
     }
-    let text = std::str::from_utf8(data).map_err(|_| ComponentFault::Schema("is not UTF-8"))?;
-    facts.schema = Some(text.to_owned());
-    Ok(())
+    std::str::from_utf8(data).map(str::to_owned).map_err(|_| "is not UTF-8")
+}
+
+/// The binary with one more custom section at its end, where every reader of components takes one.
+#[must_use]
+pub fn with_section(mut wasm: Vec<u8>, name: &str, data: &[u8]) -> Vec<u8> {
+    let mut section = Vec::with_capacity(name.len() + data.len() + 5);
+    put_length(&mut section, name.len());
+    section.extend_from_slice(name.as_bytes());
+    section.extend_from_slice(data);
+    // The id of custom sections.
+    wasm.push(0);
+    put_length(&mut wasm, section.len());
+    wasm.extend_from_slice(&section);
+    wasm
+}
+
+/// LEB128, as the format has its lengths.
+fn put_length(out: &mut Vec<u8>, mut length: usize) {
+    loop {
+        let byte = u8::try_from(length & 0x7f).unwrap_or_default();
+        length >>= 7;
+        if length == 0 {
+            out.push(byte);
+            return;
+        }
+        out.push(byte | 0x80);
+    }
 }

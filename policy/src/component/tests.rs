@@ -13,6 +13,7 @@ fn facts(imports: &[&str], functions: &[&str], interfaces: &[&str]) -> Facts {
         core_instances: 3,
         memories: 1,
         schema: None,
+        cases: None,
     }
 }
 

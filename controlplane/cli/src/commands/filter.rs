@@ -1,8 +1,12 @@
-//! `weft filter`: keys, signing and publishing of filter binaries, what the control plane holds of them, and which version of
-//! one a channel stands for.
+//! `weft filter`: what authors need from an empty folder on, keys, signing and publishing of filter binaries, what the
+//! control plane holds of them, and which version of one a channel stands for.
 
+mod build;
+mod cases;
 mod inspect;
 mod keys;
+mod new;
+mod tried;
 mod versions;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +25,8 @@ use crate::output::{self, Format, OutputArgs, Table, cell};
 use crate::values;
 
 const EXAMPLE: &str = "Examples:
+  weft filter new mine --sdk ../weft/filters-sdk
+  weft filter test mine
   weft filter keygen --out publisher.key
   weft filter publish mine.wasm --name mine --version 1.1.0 --key publisher.key
   weft filter promote mine@1.1.0 --channel stable
@@ -36,6 +42,18 @@ pub(crate) struct FilterArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum FilterCommand {
+    /// Make a folder with a filter in Rust, its configuration and its cases.
+    #[command(after_help = new::EXAMPLE)]
+    New(new::NewArgs),
+    /// Build the Rust of a folder to a component that carries its cases and the schema of its configuration.
+    #[command(after_help = build::EXAMPLE)]
+    Build(build::BuildArgs),
+    /// Run a filter's cases in the sandbox, as proxies would run it; status 1 where one does not hold.
+    #[command(after_help = tried::TEST_EXAMPLE)]
+    Test(tried::TestArgs),
+    /// Measure what a request through a filter costs, beside another binary if wanted.
+    #[command(after_help = tried::BENCH_EXAMPLE)]
+    Bench(tried::BenchArgs),
     /// Make an ed25519 key pair: the private key to sign with, the public key beside it (.pub).
     #[command(after_help = "Example:\n  weft filter keygen --out publisher.key")]
     Keygen(KeygenArgs),
@@ -122,6 +140,10 @@ struct InspectArgs {
 
 pub(crate) async fn run(args: FilterArgs) -> Outcome {
     match args.command {
+        FilterCommand::New(args) => new::run(&args),
+        FilterCommand::Build(args) => build::run(&args),
+        FilterCommand::Test(args) => tried::test(&args),
+        FilterCommand::Bench(args) => tried::bench(&args),
         FilterCommand::Keygen(args) => keygen(&args),
         FilterCommand::Publish(args) => publish(args).await,
         FilterCommand::List(args) => list(args).await,

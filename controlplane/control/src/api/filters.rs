@@ -267,9 +267,10 @@ impl From<PublishError> for ApiError {
             }
             PublishError::Own(_) => Self::forbidden(error.to_string()),
             PublishError::Unknown(_) => Self::not_found(error.to_string()),
-            PublishError::Untrusted(_) | PublishError::Unstated(_) | PublishError::Misstated(_) => {
-                Self::refused(error.to_string())
-            }
+            PublishError::Untrusted(_)
+            | PublishError::Unstated(_)
+            | PublishError::Cases { .. }
+            | PublishError::Misstated(_) => Self::refused(error.to_string()),
             PublishError::Unsound(error) => error.into(),
             PublishError::Exists { .. }
             | PublishError::OtherKey(_)

@@ -54,14 +54,27 @@ pub(crate) fn component_of_0_2() -> Vec<u8> {
 
 /// A filter with this import, signed, in which there is nothing to run.
 pub(crate) fn artifact(import: &str) -> Artifact {
-    let bytes = component(&[import], &EXPORTS);
+    signed(component(&[import], &EXPORTS)).unwrap()
+}
+
+fn signed(bytes: Vec<u8>) -> Result<Artifact, ArtifactError> {
     let (signature, key) = sign(&bytes, 1);
-    Artifact::verify(bytes, &signature, &key).unwrap()
+    Artifact::verify(bytes, &signature, &key)
+}
+
+/// The same as [`artifact`], with these cases.
+pub(crate) fn artifact_with_cases(import: &str, cases: &str) -> Result<Artifact, ArtifactError> {
+    let bytes = component(&[import], &EXPORTS);
+    signed(weft_policy::component::with_section(bytes, weft_policy::component::CASES_SECTION, cases.as_bytes()))
 }
 
 /// A filter with this import, as its publisher signs it under a name and a version.
 pub(crate) fn publication(name: &str, version: &str, import: &str) -> Publication {
-    let artifact = artifact(import);
+    publication_of(name, version, artifact(import))
+}
+
+/// The same of another binary.
+pub(crate) fn publication_of(name: &str, version: &str, artifact: Artifact) -> Publication {
     let statement = Some(state(&artifact.statement(name, version).unwrap(), 1));
     let (name, version) = (name.to_owned(), version.to_owned());
     Publication { name, version, artifact, statement, accept_new_key: false, channel: None, dry_run: false }

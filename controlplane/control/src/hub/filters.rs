@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::{FILTER_CONTRACTS, ObjectName};
+use weft_policy::component::cases::Cases;
 use weft_policy::identity::{SpiffeId, is_label};
 use weft_policy::lint::Near;
 use weft_policy::plan::{Action, Change, Entry, Owned, filters_for};
@@ -117,6 +118,8 @@ pub enum PublishError {
         "{0} comes without a signed statement (headers weft-statement and weft-statement-signature): publish it with this release's weft"
     )]
     Unstated(String),
+    #[error("{name} {version} does not do what its own cases say: {}", .faults.join("; "))]
+    Cases { name: String, version: String, faults: Vec<String> },
     #[error(transparent)]
     Misstated(#[from] ArtifactError),
     #[error("no filter {0} is published")]
@@ -163,6 +166,9 @@ impl Hub {
         // This copy serves all who fetch the binary while it is tried.
         let wasm = Arc::new(bytes.clone());
         self.artifacts.lend(record.digest.clone(), &wasm).await;
+        if let Some(cases) = artifact.shape.cases {
+            self.try_cases(&record, cases, &wasm).await?;
+        }
         let (tried, into) = (record.clone(), channel.clone());
         self.try_change(&record.name, move |draft| draft.put_version(tried.clone(), into.as_deref()).map(drop)).await?;
         if dry_run {
@@ -253,6 +259,19 @@ impl Hub {
         }
         let problems = self.tried_against(&asked, &before.world).await;
         problems.and_then(unless_refused).map(drop).map_err(PublishError::Unsound)
+    }
+
+    /// Refuses a binary that does not do what its own cases say.
+    async fn try_cases(&self, record: &FilterVersion, cases: Cases, wasm: &Arc<Vec<u8>>) -> Result<(), PublishError> {
+        if !self.config().try_filters {
+            return Ok(());
+        }
+        let found = self.trials.cases(wasm.clone(), cases, self.config().request_timeout()).await;
+        let faults = found.ok_or(PublishError::Unsound(ApplyError::Trying))?;
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(PublishError::Cases { name: record.name.clone(), version: record.version.clone(), faults })
     }
 
     /// Refuses filters of other publishers than those that the mesh names, if it names any.

@@ -183,7 +183,7 @@ fn visible<'a>(wants: Wants, told: &Told<'a>, address: &'a mut AddressText) -> t
         source_address: source.and_then(|source| address.format(source)),
         destination_port: attributes.map(|it| it.destination_port).filter(|_| wants.contains(Wants::DESTINATION_PORT)),
         direction: direction.filter(|_| wants.contains(Wants::DIRECTION)),
-        now: wants.contains(Wants::NOW).then(unix_millis),
+        now: wants.contains(Wants::NOW).then(|| told.time.unwrap_or_else(unix_millis)),
         dice: wants.contains(Wants::DICE).then_some(told.dice),
     }
 }

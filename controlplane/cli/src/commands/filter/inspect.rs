@@ -3,6 +3,7 @@
 
 use anyhow::Context;
 use serde::Serialize;
+use weft_policy::component::cases::Cases;
 use weft_policy::component::{self, Shape};
 use weft_policy::schema;
 
@@ -23,6 +24,8 @@ pub(super) struct Report {
     /// Keywords of that schema that nobody checks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) schema_ignores: Vec<String>,
+    /// Cases that it carries, which the control plane runs before it takes it.
+    pub(super) cases: usize,
     /// The contract that it is made for; absent where it is no filter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) abi: Option<String>,
@@ -39,6 +42,7 @@ pub(super) fn publishable(wasm: &[u8]) -> anyhow::Result<(Shape, Option<String>)
     if let Some(text) = &facts.schema {
         schema::parse(text)?;
     }
+    facts.cases.as_deref().map(Cases::parse).transpose()?;
     Ok((shape, facts.schema))
 }
 
@@ -46,11 +50,14 @@ pub(super) fn report(wasm: &[u8]) -> anyhow::Result<Report> {
     let facts = component::read(wasm).context("it can't be read")?;
     let digest = keys::digest_text(&keys::digest(wasm));
     let parsed = facts.schema.as_deref().map(schema::parse).transpose();
-    let (refused, shape) = match (component::inspect(wasm), &parsed) {
-        (Err(fault), _) => (Some(fault.to_string()), None),
-        (Ok(_), Err(error)) => (Some(error.to_string()), None),
-        (Ok((_, shape)), Ok(_)) => (None, Some(shape)),
+    let cases = facts.cases.as_deref().map(Cases::parse).transpose();
+    let (refused, shape) = match (component::inspect(wasm), &parsed, &cases) {
+        (Err(fault), _, _) => (Some(fault.to_string()), None),
+        (Ok(_), Err(error), _) => (Some(error.to_string()), None),
+        (Ok(_), Ok(_), Err(error)) => (Some(error.to_string()), None),
+        (Ok((_, shape)), Ok(_), Ok(_)) => (None, Some(shape)),
     };
+    let cases = cases.ok().flatten().map_or(0, |cases| cases.cases.len());
     let ignored = parsed.ok().flatten().map(|(_, ignored)| ignored.into_iter().collect());
     let (abi, capabilities) = shape.map(|shape| (shape.abi, shape.capabilities)).unzip();
     Ok(Report {
@@ -62,6 +69,7 @@ pub(super) fn report(wasm: &[u8]) -> anyhow::Result<Report> {
         core_instances: facts.core_instances,
         memories: facts.memories,
         config_schema: facts.schema.is_some(),
+        cases,
         schema_ignores: ignored.unwrap_or_default(),
         abi,
         capabilities: capabilities.unwrap_or_default(),

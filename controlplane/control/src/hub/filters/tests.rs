@@ -7,7 +7,7 @@ use weft_policy::resource::Resource;
 use super::super::How;
 use super::super::tests::{SHOP, hub_in, resources};
 use super::*;
-use crate::artifact::tests::{component, publication, sign, state};
+use crate::artifact::tests::{artifact_with_cases, component, publication, publication_of, sign, state};
 use crate::builtin;
 
 const OLD: &str = "weft:filter/log@0.1.0";
@@ -152,6 +152,24 @@ async fn what_was_signed_is_published_as_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_does_not_do_what_its_cases_say_is_not_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = r#"{"cases": [{"name": "passes", "expect": {"verdict": "pass"}}]}"#;
+    let with_cases = || publication_of("noop", "1.0.0", artifact_with_cases(OLD, cases).unwrap());
+    let hub = hub_in(dir.path(), |config| config.try_filters = true);
+    for dry_run in [true, false] {
+        let error = hub.publish_filter("me", Publication { dry_run, ..with_cases() }).await.unwrap_err();
+        assert!(matches!(error, PublishError::Cases { .. }), "{error}");
+    }
+    assert!(hub.filter_versions().await.unwrap().is_empty());
+    let dir = tempfile::tempdir().unwrap();
+    let untried = hub_in(dir.path(), |_| {});
+    untried.publish_filter("me", with_cases()).await.unwrap();
+    let error = artifact_with_cases(OLD, r#"{"cases": []}"#).unwrap_err().to_string();
+    assert!(error.contains("0 cases"), "{error}");
+}
+
+#[tokio::test]
 async fn a_version_is_yanked_and_deleted_only_where_nobody_needs_it() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
@@ -288,7 +306,7 @@ async fn what_ships_takes_nobodys_name_and_authz_follows_the_control_plane() {
     hub.publish_filter(SYSTEM, publication("ratelimit", "0.0.1", NEW)).await.unwrap();
     let theirs = Publication { channel: Some(STABLE.to_owned()), ..publication("ratelimit", "7.0.0", OLD) };
     hub.publish_filter("me", theirs).await.unwrap();
-    builtin::publish(&hub).await.unwrap();
+    Box::pin(builtin::publish(&hub)).await.unwrap();
     let release = env!("CARGO_PKG_VERSION");
     for (name, expect) in [("fault", release), ("ratelimit", "7.0.0"), ("jwt", "3.0.0"), (AUTHZ, release)] {
         assert_eq!(current(&hub.published().world, name), expect, "stable of {name}");
@@ -302,7 +320,7 @@ async fn what_ships_takes_nobodys_name_and_authz_follows_the_control_plane() {
     let earlier = Publication { statement: None, accept_new_key: true, ..publication(AUTHZ, "0.0.1", NEW) };
     hub.publish_filter(SYSTEM, Publication { channel: Some(STABLE.to_owned()), ..earlier }).await.unwrap();
     assert_eq!(current(&hub.published().world, AUTHZ), "0.0.1");
-    builtin::publish(&hub).await.unwrap();
+    Box::pin(builtin::publish(&hub)).await.unwrap();
     assert_eq!(current(&hub.published().world, AUTHZ), release);
 }
 
