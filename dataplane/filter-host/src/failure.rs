@@ -8,6 +8,11 @@ use wasmtime::{Trap, WasmBacktrace};
 pub(crate) const FRAMES: usize = 16;
 const DETAIL_BYTES: usize = 2_048;
 
+/// The host does not do what a filter asks of it, and the function has no error to say so: the call ends there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct HostRefusal(pub(crate) String);
+
 /// A call that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -113,6 +118,7 @@ impl Failure {
         let trap = error.downcast_ref::<Trap>();
         let kind = match trap.map(|trap| TrapKind::of(*trap)) {
             Some(None) => FailureKind::Timeout,
+            None if error.is::<HostRefusal>() => FailureKind::Trap(TrapKind::Other),
             Some(Some(TrapKind::Unreachable)) | None if memory => FailureKind::Trap(TrapKind::Memory),
             Some(Some(kind)) => FailureKind::Trap(kind),
             None => FailureKind::Trap(TrapKind::Malformed),

@@ -32,6 +32,7 @@ mod state;
 mod stats;
 mod values;
 mod verify;
+mod wasi;
 mod worker;
 
 pub use bucket::BucketLimits;
