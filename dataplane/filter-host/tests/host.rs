@@ -14,3 +14,5 @@ mod shipped;
 mod support;
 #[path = "host/verdicts.rs"]
 mod verdicts;
+#[path = "host/wasi.rs"]
+mod wasi;

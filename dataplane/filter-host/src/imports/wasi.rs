@@ -6,7 +6,7 @@ mod calls;
 
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, Linker, LinkerInstance, ResourceAny, ResourceDynamic, ResourceType, Val};
-use wasmtime::{StoreContextMut, bail};
+use wasmtime::{StoreContextMut, bail, ensure};
 use weft_policy::component::wasi_interface;
 
 use super::Level;
@@ -22,6 +22,9 @@ const INPUT_STREAM: u32 = 1;
 const OUTPUT_STREAM: u32 = 2;
 const POLLABLE: u32 = 3;
 const NETWORK: u32 = 4;
+
+/// Functions that a component may import: several times as many as WASI 0.2 has.
+const MAX_FUNCTIONS: usize = 1_024;
 
 /// The representation of a pollable that is ready.
 const READY: u32 = 0;
@@ -51,6 +54,7 @@ struct Handle {
 pub(crate) fn link(linker: &mut Linker<State>, component: &Component) -> wasmtime::Result<()> {
     let engine = component.engine();
     let types = component.component_type();
+    let mut functions = 0;
     for (name, import) in types.imports(engine) {
         let Some(interface) = wasi_interface(name) else { continue };
         let ComponentItem::ComponentInstance(instance) = import.ty else {
@@ -59,7 +63,11 @@ pub(crate) fn link(linker: &mut Linker<State>, component: &Component) -> wasmtim
         let mut at = linker.instance(name)?;
         for (item, export) in instance.exports(engine) {
             match export.ty {
-                ComponentItem::ComponentFunc(_) => function(&mut at, interface, item)?,
+                ComponentItem::ComponentFunc(_) => {
+                    functions += 1;
+                    ensure!(functions <= MAX_FUNCTIONS, "it imports more than {MAX_FUNCTIONS} functions of WASI");
+                    function(&mut at, interface, item)?;
+                }
                 ComponentItem::Resource(_) => resource(&mut at, item)?,
                 ComponentItem::Type(_) => {}
                 ComponentItem::CoreFunc(_)
