@@ -4,6 +4,8 @@
 mod contract;
 #[path = "host/isolation.rs"]
 mod isolation;
+#[path = "host/languages.rs"]
+mod languages;
 #[path = "host/loading.rs"]
 mod loading;
 #[path = "host/released.rs"]
