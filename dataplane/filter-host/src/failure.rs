@@ -187,6 +187,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_host_refuses_is_told_in_its_words() {
+        let refused = wasmtime::Error::from(HostRefusal("there is none".to_owned()));
+        let failure = Failure::of_call(&refused, true);
+        assert_eq!(failure.to_string(), "filter_trapped (other): there is none");
+    }
+
+    #[test]
     fn a_trap_is_told_by_its_kind() {
         for (trap, memory, expect) in [
             (Trap::Interrupt, false, FailureKind::Timeout),

@@ -166,9 +166,9 @@ pub(super) fn poll(store: Store<'_>, (given,): (Vec<ResourceDynamic>,)) -> wasmt
     if given.len() > MAX_POLLED {
         return refuse(format!("it polls {} pollables; at most {MAX_POLLED} are possible", given.len()));
     }
-    let handle = |given: &ResourceDynamic| Handle { kind: given.ty(), representation: given.rep() };
-    let ready = (0_u32..).zip(&given).filter(|(_, given)| is_ready(&store, handle(given))).map(|(number, _)| number);
-    let ready: Vec<u32> = ready.collect();
+    let handles = given.iter().map(|given| Handle { kind: given.ty(), representation: given.rep() });
+    let numbered = (0_u32..).zip(handles).filter(|(_, handle)| is_ready(&store, *handle));
+    let ready: Vec<u32> = numbered.map(|(number, _)| number).collect();
     if ready.is_empty() { refuse(BLOCKS) } else { Ok((ready,)) }
 }
 
