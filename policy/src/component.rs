@@ -25,10 +25,13 @@ pub const CASES_SECTION: &str = "weft:cases";
 pub const MAX_CASES: usize = 256 << 10;
 /// Bytes of a binary that a proxy takes; a control plane may take less (`limits.max_filter_bytes`).
 pub const MAX_BYTES: usize = 64 << 20;
-/// Core instances of one component, as a proxy has places for.
-pub const MAX_CORE_INSTANCES: u32 = 8;
-/// Linear memories of one component.
-pub const MAX_MEMORIES: u32 = 1;
+/// Core instances of one component, as a proxy has places for. A filter in Rust or C has 1 to 4, one in JavaScript 13; an
+/// interpreter of Python comes as 38, one for each library.
+pub const MAX_CORE_INSTANCES: u32 = 48;
+/// Linear memories of one component: its own, and those of adapters to WASI.
+pub const MAX_MEMORIES: u32 = 4;
+/// Tables of one component.
+pub const MAX_TABLES: u32 = 16;
 /// Imports and exports of one component: far more than the contract has.
 const MAX_NAMES: usize = 256;
 
@@ -52,6 +55,11 @@ const HOOKS_02: [&str; 12] = [
 ];
 const IMPORTS_02: [&str; 8] = ["types", "log", "metrics", "token-bucket", "kv", "callouts", "secrets", "crypto"];
 
+/// Packages of WASI 0.2 that a component of the world 0.2 may import, whatever interfaces of theirs.
+const WASI: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
+/// Those of them that bring something in; the others are empty or fail for everybody.
+const WASI_GRANTED: [&str; 2] = ["clocks", "random"];
+
 /// What was found in a binary.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
@@ -65,6 +73,7 @@ pub struct Facts {
     pub interfaces: Vec<String>,
     pub core_instances: u32,
     pub memories: u32,
+    pub tables: u32,
     /// The text of its configuration schema.
     pub schema: Option<String>,
     /// The text of its cases.
@@ -126,7 +135,10 @@ pub enum ComponentFault {
     Invalid(String),
     #[error("it has {found} {what}, and at most {most} are taken")]
     TooMany { what: &'static str, found: usize, most: usize },
-    #[error("it imports {0:?}: a filter may import interfaces of {PACKAGE} only, so it is to be built without WASI")]
+    #[error(
+        "it imports {0:?}: a filter may import interfaces of {PACKAGE} and, in the world 0.2, of WASI 0.2 those of cli, \
+         clocks, filesystem, io, random and sockets"
+    )]
     ForeignImport(String),
     #[error(
         "it imports {name:?}, which the world {world} of this release does not have (`weft filter inspect` lists all)"
@@ -163,6 +175,7 @@ pub fn judge(facts: &Facts) -> Result<Shape, ComponentFault> {
         ("imports and exports", names, MAX_NAMES),
         ("core instances", count(facts.core_instances), count(MAX_CORE_INSTANCES)),
         ("memories", count(facts.memories), count(MAX_MEMORIES)),
+        ("tables", count(facts.tables), count(MAX_TABLES)),
     ];
     if let Some((what, found, most)) = bounds.into_iter().find(|(_, found, most)| found > most) {
         return Err(ComponentFault::TooMany { what, found, most });
@@ -171,6 +184,10 @@ pub fn judge(facts: &Facts) -> Result<Shape, ComponentFault> {
     let mut shape = Shape { abi: String::new(), world, capabilities: Vec::new() };
     let mut version = told;
     for name in &facts.imports {
+        if let Some((package, _)) = wasi(name).filter(|_| world == World::V02) {
+            shape.capabilities.extend(WASI_GRANTED.contains(&package).then(|| "wasi".to_owned()));
+            continue;
+        }
         let (interface, imported) = own(name).ok_or_else(|| ComponentFault::ForeignImport(name.clone()))?;
         match world_of(imported) {
             None => return Err(ComponentFault::World(imported.to_owned())),
@@ -221,6 +238,21 @@ fn world(facts: &Facts) -> Result<(World, Option<&str>), ComponentFault> {
 fn own(name: &str) -> Option<(&str, &str)> {
     let inner = name.strip_prefix(PACKAGE)?;
     Some(inner.split_once('@').unwrap_or((inner, "?")))
+}
+
+/// The interface, without its version, of an import from WASI 0.2 that filters of the world 0.2 may have.
+#[must_use]
+pub fn wasi_interface(import: &str) -> Option<&str> {
+    wasi(import).map(|(_, interface)| interface)
+}
+
+/// Package and interface: `clocks` and `wasi:clocks/wall-clock`. Patches add only.
+fn wasi(import: &str) -> Option<(&str, &str)> {
+    let (interface, version) = import.split_once('@')?;
+    let (package, _) = interface.strip_prefix("wasi:")?.split_once('/')?;
+    let patch = version.strip_prefix("0.2.")?;
+    let is_release = !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit());
+    (is_release && WASI.contains(&package)).then_some((package, interface))
 }
 
 /// The world of a version `MAJOR.MINOR.PATCH`.

@@ -43,6 +43,10 @@ const PYTHON: &[&str] = &[
     "schemathesis==4.32.5",
 ];
 
+/// Compilers of other languages to components, for the filters of `dataplane/filter-host/tests/languages`.
+const NPM: &[&str] = &["@bytecodealliance/componentize-js@0.23.0", "componentize-qjs@0.4.5"];
+const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
+
 /// Paths of the programs after installing.
 pub(crate) struct Installed {
     pub(crate) python: PathBuf,
@@ -70,6 +74,29 @@ pub(crate) fn install(workspace: &Workspace) -> Result<Installed> {
     let python = virtual_environment(workspace)?;
     let envoy = find_envoy(&python)?;
     Ok(Installed { python, envoy, path })
+}
+
+/// A folder with compilers of JavaScript and Python to components. They are large, so that only their own tests ask for them.
+pub(crate) fn languages(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.target.join("languages");
+    let stamp = folder.join("weft-installed");
+    let wanted = [NPM, &[COMPONENTIZE_PY]].concat().join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(folder);
+    }
+    if find("npm", &search_path()?).is_none() {
+        cargo::run(Command::new("apt-get").args(["update", "-q"]))?;
+        let mut apt = Command::new("apt-get");
+        apt.args(["install", "-q", "-y", "--no-install-recommends", "nodejs", "npm"]);
+        cargo::run(apt.env("DEBIAN_FRONTEND", "noninteractive"))?;
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    cargo::run(Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(NPM))?;
+    let python = folder.join("python");
+    cargo::run(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
+    cargo::run(Command::new(python.join("bin/python3")).args(["-m", "pip", "install", "-q", COMPONENTIZE_PY]))?;
+    std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(folder)
 }
 
 /// The caller's `PATH`, system administration folders, and those of the newest PostgreSQL.

@@ -43,9 +43,13 @@ pub(crate) fn real(workspace: &Workspace, name: Option<&str>) -> Result<()> {
 pub(crate) fn long(workspace: &Workspace, name: Option<&str>) -> Result<()> {
     let installed = programs::install(workspace)?;
     can_capture()?;
+    let languages = name.is_none_or(|name| name.contains("languages")).then(|| programs::languages(workspace));
     build::everything(workspace, Profile::Dev)?;
     let mut test = workspace.cargo(["test", "--workspace", "--no-fail-fast", "--", "--ignored", "--test-threads=1"]);
     test.arg(name.unwrap_or("long::"));
+    if let Some(folder) = languages.transpose()? {
+        test.env("WEFT_LANGUAGES", folder);
+    }
     test.env("WEFT_REAL_PYTHON", installed.python).env("PATH", installed.path);
     watch::run(&mut test, LONG_SILENCE)
 }

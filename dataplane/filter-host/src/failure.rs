@@ -8,6 +8,11 @@ use wasmtime::{Trap, WasmBacktrace};
 pub(crate) const FRAMES: usize = 16;
 const DETAIL_BYTES: usize = 2_048;
 
+/// The host does not do what a filter asks of it, and the function has no error to say so: the call ends there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct HostRefusal(pub(crate) String);
+
 /// A call that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -113,6 +118,7 @@ impl Failure {
         let trap = error.downcast_ref::<Trap>();
         let kind = match trap.map(|trap| TrapKind::of(*trap)) {
             Some(None) => FailureKind::Timeout,
+            None if error.is::<HostRefusal>() => FailureKind::Trap(TrapKind::Other),
             Some(Some(TrapKind::Unreachable)) | None if memory => FailureKind::Trap(TrapKind::Memory),
             Some(Some(kind)) => FailureKind::Trap(kind),
             None => FailureKind::Trap(TrapKind::Malformed),
@@ -179,6 +185,13 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_host_refuses_is_told_in_its_words() {
+        let refused = wasmtime::Error::from(HostRefusal("there is none".to_owned()));
+        let failure = Failure::of_call(&refused, true);
+        assert_eq!(failure.to_string(), "filter_trapped (other): there is none");
+    }
 
     #[test]
     fn a_trap_is_told_by_its_kind() {

@@ -9,6 +9,7 @@ use weft_policy::bundle::{
 pub(crate) struct Grants {
     pub(crate) token_bucket: bool,
     pub(crate) crypto: bool,
+    pub(crate) wasi: bool,
     pub(crate) kv: Option<KvGrant>,
     pub(crate) callouts: Vec<CalloutService>,
 }
@@ -34,6 +35,7 @@ impl Grants {
                 "log" | "metrics" => {}
                 "token-bucket" => granted.token_bucket = true,
                 "crypto" => granted.crypto = true,
+                "wasi" => granted.wasi = true,
                 _ => return Err(GrantError::Unknown(word.clone())),
             }
         }
@@ -91,7 +93,7 @@ mod tests {
             let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
             assert_eq!(Grants::new(&words, grants).map(drop), expect, "{words:?} {grants:?}");
         };
-        check(&["log", "metrics", "token-bucket", "crypto"], &[kv(1, 1), callout(16)], Ok(()));
+        check(&["log", "metrics", "token-bucket", "crypto", "wasi"], &[kv(1, 1), callout(16)], Ok(()));
         check(&["sockets"], &[], Err(GrantError::Unknown("sockets".to_owned())));
         check(&["kv"], &[], Err(GrantError::Unknown("kv".to_owned())));
         for (entries, bytes) in [(0, 1), (1, 0), (MAX_KV_ENTRIES + 1, 1), (1, MAX_KV_BYTES + 1)] {

@@ -18,12 +18,14 @@ use crate::grants::GrantError;
 use crate::kv::KvRegistry;
 use crate::prepare::{PrepareError, Prepared, Programs};
 use crate::spec::{Digest, FilterSpec};
-use crate::state::{ConfigShared, Kept, Shared};
+use crate::state::{ConfigShared, Kept, Shared, TABLE_ELEMENTS};
 use crate::stats::{FilterStats, HostStats, Timing};
 
-/// Most core instances that one component may consist of: its own module and the shims around it.
-const CORE_INSTANCES: u32 = component::MAX_CORE_INSTANCES;
+/// Tables that the pool has places for, by instance on average. Most filters have two.
 const TABLES: u32 = 4;
+/// Bytes that the host keeps of one component besides memories and tables: an interpreter's libraries refer to each
+/// other's functions and variables by the thousand.
+const COMPONENT_BYTES: usize = 2 << 20;
 
 /// Bounds and places of a host.
 #[derive(Debug, Clone)]
@@ -305,17 +307,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Most filters have one memory; where many have several, fewer of them find a place. A place is 4 GiB of address space,
+/// of which a process has 128 TiB: 512 instances reserve 3 TiB, and 512 MiB for tables. Core instances cost nothing ahead.
+fn memories(instances: u32) -> u32 {
+    instances.saturating_add(instances / 2).max(component::MAX_MEMORIES)
+}
+
 fn engine(config: &HostConfig) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(config.max_instances)
-        .total_core_instances(config.max_instances.saturating_mul(CORE_INSTANCES))
-        .total_memories(config.max_instances)
-        .total_tables(config.max_instances.saturating_mul(TABLES))
-        .max_core_instances_per_component(CORE_INSTANCES)
+        .total_core_instances(config.max_instances.saturating_mul(component::MAX_CORE_INSTANCES))
+        .total_memories(memories(config.max_instances))
+        .total_tables(config.max_instances.saturating_mul(TABLES).max(component::MAX_TABLES))
+        .max_core_instances_per_component(component::MAX_CORE_INSTANCES)
         .max_memories_per_component(component::MAX_MEMORIES)
-        .max_tables_per_component(TABLES)
+        .max_tables_per_component(component::MAX_TABLES)
+        .max_component_instance_size(COMPONENT_BYTES)
         .max_memory_size(config.max_memory_bytes)
-        .table_elements(10_000)
+        .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(1 << 20)
         .pagemap_scan(Enabled::Auto);
     let mut settings = compile::settings();

@@ -3,14 +3,14 @@
 
 pub(crate) mod v01;
 pub(crate) mod v02;
+pub(crate) mod wasi;
 
 use std::time::Duration;
 
 use crate::bucket::{Buckets, Level as Tokens, Limit};
 use crate::metrics::{CustomKind, MAX_METRICS, Taken};
 use crate::state::State;
-
-const LOG_LINE_BYTES: usize = 1_024;
+use crate::wasi::LINE_BYTES;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Level {
@@ -26,7 +26,7 @@ const NOBODY: &str = "nothing can be asked for before `configure`";
 impl State {
     fn log(&self, level: Level, mut message: String) {
         let Some(config) = self.config().filter(|config| config.log_admits()) else { return };
-        message.truncate(message.floor_char_boundary(LOG_LINE_BYTES));
+        message.truncate(message.floor_char_boundary(LINE_BYTES));
         let filter = &*config.name;
         match level {
             Level::Debug => tracing::debug!(filter, "{}", message.escape_debug()),

@@ -33,6 +33,7 @@ mod state;
 mod stats;
 mod values;
 mod verify;
+mod wasi;
 mod worker;
 
 pub use bucket::BucketLimits;

@@ -101,10 +101,10 @@ impl Prepared {
         if let Some(program) = host.programs.join(&key) {
             return Self::of_program(host, spec, setup, program, false);
         }
-        check_names(&component, spec)?;
         let shared = Arc::new(Shared::new(host, memory_bytes, Arc::<FilterStats>::default()));
         let mut linker = Linker::new(&host.engine);
         imports::v02::link(&mut linker).map_err(wrong_world)?;
+        imports::wasi::link(&mut linker, &component).map_err(wrong_world)?;
         let source = v02::Linked::new(&component, &linker, shared.clone()).map_err(wrong_world)?;
         let program = Arc::new(Program::new(host, Some(key), shared, Box::new(source)));
         let prepared = Self::of_program(host, spec, setup, program, true)?;
@@ -247,18 +247,6 @@ fn check_imports(component: &Component, spec: &FilterSpec) -> Result<(), Prepare
                 return Err(PrepareError::NotGranted { name, capability: (*capability).to_owned() });
             }
             Some(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// Refuses imports of other worlds and of later contracts, ahead of the linker's own words. Of contract 0.2, which lets
-/// components import what they are not granted.
-fn check_names(component: &Component, spec: &FilterSpec) -> Result<(), PrepareError> {
-    for (import, _) in component.component_type().imports(component.engine()) {
-        let known = import.starts_with("weft:filter/") && without_patch(import).ends_with("@0.2");
-        if !known {
-            return Err(PrepareError::UnknownImport { name: spec.name.clone(), import: import.to_owned() });
         }
     }
     Ok(())

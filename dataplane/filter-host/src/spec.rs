@@ -83,7 +83,7 @@ pub struct FilterSpec {
     pub mode: FilterMode,
     /// True for the one that mints the `Permit`; its `on_failure` is Deny whatever it says.
     pub authorization: bool,
-    /// Capabilities granted without parameters: `token-bucket`, `crypto`.
+    /// Capabilities granted without parameters: `token-bucket`, `crypto`, `wasi`.
     pub capabilities: Vec<String>,
     /// Those with parameters.
     pub grants: Vec<Grant>,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 use wasmtime::ResourceLimiter;
+use weft_policy::component;
 
 use crate::bucket::{BucketLimits, BucketRegistry, Buckets, Limit};
 use crate::chain::Callout;
@@ -18,11 +19,13 @@ use crate::kv::{KvRegistry, KvStore};
 use crate::metrics::CustomMetric;
 use crate::spec::FilterSpec;
 use crate::stats::FilterStats;
+use crate::wasi::Wasi;
 
 /// Log lines of one filter per second, and at once.
 const LOG_LINES_PER_SECOND: u64 = 10;
 const LOG_BURST: u64 = 50;
-const TABLE_ELEMENTS: usize = 10_000;
+/// Elements of all tables of an instance together, 8 bytes each; compilers make one of each function that is pointed to.
+pub(crate) const TABLE_ELEMENTS: usize = 32_768;
 /// Callouts that one call may ask for.
 pub(crate) const MAX_CALLOUTS: usize = 4;
 
@@ -187,7 +190,10 @@ pub(crate) struct State {
     pub(crate) metrics: Handles<CustomMetric>,
     pub(crate) limits: Handles<Buckets>,
     callouts: SmallVec<[Callout; MAX_CALLOUTS]>,
+    pub(crate) wasi: Wasi,
+    /// Bytes of all its memories, and elements of all its tables.
     memory: u64,
+    table_elements: usize,
 }
 
 impl State {
@@ -200,7 +206,9 @@ impl State {
             metrics: Handles::default(),
             limits: Handles::default(),
             callouts: SmallVec::new(),
+            wasi: Wasi::default(),
             memory: 0,
+            table_elements: 0,
         }
     }
 
@@ -208,6 +216,7 @@ impl State {
     /// included.
     pub(crate) fn enter(&mut self, config: &Arc<ConfigShared>) {
         self.callouts.clear();
+        self.end_lines();
         if !self.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {
             self.config = Some(config.clone());
         }
@@ -222,6 +231,7 @@ impl State {
     pub(crate) fn forget(&mut self, config: &Arc<ConfigShared>) {
         self.metrics.forget(config);
         self.limits.forget(config);
+        self.end_lines();
         if self.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {
             self.config = None;
         }
@@ -237,7 +247,7 @@ impl State {
         self.shared.started.elapsed()
     }
 
-    /// Bytes of its linear memory.
+    /// Bytes of its linear memories.
     pub(crate) fn memory(&self) -> u64 {
         self.memory
     }
@@ -259,37 +269,47 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
+        self.end_lines();
         self.shared.stats.instances.subtract(1);
         self.shared.stats.memory_bytes.subtract(self.memory);
     }
 }
 
 impl ResourceLimiter for State {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > self.shared.memory_bytes {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // Beyond its own maximum it would not grow, and must not be counted.
+        if maximum.is_some_and(|most| desired > most) {
+            return Ok(false);
+        }
+        let delta = desired.saturating_sub(current) as u64;
+        if self.memory.saturating_add(delta) > self.shared.memory_bytes as u64 {
             self.shared.stats.memory_limit_hits.add(1);
             return Ok(false);
         }
-        let delta = (desired - current) as u64;
         self.memory += delta;
         self.shared.stats.memory_bytes.add(delta);
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS)
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let elements = self.table_elements.saturating_add(desired.saturating_sub(current));
+        let fits = elements <= TABLE_ELEMENTS && maximum.is_none_or(|most| desired <= most);
+        if fits {
+            self.table_elements = elements;
+        }
+        Ok(fits)
     }
 
     fn instances(&self) -> usize {
-        16
+        component::MAX_CORE_INSTANCES as usize
     }
 
     fn tables(&self) -> usize {
-        16
+        component::MAX_TABLES as usize
     }
 
     fn memories(&self) -> usize {
-        1
+        component::MAX_MEMORIES as usize
     }
 }
 

@@ -6,6 +6,8 @@ mod cases;
 mod contract;
 #[path = "host/isolation.rs"]
 mod isolation;
+#[path = "host/languages.rs"]
+mod languages;
 #[path = "host/loading.rs"]
 mod loading;
 #[path = "host/released.rs"]
@@ -16,3 +18,5 @@ mod shipped;
 mod support;
 #[path = "host/verdicts.rs"]
 mod verdicts;
+#[path = "host/wasi.rs"]
+mod wasi;

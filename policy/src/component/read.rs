@@ -1,5 +1,5 @@
-//! Facts of a component, read by the format's own parser. What is nested counts for instances and memories; names are
-//! those of the outermost level.
+//! Facts of a component, read by the format's own parser. What is nested counts for instances, memories and tables; names
+//! are those of the outermost level.
 
 use wasmparser::{
     ComponentExternalKind, ComponentTypeRef, Encoding, Instance, Parser, Payload, Validator, WasmFeatures,
@@ -51,6 +51,7 @@ pub fn read(wasm: &[u8]) -> Result<Facts, ComponentFault> {
                 }
             }
             Payload::MemorySection(section) => facts.memories = facts.memories.saturating_add(section.count()),
+            Payload::TableSection(section) => facts.tables = facts.tables.saturating_add(section.count()),
             Payload::ComponentImportSection(section) if depth == 1 => {
                 for import in section {
                     let import = import.map_err(invalid)?;

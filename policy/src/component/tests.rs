@@ -12,6 +12,7 @@ fn facts(imports: &[&str], functions: &[&str], interfaces: &[&str]) -> Facts {
         interfaces: owned(interfaces),
         core_instances: 3,
         memories: 1,
+        tables: 2,
         schema: None,
         cases: None,
     }
@@ -53,8 +54,33 @@ fn what_is_no_filter_is_told_why() {
     check(&facts(&[], &[], &[configuration, "weft:filter/tick@0.3.0"]), "made for weft:filter/*@0.3.0");
     check(&Facts { is_component: false, ..facts(&[], &[], &[]) }, "wasm-tools component new");
     let sound = facts(&[], &HOOKS_01, &[]);
-    check(&Facts { core_instances: 13, ..sound.clone() }, "13 core instances, and at most 8");
-    check(&Facts { memories: 3, ..sound.clone() }, "3 memories, and at most 1");
+    check(&Facts { core_instances: 49, ..sound.clone() }, "49 core instances, and at most 48");
+    check(&Facts { memories: 5, ..sound.clone() }, "5 memories, and at most 4");
+    check(&Facts { tables: 17, ..sound.clone() }, "17 tables, and at most 16");
     check(&Facts { bytes: MAX_BYTES + 1, ..sound.clone() }, "bytes, and at most");
     check(&Facts { imports: vec![log.to_owned(); MAX_NAMES], ..sound }, "imports and exports, and at most 256");
+}
+
+/// What compilers of other languages import is taken, and asks for a grant where it brings something in.
+#[test]
+fn wasi_0_2_is_taken_in_the_world_0_2() {
+    let configuration = &["weft:filter/configuration@0.2.0"];
+    let with = |imports: &[&str], expect: &str| check(&facts(imports, &[], configuration), expect);
+    let quiet = ["wasi:cli/environment@0.2.3", "wasi:io/streams@0.2.12", "wasi:filesystem/types@0.2.0"];
+    with(&quiet, "weft:filter@0.2.0 []");
+    for import in ["wasi:clocks/wall-clock@0.2.0", "wasi:random/insecure-seed@0.2.3"] {
+        with(&[quiet[0], import], "weft:filter@0.2.0 [\"wasi\"]");
+    }
+    for import in [
+        "wasi:http/types@0.2.0",
+        "wasi:clocks/wall-clock@0.3.0",
+        "wasi:clocks/wall-clock@0.2.0-rc-2023-11-10",
+        "wasi:clocks/wall-clock@0.2.",
+        "wasi:clocks/wall-clock",
+        "wasi:clocks@0.2.0",
+    ] {
+        with(&[import], &format!("imports {import:?}"));
+        assert_eq!(wasi_interface(import), None);
+    }
+    assert_eq!(wasi_interface(quiet[1]), Some("wasi:io/streams"));
 }

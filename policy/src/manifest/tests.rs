@@ -564,7 +564,7 @@ fn capabilities_and_their_parameters() {
     let policy = |spec: &str, expect: &str| check_spec(Kind::FilterPolicy, spec, expect);
     policy(
         "  filter: {name: a}\n  capabilities: [files]\n",
-        "6: spec.capabilities[0]: \"files\" is not a capability: log, metrics, token-bucket, kv, callout, crypto",
+        "6: spec.capabilities[0]: \"files\" is not a capability: log, metrics, token-bucket, kv, callout, crypto, wasi",
     );
     let granted = |entry: &str, expect: &str| {
         let spec = format!("  filter: {{name: a}}\n  capabilities: [log, {entry}]\n");
@@ -572,7 +572,7 @@ fn capabilities_and_their_parameters() {
     };
     granted(
         "cypto",
-        ": \"cypto\" is not a capability: log, metrics, token-bucket, kv, callout, crypto; did you mean `crypto`?",
+        ": \"cypto\" is not a capability: log, metrics, token-bucket, kv, callout, crypto, wasi; did you mean `crypto`?",
     );
     granted("{secret: {key: a}}", ": \"secret\" is not supported yet: no kind of object holds secrets");
     granted("{crypto: {}}", ": \"crypto\" has no parameters; write the word alone");

@@ -26,11 +26,11 @@ pub(super) fn grant(
     let takes_grants = attachment.takes_grants();
     let word = |capability: &Capability| match capability {
         Capability::Log | Capability::Metrics | Capability::TokenBucket => Some(capability.word().to_owned()),
-        Capability::Crypto => takes_grants.then(|| capability.word().to_owned()),
+        Capability::Crypto | Capability::Wasi => takes_grants.then(|| capability.word().to_owned()),
         Capability::Kv(_) | Capability::Callout(_) => None,
     };
     let with_parameters = |capability: &Capability| match capability {
-        Capability::Log | Capability::Metrics | Capability::TokenBucket | Capability::Crypto => None,
+        Capability::Log | Capability::Metrics | Capability::TokenBucket | Capability::Crypto | Capability::Wasi => None,
         Capability::Kv(kv) => {
             let kv = kv.unwrap_or_default();
             Some(Grant::Kv(KvGrant { entries: kv.entries, bytes: kv.bytes, scope: kv.scope }))

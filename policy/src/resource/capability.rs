@@ -14,7 +14,7 @@ use crate::bundle::{
 use crate::text::did_you_mean;
 
 /// Capabilities that a policy may grant; `log` and `metrics` are always there.
-pub const CAPABILITIES: [&str; 6] = ["log", "metrics", "token-bucket", "kv", "callout", "crypto"];
+pub const CAPABILITIES: [&str; 7] = ["log", "metrics", "token-bucket", "kv", "callout", "crypto", "wasi"];
 /// More memory than this is not given to any filter.
 const MAX_MEMORY_BYTES: u64 = 256 << 20;
 /// A call may not last longer.
@@ -31,6 +31,8 @@ pub enum Capability {
     Kv(Option<KvSpec>),
     Callout(CalloutSpec),
     Crypto,
+    /// Clocks and randomness of WASI.
+    Wasi,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +108,7 @@ impl Capability {
             Self::Kv(_) => "kv",
             Self::Callout(_) => "callout",
             Self::Crypto => "crypto",
+            Self::Wasi => "wasi",
         }
     }
 
@@ -120,7 +123,7 @@ impl Capability {
     pub fn callouts(&self) -> &[CalloutRef] {
         match self {
             Self::Callout(callout) => &callout.services,
-            Self::Log | Self::Metrics | Self::TokenBucket | Self::Kv(_) | Self::Crypto => &[],
+            Self::Log | Self::Metrics | Self::TokenBucket | Self::Kv(_) | Self::Crypto | Self::Wasi => &[],
         }
     }
 
@@ -131,6 +134,7 @@ impl Capability {
             "token-bucket" => Self::TokenBucket,
             "kv" => Self::Kv(None),
             "crypto" => Self::Crypto,
+            "wasi" => Self::Wasi,
             "callout" => {
                 return Err(E::custom(
                     "\"callout\" needs its services: {callout: {services: [{name: quota, port: 8080}]}}",
@@ -143,7 +147,7 @@ impl Capability {
     /// Keys of mistakes are inside the entry.
     fn check(&self) -> Vec<(String, String)> {
         match self {
-            Self::Log | Self::Metrics | Self::TokenBucket | Self::Crypto => Vec::new(),
+            Self::Log | Self::Metrics | Self::TokenBucket | Self::Crypto | Self::Wasi => Vec::new(),
             Self::Kv(kv) => kv.unwrap_or_default().check(),
             Self::Callout(callout) => callout.check(),
         }
@@ -235,7 +239,7 @@ impl<'de> Visitor<'de> for AsCapability {
         let capability = match word.as_str() {
             "kv" => Capability::Kv(Some(map.next_value()?)),
             "callout" => Capability::Callout(map.next_value()?),
-            "log" | "metrics" | "token-bucket" | "crypto" => {
+            "log" | "metrics" | "token-bucket" | "crypto" | "wasi" => {
                 return Err(A::Error::custom(format_args!("{word:?} has no parameters; write the word alone")));
             }
             _ => return Err(unknown(&word)),
@@ -255,7 +259,7 @@ impl Serialize for Capability {
             map.end()
         }
         match self {
-            Self::Log | Self::Metrics | Self::TokenBucket | Self::Crypto | Self::Kv(None) => {
+            Self::Log | Self::Metrics | Self::TokenBucket | Self::Crypto | Self::Wasi | Self::Kv(None) => {
                 serializer.serialize_str(self.word())
             }
             Self::Kv(Some(kv)) => with(serializer, self.word(), kv),

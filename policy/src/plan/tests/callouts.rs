@@ -40,10 +40,11 @@ struct Granted {
 #[test]
 fn what_a_policy_grants_reaches_the_attachment() {
     let body = ", limits: {bodyBytes: 4096, overBody: Pass}";
-    let got = attached("quota", "log, crypto, {kv: {entries: 5, bytes: 2048, scope: Filter}}", body);
+    let got = attached("quota", "log, crypto, wasi, {kv: {entries: 5, bytes: 2048, scope: Filter}}", body);
     let limits = FilterLimits { body_bytes: 4096, over_body: OverBody::Pass, ..FilterLimits::default() };
     let grants = vec![Grant::Kv(KvGrant { entries: 5, bytes: 2048, scope: KvScope::Filter })];
-    assert_eq!(got, Granted { words: vec!["log".to_owned(), "crypto".to_owned()], grants, limits });
+    let words = ["log", "crypto", "wasi"].map(str::to_owned).to_vec();
+    assert_eq!(got, Granted { words, grants, limits });
     let word_alone = attached("quota", "kv", "").grants;
     assert_eq!(word_alone, [Grant::Kv(KvGrant { entries: 10_000, bytes: 1 << 20, scope: KvScope::Policy })]);
 }
@@ -53,7 +54,8 @@ fn what_a_policy_grants_reaches_the_attachment() {
 #[test]
 fn a_filter_of_the_first_contract_is_told_what_it_knows() {
     let body = ", limits: {bodyBytes: 4096, overBody: Pass}";
-    let got = attached("ratelimit", "token-bucket, crypto, kv, {callout: {services: [{name: web, port: 80}]}}", body);
+    let got =
+        attached("ratelimit", "token-bucket, crypto, wasi, kv, {callout: {services: [{name: web, port: 80}]}}", body);
     let words = vec!["token-bucket".to_owned()];
     assert_eq!(got, Granted { words, grants: Vec::new(), limits: FilterLimits::default() });
 }

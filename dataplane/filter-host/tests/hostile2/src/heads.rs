@@ -8,7 +8,7 @@ use weft_filters_sdk::callouts;
 use weft_filters_sdk::{CallError, Edit, Field, Interest, Outcome, Reply, Request, Value, Verdict, hook};
 use weft_filters_sdk::{TokenBuckets, crypto, kv, secrets};
 
-use crate::bombs;
+use crate::{bombs, wasi};
 
 /// What it asks for at the request's head.
 #[derive(Debug)]
@@ -106,6 +106,11 @@ pub(crate) fn request(
         }
         "wait-long" => wait(300_001),
         "denied" => Outcome::respond(Reply::text(200, "denied", &capabilities())),
+        "wasi" => Outcome::respond(Reply::text(200, "wasi", &wasi::report())),
+        "wasi-lines" => {
+            wasi::lines();
+            pass
+        }
         "ask" | "ask-two" => match request.text(asked.path_to_ask) {
             Some(path) => callout(mode, path),
             None => pass,

@@ -3,6 +3,7 @@
 
 mod bombs;
 mod heads;
+mod wasi;
 
 use serde::Deserialize;
 use weft_filters_sdk::{
@@ -41,6 +42,8 @@ use weft_filters_sdk::{
 /// | `edit-trailers` | sets `x-filter: seen` in the trailers of both |
 /// | `attribute`, `attribute-read` | set `filter.hostile.seen` to `value`; tell it in the header `x-attribute` |
 /// | `marker` | adds `value` to the header `x-marker` of request and response |
+/// | `wasi`, `wasi-lines` | calls what there is of WASI and answers 200 with what it found; writes 1,000 lines |
+/// | `wasi-clock` and others of `wasi.rs` | call in `configure` what traps, some of them without a grant only |
 /// | `done` | counts ended streams, their bytes both ways, and those with a state |
 /// | modes of `heads.rs` | edits and answers at heads |
 #[derive(Debug, Deserialize)]
@@ -90,6 +93,7 @@ impl Filter for Hostile {
             "configure-trap" => panic!("trapped while configured"),
             "configure-loop" => bombs::forever(),
             "metric-bomb" => bombs::metrics(),
+            mode if mode.starts_with("wasi-") => wasi::end(mode),
             _ => {}
         }
         let head = heads::Asked::new(&mode, ask);
