@@ -425,7 +425,7 @@ async fn keep_operator_token(hub: &Arc<Hub>) {
 /// # Errors
 /// A filter that is configured is not there, or is not good.
 async fn publish_filters(hub: &Arc<Hub>) -> anyhow::Result<bool> {
-    let published = Box::pin(builtin::publish(hub)).await;
+    let published = builtin::publish(hub).await;
     let is_busy = published.as_ref().is_err_and(builtin::is_busy);
     let is_put_off = is_busy || published.is_err() && hub.store_fault().is_some();
     hub.metrics().put_off(Upkeep::Filters, published.is_err());

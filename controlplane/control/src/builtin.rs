@@ -96,7 +96,7 @@ fn shown(path: &Path) -> String {
 async fn keep_earlier(hub: &Arc<Hub>, name: &str, known: &[&FilterVersion]) -> anyhow::Result<()> {
     let Some(artifact) = earlier(hub, name, known)? else { return Ok(()) };
     let publication = shipped_publication(name, VERSION_0_1, artifact, false);
-    hub.publish_filter(SYSTEM, publication).await.with_context(|| format!("{name} {VERSION_0_1}")).map(drop)
+    Box::pin(hub.publish_filter(SYSTEM, publication)).await.with_context(|| format!("{name} {VERSION_0_1}")).map(drop)
 }
 
 fn earlier(hub: &Hub, name: &str, known: &[&FilterVersion]) -> anyhow::Result<Option<Artifact>> {
@@ -126,7 +126,7 @@ fn takes_over(hub: &Hub, name: &str, known: &[&FilterVersion]) -> bool {
 
 async fn publish_one(hub: &Arc<Hub>, name: &str, artifact: Artifact, into_stable: bool) -> anyhow::Result<()> {
     let publication = shipped_publication(name, VERSION, artifact.clone(), into_stable);
-    let mut published = hub.publish_filter(SYSTEM, publication).await;
+    let mut published = Box::pin(hub.publish_filter(SYSTEM, publication)).await;
     // An upgrade does not fail for what a policy says; the version that takes it goes on.
     if let Err(PublishError::Unsound(ApplyError::Unsound(_))) = &published {
         let reason = published.as_ref().err().map(ToString::to_string);
@@ -136,7 +136,7 @@ async fn publish_one(hub: &Arc<Hub>, name: &str, artifact: Artifact, into_stable
             reason,
             "policies can't run the shipped version: it is not in stable"
         );
-        published = hub.publish_filter(SYSTEM, shipped_publication(name, VERSION, artifact, false)).await;
+        published = Box::pin(hub.publish_filter(SYSTEM, shipped_publication(name, VERSION, artifact, false))).await;
     }
     Ok(published.map(drop)?)
 }
@@ -166,7 +166,7 @@ pub async fn keep_authz(hub: &Arc<Hub>) -> anyhow::Result<()> {
         }
         tracing::error!(version = version.version, "the filter authz was lost or damaged: it is put right");
         let publication = shipped_publication(AUTHZ, &version.version, artifact, true);
-        hub.publish_filter(SYSTEM, publication).await.context("authz")?;
+        Box::pin(hub.publish_filter(SYSTEM, publication)).await.context("authz")?;
         return Ok(());
     }
     match shipped(hub, AUTHZ) {

@@ -306,7 +306,7 @@ async fn what_ships_takes_nobodys_name_and_authz_follows_the_control_plane() {
     hub.publish_filter(SYSTEM, publication("ratelimit", "0.0.1", NEW)).await.unwrap();
     let theirs = Publication { channel: Some(STABLE.to_owned()), ..publication("ratelimit", "7.0.0", OLD) };
     hub.publish_filter("me", theirs).await.unwrap();
-    Box::pin(builtin::publish(&hub)).await.unwrap();
+    builtin::publish(&hub).await.unwrap();
     let release = env!("CARGO_PKG_VERSION");
     for (name, expect) in [("fault", release), ("ratelimit", "7.0.0"), ("jwt", "3.0.0"), (AUTHZ, release)] {
         assert_eq!(current(&hub.published().world, name), expect, "stable of {name}");
@@ -320,7 +320,7 @@ async fn what_ships_takes_nobodys_name_and_authz_follows_the_control_plane() {
     let earlier = Publication { statement: None, accept_new_key: true, ..publication(AUTHZ, "0.0.1", NEW) };
     hub.publish_filter(SYSTEM, Publication { channel: Some(STABLE.to_owned()), ..earlier }).await.unwrap();
     assert_eq!(current(&hub.published().world, AUTHZ), "0.0.1");
-    Box::pin(builtin::publish(&hub)).await.unwrap();
+    builtin::publish(&hub).await.unwrap();
     assert_eq!(current(&hub.published().world, AUTHZ), release);
 }
 
