@@ -122,9 +122,8 @@ impl<U: Fn(&str) -> Option<&'static str>> Compiler<U> {
         match compile(text, purpose) {
             Ok(expr) => Compiled(expr),
             Err(faults) => {
-                self.faults.extend(
-                    faults.iter().map(|fault| ConfigFault { at: at.to_owned(), message: fault.to_string() }),
-                );
+                self.faults
+                    .extend(faults.iter().map(|fault| ConfigFault { at: at.to_owned(), message: fault.to_string() }));
                 Compiled(Expr::Null(()))
             }
         }

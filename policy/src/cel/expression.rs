@@ -18,8 +18,8 @@ pub enum Expr {
     #[serde(rename = "u")]
     Uint(u64),
     /// Travels as its bits, since not every reader of JSON reads numbers exactly.
-    #[serde(rename = "d", with = "bits")]
-    Double(f64),
+    #[serde(rename = "d")]
+    Double(#[serde(with = "bits")] f64),
     #[serde(rename = "s")]
     Text(Arc<str>),
     #[serde(rename = "x")]

@@ -16,11 +16,9 @@ pub(super) fn apply(function: Function, operands: &[Value]) -> Result<Value, Eva
     match operands {
         [operand] => unary(function, operand),
         [left, right] => match function {
-            Function::Add
-            | Function::Subtract
-            | Function::Multiply
-            | Function::Divide
-            | Function::Remainder => arithmetic(function, left, right),
+            Function::Add | Function::Subtract | Function::Multiply | Function::Divide | Function::Remainder => {
+                arithmetic(function, left, right)
+            }
             Function::Equal => Ok(Value::Bool(left.equals(right))),
             Function::Unequal => Ok(Value::Bool(!left.equals(right))),
             Function::Less | Function::LessOrEqual | Function::Greater | Function::GreaterOrEqual => {
@@ -211,8 +209,6 @@ fn to_text(from: &Value) -> Result<Value, EvalError> {
             let text = std::str::from_utf8(bytes).map_err(|_| EvalError::OutOfRange(Function::Text))?;
             Ok(Value::text(text))
         }
-        Value::Null | Value::Double(_) | Value::List(_) | Value::Map(_) => {
-            Err(EvalError::NoOverload(Function::Text))
-        }
+        Value::Null | Value::Double(_) | Value::List(_) | Value::Map(_) => Err(EvalError::NoOverload(Function::Text)),
     }
 }

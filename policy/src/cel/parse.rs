@@ -22,7 +22,11 @@ pub(super) enum Tree {
     Bytes(Vec<u8>),
     Name(String),
     Field(Box<Node>, String),
-    Call { on: Option<Box<Node>>, name: String, arguments: Vec<Node> },
+    Call {
+        on: Option<Box<Node>>,
+        name: String,
+        arguments: Vec<Node>,
+    },
     List(Vec<Node>),
     Map(Vec<(Node, Node)>),
     /// An operator with its one or two operands.

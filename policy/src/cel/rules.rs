@@ -189,10 +189,21 @@ pub struct Decision<'a> {
 pub enum End<'a> {
     Pass,
     /// By a rule, or by `default: deny`.
-    Deny { rule: Option<&'a str>, status: u16, body: &'a str },
-    Respond { rule: &'a str, status: u16, headers: Vec<(&'a str, String)>, body: String },
+    Deny {
+        rule: Option<&'a str>,
+        status: u16,
+        body: &'a str,
+    },
+    Respond {
+        rule: &'a str,
+        status: u16,
+        headers: Vec<(&'a str, String)>,
+        body: String,
+    },
     /// An expression of this rule had no value.
-    Failed { rule: &'a str },
+    Failed {
+        rule: &'a str,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -276,7 +287,7 @@ impl Rules {
 }
 
 /// All headers that a rule names, with their spelling.
-pub(super) fn headers<E>(then: &Then<E>) -> impl Iterator<Item = &str> {
+fn headers<E>(then: &Then<E>) -> impl Iterator<Item = &str> {
     let answered = then.respond.iter().flat_map(|respond| respond.headers.keys());
     then.remove.iter().chain(then.set.keys()).chain(then.add.keys()).chain(answered).map(String::as_str)
 }
