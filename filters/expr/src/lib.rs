@@ -34,11 +34,11 @@ impl Filter for Expressions {
 
     fn request_head(&mut self, request: &Request<'_>, _: &mut ()) -> Outcome {
         let decision = self.rules.decide(&Head { told: &self.told, request });
-        for rule in &decision.held {
-            self.held.add(&[*rule], 1);
+        for &rule in &decision.held {
+            self.held.add(&[rule], 1);
         }
-        for (rule, error) in &decision.failed {
-            self.failed.add(&[*rule], 1);
+        for &(rule, ref error) in &decision.failed {
+            self.failed.add(&[rule], 1);
             log::info(&format!("rule {rule}: {error}"));
         }
         outcome(decision)

@@ -65,7 +65,7 @@ impl<'t> Lexer<'t> {
     /// The characters that hold, which are passed.
     fn take(&mut self, holds: impl Fn(char) -> bool) -> &'t str {
         let rest = self.rest();
-        let taken = &rest[..rest.find(|c| !holds(c)).unwrap_or(rest.len())];
+        let taken = &rest[..rest.find(|c: char| !holds(c)).unwrap_or(rest.len())];
         self.at += taken.len();
         taken
     }
@@ -92,10 +92,10 @@ impl<'t> Lexer<'t> {
         if is_word(first) {
             return Ok(Token::Word(self.take(is_word).to_owned()));
         }
-        match SIGNS.iter().find(|sign| self.rest().starts_with(**sign)) {
+        match SIGNS.into_iter().find(|sign| self.rest().starts_with(*sign)) {
             Some(sign) => {
                 self.at += sign.len();
-                Ok(Token::Sign(*sign))
+                Ok(Token::Sign(sign))
             }
             None => Err(Spot::new(self.at, format!("{first:?} means nothing here"))),
         }

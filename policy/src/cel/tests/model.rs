@@ -245,7 +245,11 @@ fn random_expressions_have_the_value_of_a_naive_walk() {
         let kind = dice.one(&[Kind::Int, Kind::Bool, Kind::Text, Kind::Ints]);
         let tree = tree(dice, kind, 4, 0);
         let text = text(&tree, 0);
-        let compiled = compile(&text, Purpose::Any).unwrap_or_else(|faults| panic!("{seed}: {text}: {faults:?}"));
+        let compiled = match compile(&text, Purpose::Any) {
+            Ok(compiled) => compiled,
+            Err(faults) if faults.iter().all(|fault| fault.message.starts_with("it costs up to")) => continue,
+            Err(faults) => panic!("{seed}: {text}: {faults:?}"),
+        };
         let found: Option<Value> = evaluate(&compiled, &request()).ok();
         let expect = value(&tree, &mut Vec::new());
         assert_eq!(found.as_ref().map(shown), expect.as_ref().map(plain), "{seed}: {text}");
