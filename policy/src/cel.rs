@@ -1,5 +1,5 @@
-//! Expressions of policies, in a part of the Common Expression Language: read and type-checked where a policy is taken, evaluated
-//! within bounds where requests are. PURE, and no text, compiled form or value makes it panic.
+//! Expressions of policies, in a part of the Common Expression Language: read and type-checked where a policy is taken,
+//! evaluated within bounds where requests are. PURE, and no text, compiled form or value makes it panic.
 
 #[cfg(feature = "manifest")]
 mod check;
@@ -31,8 +31,8 @@ pub use value::{List, Map, Value};
 
 /// Bytes of an expression's text.
 pub const MAX_TEXT: usize = 4 << 10;
-/// Levels of an expression, each within the other. Its compiled form has at most three levels of JSON for each, and readers of JSON
-/// stop at 128.
+/// Levels of an expression, each within the other. Its compiled form has at most three levels of JSON for each, and
+/// readers of JSON stop at 128.
 pub const MAX_DEPTH: usize = 32;
 /// Parts of an expression.
 pub const MAX_NODES: usize = 1_000;

@@ -1,5 +1,6 @@
-//! Rules of expressions: deny, answer or change the headers of requests. The engine of `weft-policy` in the sandbox; its configuration is
-//! a `cel::Config` that the control plane compiled from a policy's text, and what the expressions name is what it asks for.
+//! Rules of expressions: deny, answer or change the headers of requests. The engine of `weft-policy` in the sandbox;
+//! its configuration is a `cel::Config` that the control plane compiled from a policy's text, and what the expressions
+//! name is what it asks for.
 
 use std::borrow::Cow;
 

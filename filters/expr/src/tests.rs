@@ -1,4 +1,5 @@
-//! The wrapping: what is asked for, what comes of a decision, what is counted. The engine's own tests are in `weft-policy`.
+//! The wrapping: what is asked for, what comes of a decision, what is counted. The engine's own tests are in
+//! `weft-policy`.
 
 use weft_filters_sdk::testing::{Harness, TestRequest, labelled_metric};
 use weft_filters_sdk::{Edit, Outcome, Verdict};

@@ -1,5 +1,5 @@
-//! The checker: an expression's text becomes what is evaluated, with every name known, every type fit and a cost within bounds, or a
-//! list of all that is wrong with it.
+//! The checker: an expression's text becomes what is evaluated, with every name known, every type fit and a cost within
+//! bounds, or a list of all that is wrong with it.
 
 mod call;
 mod name;

@@ -1,4 +1,5 @@
-//! Compiles the configuration of the filter `expr`: its form by a schema, then every name and every expression, all faults at once.
+//! Compiles the configuration of the filter `expr`: its form by a schema, then every name and every expression, all
+//! faults at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -13,15 +14,16 @@ use crate::schema;
 static SCHEMA: LazyLock<Json> =
     LazyLock::new(|| serde_json::from_str(include_str!("config.schema.json")).expect("the schema is JSON"));
 
-/// A wrong place of a configuration, `rules[0].when`, and what is wrong there. Of an expression it begins with line and column
-/// in its text.
+/// A wrong place of a configuration, `rules[0].when`, and what is wrong there. Of an expression it begins with line and
+/// column in its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFault {
     pub at: String,
     pub message: String,
 }
 
-/// The configuration as the filter takes it. `uneditable`: why a header, its name in lower case, is not for rules to change.
+/// The configuration as the filter takes it. `uneditable`: why a header, its name in lower case, is not for rules to
+/// change.
 ///
 /// # Errors
 /// Everything that is wrong; where the form is, that alone.

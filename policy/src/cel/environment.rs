@@ -1,5 +1,5 @@
-//! The values that an expression can name: how each is written, what the host calls it, its type, and what stands for it where it
-//! is not there. A name that is not in here can't be asked of the host.
+//! The values that an expression can name: how each is written, what the host calls it, its type, and what stands for
+//! it where it is not there. A name that is not in here can't be asked of the host.
 
 /// The type of a value that the host tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

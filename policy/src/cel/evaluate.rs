@@ -1,5 +1,5 @@
-//! The evaluator: bounded in steps, depth and memory over all expressions of one request. As the language has it, `&&`, `||`, `all` and
-//! `exists` pass over an error where another operand decides.
+//! The evaluator: bounded in steps, depth and memory over all expressions of one request. As the language has it, `&&`,
+//! `||`, `all` and `exists` pass over an error where another operand decides.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

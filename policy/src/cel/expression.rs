@@ -1,5 +1,6 @@
 //! An expression as it is evaluated, and as it travels: names are resolved to the values that the host tells, macros to
-//! [`Expr::Each`]. What arrives is trusted with nothing: [`Expr::measure`] bounds it, and the evaluator checks each type.
+//! [`Expr::Each`]. What arrives is trusted with nothing: [`Expr::measure`] bounds it, and the evaluator checks each
+//! type.
 
 use std::sync::Arc;
 

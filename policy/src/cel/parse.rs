@@ -1,5 +1,5 @@
-//! The tree of an expression, by the grammar of the language. Messages, leading dots and names that the language keeps for itself are
-//! refused.
+//! The tree of an expression, by the grammar of the language. Messages, leading dots and names that the language keeps
+//! for itself are refused.
 
 use super::MAX_DEPTH;
 use super::expression::Function;

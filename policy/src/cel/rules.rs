@@ -1,5 +1,5 @@
-//! The configuration of the shipped filter `expr`, written (`Config<String>`) and compiled (`Config<Compiled>`), and what its rules make
-//! of a request. The filter wraps this in the sandbox.
+//! The configuration of the shipped filter `expr`, written (`Config<String>`) and compiled (`Config<Compiled>`), and
+//! what its rules make of a request. The filter wraps this in the sandbox.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,8 +111,8 @@ fn ok() -> u16 {
     200
 }
 
-/// An expression as it travels. Its text is refused: the control plane compiles, and only one that does not know of expressions
-/// sends text.
+/// An expression as it travels. Its text is refused: the control plane compiles, and only one that does not know of
+/// expressions sends text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compiled(pub Expr);
 

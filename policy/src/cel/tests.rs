@@ -1,5 +1,5 @@
-//! Text in, value or fault out, in the manner of the language's conformance tests; rules; what is hostile. tests/model.rs compares with
-//! a naive evaluator.
+//! Text in, value or fault out, in the manner of the language's conformance tests; rules; what is hostile.
+//! tests/model.rs compares with a naive evaluator.
 
 mod model;
 mod rules;

@@ -1,5 +1,5 @@
-//! Values of expressions: how they compare, and what they weigh. Lists share their elements, so each knows its whole weight: what
-//! walks through one is charged for all of it.
+//! Values of expressions: how they compare, and what they weigh. Lists share their elements, so each knows its whole
+//! weight: what walks through one is charged for all of it.
 
 use std::cmp::Ordering;
 use std::sync::Arc;

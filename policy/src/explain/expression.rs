@@ -1,4 +1,5 @@
-//! What rules of expressions make of a request, as far as it follows from what was asked: the same engine that the filter `expr` wraps.
+//! What rules of expressions make of a request, as far as it follows from what was asked: the same engine that the
+//! filter `expr` wraps.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Policies of the shipped filter `expr`: their expressions are checked where a policy is taken, and compiled where proxies are told, so
-//! that the filter evaluates and does nothing else.
+//! Policies of the shipped filter `expr`: their expressions are checked where a policy is taken, and compiled where
+//! proxies are told, so that the filter evaluates and does nothing else.
 
 use crate::cel::{ConfigFault, compile_config};
 use crate::resource::filter::FilterRef;
@@ -21,8 +21,8 @@ pub(crate) fn unfit_expressions(spec: &FilterPolicySpec) -> Vec<ConfigFault> {
     }
 }
 
-/// The configuration that a policy's filter is given. One that can't be compiled, of a policy that an earlier release took, goes as it
-/// is: the filter refuses text, and the policy fails closed with a reason.
+/// The configuration that a policy's filter is given. One that can't be compiled, of a policy that an earlier release
+/// took, goes as it is: the filter refuses text, and the policy fails closed with a reason.
 pub(super) fn config_of(spec: &FilterPolicySpec) -> String {
     if !is_expr(&spec.filter) {
         return spec.config.to_string();

@@ -1,4 +1,5 @@
-//! Random expressions, evaluated as they are compiled from their text and by a naive walk over the tree that the text was made of.
+//! Random expressions, evaluated as they are compiled from their text and by a naive walk over the tree that the text
+//! was made of.
 
 use super::{Purpose, Value, compile, evaluate, request, shown};
 
