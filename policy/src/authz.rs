@@ -12,6 +12,7 @@ use crate::path;
 use compile::{Rules, Seen};
 use pattern::Header;
 pub use pattern::is_alike;
+pub(crate) use pattern::is_token;
 
 /// Configuration of the authz filter: the policies that select one workload, already resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

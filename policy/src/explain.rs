@@ -1,6 +1,7 @@
 //! Answers what would become of a request, and why: with the same route table and the same authorization engine that
 //! proxies run, over the world as it is. No request is sent.
 
+mod expression;
 mod near;
 mod outbound;
 mod settings;
@@ -19,8 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use self::told::{BackendExplanation, EndpointExplanation, Explanation, MirrorExplanation, RouteExplanation};
 use crate::authz::{Decision, Engine, Request};
 use crate::bundle::{
-    Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, ObjectName, Protocol, RouteName, Service,
-    TunnelRefusal, WorkloadPort,
+    Backend, Balancing, Bundle, Direction, Endpoint, FilterAttachment, HashKey, MeshSettings, ObjectName, Protocol,
+    RouteName, Service, TunnelRefusal, WorkloadPort,
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
@@ -554,7 +555,7 @@ impl Asked<'_> {
             reason: String::new(),
             barred: false,
             reading: None,
-            filters: inbound.into_iter().map(|filter| filter.name.clone()).collect(),
+            filters: inbound.into_iter().map(|filter| self.filter(filter, port)).collect(),
         };
         if let Some(why) = self.barred.endpoint(endpoint) {
             explanation.barred = true;
@@ -573,6 +574,18 @@ impl Asked<'_> {
             Err(error) => explanation.refuse(403, error.to_string()),
         }
         explanation
+    }
+
+    /// A filter of an endpoint, by name, with what is known of its decision.
+    fn filter(&self, filter: &FilterAttachment, port: u16) -> String {
+        let principal = &self.principal;
+        let head = match self.what {
+            What::Connection => None,
+            What::Request { method, path, headers } => {
+                Some(expression::Head { principal, method, path, port, headers })
+            }
+        };
+        expression::told(filter, head.as_ref())
     }
 
     fn judge(&self, engine: &Engine, to: &WorkloadPort, explanation: &mut EndpointExplanation) {

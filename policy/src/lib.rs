@@ -3,6 +3,7 @@
 
 pub mod authz;
 pub mod bundle;
+pub mod cel;
 pub mod component;
 pub mod delta;
 #[cfg(feature = "http")]

@@ -14,7 +14,7 @@ use crate::cargo;
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Filters that ship: package, name of the component.
-const SHIPPED: [(&str, &str); 7] = [
+const SHIPPED: [(&str, &str); 8] = [
     ("weft-filter-authz", "authz"),
     ("weft-filter-fault", "fault"),
     ("weft-filter-ratelimit", "ratelimit"),
@@ -22,6 +22,7 @@ const SHIPPED: [(&str, &str); 7] = [
     ("weft-filter-body-guard", "body-guard"),
     ("weft-filter-extauth", "extauth"),
     ("weft-filter-jwt", "jwt"),
+    ("weft-filter-expr", "expr"),
 ];
 
 /// Built for tests alone, into `<workspace>/target/filters`; never beside the binaries.

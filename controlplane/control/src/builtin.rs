@@ -21,7 +21,7 @@ use crate::artifact::Artifact;
 use crate::ca::write_private;
 use crate::hub::{AUTHZ, ApplyError, FilterVersion, Hub, Publication, PublishError, SYSTEM};
 
-const NAMES: [&str; 7] = ["authz", "body-guard", "extauth", "fault", "header-edit", "jwt", "ratelimit"];
+const NAMES: [&str; 8] = ["authz", "body-guard", "expr", "extauth", "fault", "header-edit", "jwt", "ratelimit"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Components of contract 0.1, as they were released.

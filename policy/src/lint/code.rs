@@ -483,6 +483,12 @@ codes! {
 ---
 {apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop},
  spec: {filter: {name: teapot}, config: {status: hot}}}";
+    ExpressionUnfit = 414, Error, itself, "expression that can't be evaluated",
+        means: "The configuration of a FilterPolicy of the filter `expr` does not fit: an expression can't be parsed, names what is not \
+                there, compares values of different types or costs too much, or a rule is not formed as rules are.",
+        cure: "The message says what is wrong at this key, in an expression with line and column.",
+        example: "{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop},
+ spec: {filter: {name: expr}, config: {rules: [{name: r, when: 'request.pth == 1', then: {deny: {}}}]}}}";
     CalloutNowhere = 421, Warning, world, "callout that leads nowhere",
         means: "The policy lets its filter call a service that does not exist, or a port that it lacks or that takes no HTTP: \
                 each callout to it is an error, and what comes of it is the filter's business.",

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::lens::{Lens, key_of};
 use super::{Code, Report};
 use crate::bundle::{ObjectName, OnFailure, needs_every_import};
-use crate::plan::unresolved_callouts;
+use crate::plan::{unfit_expressions, unresolved_callouts};
 use crate::resource::capability::Capability;
 use crate::resource::filter::PolicyMode;
 use crate::resource::{AccessPolicySpec, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE};
 use crate::schema;
 
 /// Filters that every mesh has, used or not.
-const SHIPPED: [&str; 7] = ["authz", "body-guard", "extauth", "fault", "header-edit", "jwt", "ratelimit"];
+const SHIPPED: [&str; 8] = ["authz", "body-guard", "expr", "extauth", "fault", "header-edit", "jwt", "ratelimit"];
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     for policy in lens.all::<FilterPolicySpec>() {
@@ -48,6 +48,9 @@ fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Rep
         PolicyMode::Audit => report.tell(Code::SwitchedOff, &object, "spec.mode", "its verdicts are counted only"),
         PolicyMode::Off => report.tell(Code::SwitchedOff, &object, "spec.mode", "it is attached nowhere"),
     }
+    for fault in unfit_expressions(&policy.spec) {
+        report.tell(Code::ExpressionUnfit, &object, config_key(&fault.at), fault.message);
+    }
     let name = filter_of(policy);
     let Some(filter) = lens.world.filter(&name) else {
         return report.tell(Code::FilterMissing, &object, "spec.filter.name", lens.no_filter(&name));
@@ -81,12 +84,16 @@ fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Rep
         report.tell(Code::PublisherDistrusted, &object, "spec.filter", format!("{why}: {outcome}"));
     }
     for fault in spec.config_schema.iter().flat_map(|known| schema::check(known, &policy.spec.config)) {
-        let key = match fault.at.as_str() {
-            "" => "spec.config".to_owned(),
-            at if at.starts_with('[') => format!("spec.config{at}"),
-            at => format!("spec.config.{at}"),
-        };
-        report.tell(Code::ConfigUnfit, &object, key, fault.message);
+        report.tell(Code::ConfigUnfit, &object, config_key(&fault.at), fault.message);
+    }
+}
+
+/// The place of a configuration inside its policy.
+fn config_key(at: &str) -> String {
+    match at {
+        "" => "spec.config".to_owned(),
+        at if at.starts_with('[') => format!("spec.config{at}"),
+        at => format!("spec.config.{at}"),
     }
 }
 

@@ -13,7 +13,7 @@ use super::scope::{backends_outside, concerns};
 use super::select::{holds_for, is_in_discovery, selected_by};
 use super::selects;
 use super::unserved::{Targets, targets};
-use super::{Entry, World, spread, traffic};
+use super::{Entry, World, expression, spread, traffic};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
@@ -411,7 +411,7 @@ fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<F
         order: spec.order,
         mode,
         on_failure: spec.on_failure,
-        config: Json(spec.config.to_string()),
+        config: Json(expression::config_of(spec)),
         rules: rules_of(policy),
         ..published(world, &name, &filter_name, found)
     };

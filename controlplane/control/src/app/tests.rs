@@ -426,7 +426,7 @@ async fn shipped_filters_are_published_at_the_first_start_only() {
     write("authz.wasm", &authz);
     write("authz.sig", signature.as_bytes());
     write("authz.pub", key.as_bytes());
-    let others = ["body-guard", "extauth", "fault", "header-edit", "jwt", "ratelimit"];
+    let others = ["body-guard", "expr", "extauth", "fault", "header-edit", "jwt", "ratelimit"];
     for name in others {
         write(&format!("{name}.wasm"), &component(&["weft:filter/token-bucket@0.1.0"], &exports));
     }

@@ -153,3 +153,27 @@ fn jwt_takes_tokens_of_every_algorithm_and_no_forged_ones() {
         assert_eq!((reply.status.as_u16(), reply.reason.as_str()), (401, "jwt_bad_signature"), "{name}");
     }
 }
+
+/// As the control plane compiles `request.path.startsWith('/admin') && !('x-team' in request.headers)`, and
+/// `string(destination.port)`: the form is part of what releases have in common.
+#[test]
+fn expr_decides_by_what_was_compiled() {
+    let bytes = wasm("expr");
+    assert!(bytes.len() <= 200 << 10, "{} bytes", bytes.len());
+    let host = host();
+    let config = r#"{"rules": [
+        {"name": "admin", "then": {"deny": {"status": 404}}, "when": {"&": [
+            {"f": ["starts_with", [{"v": "request.path"}, {"s": "/admin"}]]},
+            {"f": ["not", [{"h": "request.header.x-team"}]]}]}},
+        {"name": "tell", "when": {"b": true}, "then": {"set": {"x-port": {"f": ["text", [{"v": "destination.port"}]]}}}}]}"#;
+    let chain = chain(&host, "expr", config);
+    let mut worker = Worker::new(&host);
+    let reply = ask(&mut worker, &chain, 1, Head::get("/admin/x")).expect_err("denied");
+    let told = (reply.status.as_u16(), reply.rule.as_deref(), reply.reason.as_str());
+    assert_eq!(told, (404, Some("admin"), "expr_denied"));
+    let head = ask(&mut worker, &chain, 2, Head::get("/admin").with("x-team", "a")).expect("it passes");
+    assert_eq!(head.header("x-port"), Some("80"));
+    let text = r#"{"rules": [{"name": "r", "when": "true", "then": {"pass": true}}]}"#;
+    let error = host.prepare(&spec("expr", &bytes, text), &bytes).expect_err("text").to_string();
+    assert!(error.contains("rules[0].when"), "{error}");
+}
