@@ -365,6 +365,9 @@ fn entries(kind: Kind, spec: &Value) -> usize {
         | Kind::GrpcRoute
         | Kind::TlsRoute
         | Kind::TcpRoute
+        | Kind::RateLimitPolicy
+        | Kind::FaultPolicy
+        | Kind::JwtPolicy
         | Kind::AccessPolicy
         | Kind::PolicyTemplate
         | Kind::ExternalService
@@ -453,13 +456,10 @@ fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: 
 
 /// The kind, also where it is misspelt.
 fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
-    const LATER: [&str; 11] = [
+    const LATER: [&str; 8] = [
         "UDPRoute",
         "Gateway",
         "GatewayClass",
-        "TrafficPolicy",
-        "RateLimitPolicy",
-        "FaultPolicy",
         "Rollout",
         "Bypass",
         "Zone",
