@@ -14,6 +14,7 @@ mod streams;
 pub(crate) mod tenancy;
 mod tiers;
 mod traffic;
+mod typed;
 
 use super::*;
 use crate::authz;
