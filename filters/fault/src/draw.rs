@@ -17,7 +17,8 @@ pub(crate) struct Draw {
 }
 
 impl Draw {
-    /// Of a request's id. The seed's length is part of what is hashed, so that seed and id can't be told otherwise apart.
+    /// Of a request's id. The seed's length is part of what is hashed, so that seed and id can't be told otherwise
+    /// apart.
     pub(crate) fn of_id(seed: &str, id: &[u8]) -> Self {
         let length = u64::try_from(seed.len()).unwrap_or(u64::MAX).to_le_bytes();
         let hash = fnv(&[&length, seed.as_bytes(), id]);

@@ -1,6 +1,6 @@
-//! Fault injection: delays and aborts a share of the requests, to see how callers bear it. A delay is a verdict, so nothing
-//! blocks meanwhile; where both strike, the abort comes after the delay. Which requests are struck is decided by their id
-//! where they have one: another attempt at a request fares as the first one did.
+//! Fault injection: delays and aborts a share of the requests, to see how callers bear it. A delay is a verdict, so
+//! nothing blocks meanwhile; where both strike, the abort comes after the delay. Which requests are struck is decided
+//! by their id where they have one: another attempt at a request fares as the first one did.
 
 mod config;
 mod draw;

@@ -1,6 +1,6 @@
-//! Rate limits by caller, by header, by parts of the path or for all together: token buckets that live in the host, exact
-//! across its workers. A request pays every limit or none: the first that is empty answers 429 and says when to come
-//! again, and what the request paid before is given back.
+//! Rate limits by caller, by header, by parts of the path or for all together: token buckets that live in the host,
+//! exact across its workers. A request pays every limit or none: the first that is empty answers 429 and says when to
+//! come again, and what the request paid before is given back.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -188,8 +188,8 @@ fn seconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
 }
 
-/// `identity`, `header:x-key`, `path:/a/{id}` or `none`; with `#2` the second of a kind. Not a position, which changes when
-/// another limit goes.
+/// `identity`, `header:x-key`, `path:/a/{id}` or `none`; with `#2` the second of a kind. Not a position, which changes
+/// when another limit goes.
 fn default_name(earlier: &[Limit], key: &KeyConfig) -> String {
     let name = match key {
         KeyConfig::None => "none".to_owned(),

@@ -57,8 +57,8 @@ pub(crate) fn check_principal(text: &str) -> Result<(), String> {
     Text::principal(text).map(drop)
 }
 
-/// A path pattern by which requests are told apart: those that it matches belong together as far as they have the same in
-/// the places of its `{name}` elements.
+/// A path pattern by which requests are told apart: those that it matches belong together as far as they have the same
+/// in the places of its `{name}` elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathTemplate(Path);
 

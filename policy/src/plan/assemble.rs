@@ -484,8 +484,8 @@ fn authz_name() -> ObjectName {
     ObjectName::new(ROOT_NAMESPACE, "authz")
 }
 
-/// The access policies that are enforced for a workload, as its authz filter reads them. Without any there is no filter:
-/// authenticated peers are allowed.
+/// The access policies that are enforced for a workload, as its authz filter reads them. Without any there is no
+/// filter: authenticated peers are allowed.
 pub(crate) fn access_config(world: &World, workload: &Object<WorkloadSpec>) -> Option<authz::Config> {
     config_of(world, workload, |mode| mode == PolicyMode::Enforce)
 }
@@ -508,8 +508,8 @@ fn config_of(
     (!policies.is_empty()).then(|| authz::Config { trust_domain: world.trust_domain.to_string(), policies })
 }
 
-/// One attachment for each set of enforced policies, of which a sidecar has one at most, and the same of audited ones. These
-/// run behind the others, so that they tell of requests only that are let in.
+/// One attachment for each set of enforced policies, of which a sidecar has one at most, and the same of audited ones.
+/// These run behind the others, so that they tell of requests only that are let in.
 fn attach_access(world: &World, workloads: &[&Object<WorkloadSpec>]) -> Vec<(String, FilterAttachment)> {
     let filter_name = authz_name();
     let spec = world.filter(&filter_name).map(|filter| &filter.spec);

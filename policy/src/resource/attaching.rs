@@ -1,5 +1,5 @@
-//! The policies that attach a filter to workloads, whichever kind each is written as. A FilterPolicy says all of it; one of
-//! a typed kind says what is wanted, and is the FilterPolicy of a shipped filter to everybody who plans.
+//! The policies that attach a filter to workloads, whichever kind each is written as. A FilterPolicy says all of it;
+//! one of a typed kind says what is wanted, and is the FilterPolicy of a shipped filter to everybody who plans.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -8,10 +8,7 @@ use serde_json::Value;
 
 use super::capability::{Capability, LimitsSpec};
 use super::filter::{FilterRef, Phase, PolicyMode};
-use super::{
-    FaultPolicySpec, FilterPolicySpec, JwtPolicySpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE,
-    RateLimitPolicySpec, Resource, TargetRef,
-};
+use super::{FilterPolicySpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, TargetRef};
 use crate::bundle::{Direction, ObjectName, OnFailure};
 
 impl Kind {

@@ -81,8 +81,8 @@ fn empty_object() -> serde_json::Value {
     serde_json::Value::Object(serde_json::Map::new())
 }
 
-/// The part of a chain that a filter runs in: phase by phase, in each by `order`, then by name. Authorization is none of
-/// them: it comes last, always.
+/// The part of a chain that a filter runs in: phase by phase, in each by `order`, then by name. Authorization is none
+/// of them: it comes last, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Phase {
     /// Before anybody asks who the caller's user is: what judges addresses and connections.

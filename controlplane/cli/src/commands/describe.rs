@@ -154,7 +154,8 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
     Ok(text)
 }
 
-/// Kinds of policies that hold for workloads, with their titles; true for those that are told where there are none, too.
+/// Kinds of policies that hold for workloads, with their titles; true for those that are told where there are none,
+/// too.
 const POLICIES: [(Kind, &str, bool); 5] = [
     (Kind::AccessPolicy, "Access policies", true),
     (Kind::FilterPolicy, "Filter policies", true),

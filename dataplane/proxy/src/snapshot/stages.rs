@@ -140,7 +140,8 @@ fn not_ready(attachment: &FilterAttachment) -> SnapshotError {
     SnapshotError::FilterNotReady { name: attachment.name.clone() }
 }
 
-/// True for an attachment that requests pass by where it can't run. An authorization that is audited lets everything pass.
+/// True for an attachment that requests pass by where it can't run. An authorization that is audited lets everything
+/// pass.
 pub fn may_be_absent(attachment: &FilterAttachment) -> bool {
     attachment.on_failure == OnFailure::Allow && !is_required(attachment)
 }

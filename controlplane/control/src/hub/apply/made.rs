@@ -269,8 +269,8 @@ pub(super) fn partial_traffic_policy(unreadable: &Unreadable, revision: Revision
     Some(entry)
 }
 
-/// The stand-in for a policy that attaches a filter: an access policy, which has a name of its own. One that makes faults
-/// has none, since nobody is kept out by it.
+/// The stand-in for a policy that attaches a filter: an access policy, which has a name of its own. One that makes
+/// faults has none, since nobody is kept out by it.
 pub(in crate::hub) fn stand_in_aside(unreadable: &Unreadable) -> Option<ObjectKey> {
     let is_guarding = |key: &ObjectKey| key.kind.attaches_filters() && key.kind != Kind::FaultPolicy;
     let key = unreadable.object().filter(is_guarding)?;
