@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::path;
 use compile::{Rules, Seen};
 use pattern::Header;
-pub use pattern::is_alike;
+#[cfg(feature = "manifest")]
+pub(crate) use pattern::check_principal;
 pub(crate) use pattern::is_token;
+pub use pattern::{PathTemplate, is_alike};
 
 /// Configuration of the authz filter: the policies that select one workload, already resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

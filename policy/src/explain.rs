@@ -1,6 +1,7 @@
 //! Answers what would become of a request, and why: with the same route table and the same authorization engine that
 //! proxies run, over the world as it is. No request is sent.
 
+mod audit;
 mod expression;
 mod near;
 mod outbound;
@@ -288,7 +289,10 @@ fn conclude(explanation: &mut Explanation) {
     if picked.is_empty() {
         return explanation.refuse(500, "the rule has no backend with a weight".to_owned());
     }
-    let notes: Vec<String> = picked.iter().filter_map(|backend| backend.elsewhere.clone()).collect();
+    let audited = picked.iter().flat_map(|backend| &backend.endpoints).filter_map(|it| it.audited.as_ref());
+    let audited: BTreeSet<String> =
+        audited.map(|rule| format!("policies in mode Audit would refuse it: {rule}")).collect();
+    let notes: Vec<String> = picked.iter().filter_map(|backend| backend.elsewhere.clone()).chain(audited).collect();
     let mut named = picked.iter().filter_map(|backend| backend.service.as_deref());
     let led_out = named.find(|name| name.starts_with("ExternalService")).map(str::to_owned);
     if picked.iter().any(|backend| backend.service.is_none()) {
@@ -556,6 +560,7 @@ impl Asked<'_> {
             barred: false,
             reading: None,
             filters: inbound.into_iter().map(|filter| self.filter(filter, port)).collect(),
+            audited: None,
         };
         if let Some(why) = self.barred.endpoint(endpoint) {
             explanation.barred = true;
@@ -572,6 +577,9 @@ impl Asked<'_> {
         match Engine::new(&config.unwrap_or_default()) {
             Ok(engine) => self.judge(&engine, served, &mut explanation),
             Err(error) => explanation.refuse(403, error.to_string()),
+        }
+        if explanation.allowed {
+            explanation.audited = object.and_then(|object| self.audited(object, served, &explanation));
         }
         explanation
     }

@@ -365,6 +365,9 @@ fn entries(kind: Kind, spec: &Value) -> usize {
         | Kind::GrpcRoute
         | Kind::TlsRoute
         | Kind::TcpRoute
+        | Kind::RateLimitPolicy
+        | Kind::FaultPolicy
+        | Kind::JwtPolicy
         | Kind::AccessPolicy
         | Kind::PolicyTemplate
         | Kind::ExternalService
@@ -453,19 +456,8 @@ fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: 
 
 /// The kind, also where it is misspelt.
 fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
-    const LATER: [&str; 11] = [
-        "UDPRoute",
-        "Gateway",
-        "GatewayClass",
-        "TrafficPolicy",
-        "RateLimitPolicy",
-        "FaultPolicy",
-        "Rollout",
-        "Bypass",
-        "Zone",
-        "BackendTLSPolicy",
-        "ServiceEntry",
-    ];
+    const LATER: [&str; 8] =
+        ["UDPRoute", "Gateway", "GatewayClass", "Rollout", "Bypass", "Zone", "BackendTLSPolicy", "ServiceEntry"];
     let mut text = |key: &str| {
         let Some(value) = fields.remove(key) else {
             mistakes.push(Mistake::new(key, Part::Value, "is missing"));

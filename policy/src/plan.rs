@@ -29,7 +29,7 @@ mod unserved;
 mod world;
 
 pub use crate::delta::{Delta, Key, diff};
-pub use assemble::{AUTHZ_ATTACHMENT, attachment, bundle_for, filters_for};
+pub use assemble::{AUDIT_ATTACHMENT, AUTHZ_ATTACHMENT, attachment, bundle_for, filters_for};
 pub use changes::{Action, Change, diff_world, text_diff};
 pub use external::external_status;
 pub use merge::{Idle, Level, MAX_FOR_ONE, Setter, Source, crowds};
@@ -48,7 +48,7 @@ pub use traffic::{Effective, effective, template_status, traffic_status, without
 pub use unserved::service_status;
 pub use world::{Entry, World};
 
-pub(crate) use assemble::{access_config, externals, mesh_settings, serve, visible};
+pub(crate) use assemble::{access_config, audited_config, externals, mesh_settings, serve, visible};
 pub(crate) use callout::unresolved as unresolved_callouts;
 pub(crate) use carried::OffPorts;
 pub(crate) use expression::unfit_expressions;

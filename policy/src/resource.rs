@@ -3,16 +3,20 @@
 //! question.
 
 pub mod access;
+mod attaching;
 pub mod capability;
 mod check;
 pub mod core;
 pub mod external;
+pub mod fault;
 pub mod filter;
 pub mod grant;
 pub mod health;
 pub mod hedge;
+pub mod jwt;
 mod kind;
 pub mod mesh;
+pub mod ratelimit;
 pub mod retry;
 pub mod route;
 pub mod spread;
@@ -29,18 +33,22 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::bundle::{ObjectName, RouteKind};
 use crate::identity::is_label;
 pub use access::AccessPolicySpec;
+pub use attaching::{Attaching, Holding, attachment_name, policy_of_attachment};
 pub use check::wrong_labels;
 pub use core::{NamespaceSpec, ServiceSpec};
 pub use external::ExternalServiceSpec;
+pub use fault::FaultPolicySpec;
 pub use filter::{FilterPolicySpec, FilterSpec};
 pub use grant::ReferenceGrantSpec;
+pub use jwt::JwtPolicySpec;
 pub(crate) use kind::SpecReader;
 pub use kind::{Kind, KindError, Resource, Spec};
 pub use mesh::{MeshSpec, WorkloadSpec};
+pub use ratelimit::RateLimitPolicySpec;
 pub use route::{AnyRoute, GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec};
 pub use template::PolicyTemplateSpec;
 pub use traffic::TrafficPolicySpec;
-pub use value::{NotYet, duration_text};
+pub use value::duration_text;
 
 /// Namespace in which policies without targets hold for the whole mesh, and in which the shipped filters live.
 pub const ROOT_NAMESPACE: &str = "weft-system";

@@ -87,9 +87,17 @@ fn is_public(thing: Thing, place: Place<'_>) -> bool {
             _,
         ) => true,
         // Policies of the root namespace hold everywhere.
-        (Thing::Object(Kind::AccessPolicy | Kind::FilterPolicy | Kind::TrafficPolicy), Place::Namespace(namespace)) => {
-            namespace == ROOT_NAMESPACE
-        }
+        (
+            Thing::Object(
+                Kind::AccessPolicy
+                | Kind::FilterPolicy
+                | Kind::RateLimitPolicy
+                | Kind::FaultPolicy
+                | Kind::JwtPolicy
+                | Kind::TrafficPolicy,
+            ),
+            Place::Namespace(namespace),
+        ) => namespace == ROOT_NAMESPACE,
         (
             Thing::Object(_) | Thing::JoinToken | Thing::PersonToken | Thing::Proxy | Thing::Event | Thing::Snapshot,
             _,
@@ -181,6 +189,9 @@ pub fn place_of(key: &ObjectKey) -> Place<'_> {
         | Kind::TcpRoute
         | Kind::Filter
         | Kind::FilterPolicy
+        | Kind::RateLimitPolicy
+        | Kind::FaultPolicy
+        | Kind::JwtPolicy
         | Kind::AccessPolicy
         | Kind::ExternalService
         | Kind::TrafficPolicy => Place::Namespace(&key.namespace),
@@ -214,6 +225,10 @@ mod tests {
             (Read, Thing::Object(Kind::Service), root, "VOPA", "...."),
             (Read, Thing::Object(Kind::AccessPolicy), root, "VOPA", "VOPA"),
             (Read, Thing::Object(Kind::AccessPolicy), bank, "VOPA", "...."),
+            (Read, Thing::Object(Kind::JwtPolicy), root, "VOPA", "VOPA"),
+            (Read, Thing::Object(Kind::JwtPolicy), bank, "VOPA", "...."),
+            (Change, Thing::Object(Kind::RateLimitPolicy), shop, ".O.A", ".O.A"),
+            (Change, Thing::Object(Kind::FaultPolicy), bank, ".O.A", "...."),
             (Read, Thing::Object(Kind::TrafficPolicy), root, "VOPA", "VOPA"),
             (Read, Thing::Object(Kind::TrafficPolicy), bank, "VOPA", "...."),
             (Change, Thing::Object(Kind::TrafficPolicy), root, ".O.A", "...."),

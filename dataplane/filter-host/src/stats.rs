@@ -1,7 +1,8 @@
 //! Costs and actions of filters, as plain atomics that all workers bump and anybody may read.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::failure::{FailureKind, TrapKind};
@@ -38,6 +39,48 @@ impl Gauge {
 
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// Rules that are counted apart: their names are a filter's own words.
+const MAX_RULES: usize = 64;
+
+/// Verdicts that audit mode kept from happening, by the rule that decided.
+#[derive(Debug, Default)]
+pub struct Audited {
+    /// Those of no rule, and of rules beyond the bound.
+    rest: Counter,
+    by_rule: RwLock<BTreeMap<Box<str>, Counter>>,
+}
+
+impl Audited {
+    pub(crate) fn add(&self, rule: Option<&str>) {
+        let Some(rule) = rule else { return self.rest.add(1) };
+        if let Some(known) = self.by_rule.read().unwrap_or_else(PoisonError::into_inner).get(rule) {
+            return known.add(1);
+        }
+        let mut rules = self.by_rule.write().unwrap_or_else(PoisonError::into_inner);
+        let counter = match rules.len() < MAX_RULES || rules.contains_key(rule) {
+            true => &*rules.entry(rule.into()).or_default(),
+            false => &self.rest,
+        };
+        counter.add(1);
+    }
+
+    /// All of them.
+    pub fn value(&self) -> u64 {
+        self.rest() + self.by_rule().iter().map(|(_, count)| count).sum::<u64>()
+    }
+
+    /// Those of no rule that is counted apart.
+    pub fn rest(&self) -> u64 {
+        self.rest.value()
+    }
+
+    /// The others, each rule with its count.
+    pub fn by_rule(&self) -> Vec<(String, u64)> {
+        let rules = self.by_rule.read().unwrap_or_else(PoisonError::into_inner);
+        rules.iter().map(|(rule, count)| (rule.to_string(), count.value())).collect()
     }
 }
 
@@ -117,8 +160,8 @@ pub struct FilterStats {
     pub call_time: CallTimes,
     /// Answers given by the filter that were sent.
     pub replies: Counter,
-    /// Answers and delays that audit mode kept from happening.
-    pub audited: Counter,
+    /// Answers, delays and changes that audit mode kept from happening.
+    pub audited: Audited,
     pub delays: Counter,
     /// Changes made to heads.
     pub edits: Counter,
@@ -227,6 +270,20 @@ mod tests {
         }
         assert_eq!(times.buckets().collect::<Vec<_>>(), [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
         assert_eq!(times.sum(), Duration::from_micros(500_006));
+    }
+
+    #[test]
+    fn audited_verdicts_are_counted_by_as_many_rules_as_there_is_room_for() {
+        let audited = Audited::default();
+        for number in 0..=MAX_RULES {
+            audited.add(Some(&format!("rule-{number:02}")));
+            audited.add(Some("rule-00"));
+        }
+        audited.add(None);
+        let by_rule = audited.by_rule();
+        assert_eq!((by_rule.len(), audited.rest()), (MAX_RULES, 2), "one of no rule, one beyond the bound");
+        assert_eq!(by_rule[0], ("rule-00".to_owned(), 66));
+        assert_eq!(audited.value(), 2 * 65 + 1);
     }
 
     #[test]

@@ -567,8 +567,18 @@ fn filter_verdict(reply: &FilterReply) -> Verdict {
         _ if reply.reason.starts_with("fault") => (Flag::FaultInjected, "fault"),
         _ => (Flag::None, "filter"),
     };
-    Verdict { status: reply.status, flag, stage: "filter", reason, grpc: grpc_of_http(reply.status) }
+    let grpc = own_grpc(reply).unwrap_or_else(|| grpc_of_http(reply.status));
+    Verdict { status: reply.status, flag, stage: "filter", reason, grpc }
 }
+
+/// The status of gRPC that a filter gives itself: clients of gRPC are told that in the place of what HTTP's means.
+fn own_grpc(reply: &FilterReply) -> Option<u16> {
+    let named: u16 = reply.headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+    (named <= HIGHEST_GRPC).then_some(named)
+}
+
+/// UNAUTHENTICATED, the last of them.
+const HIGHEST_GRPC: u16 = 16;
 
 fn cut_verdict(cut: &Cut) -> Verdict {
     let (status, flag, reason, grpc) = match cut.cause {

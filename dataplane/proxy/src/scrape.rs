@@ -139,10 +139,9 @@ type Read = fn(&FilterStats) -> u64;
 
 fn filters(admin: &Admin, out: &mut String) {
     let hosts = admin.shared.filter_host.stats();
-    let columns: [(Metric, Read); 7] = [
+    let columns: [(Metric, Read); 6] = [
         (Metric::FilterCalls, |stats| stats.calls.value()),
         (Metric::FilterReplies, |stats| stats.replies.value()),
-        (Metric::FilterAudited, |stats| stats.audited.value()),
         (Metric::FilterTraps, |stats| stats.traps.value()),
         (Metric::FilterTimeouts, |stats| stats.timeouts.value()),
         (Metric::FilterFailedOpen, |stats| stats.failed_open.value()),
@@ -154,6 +153,7 @@ fn filters(admin: &Admin, out: &mut String) {
             sample(out, metric.name(), &filter_labels(host), read(&host.stats));
         }
     }
+    audited(&hosts, out);
     compiled(&admin.shared.filter_host, out);
     calls::render(&hosts, out);
     capabilities(&hosts, out);
@@ -166,6 +166,21 @@ fn filters(admin: &Admin, out: &mut String) {
         })
     });
     custom::render(&told.collect::<Vec<_>>(), out);
+}
+
+/// What audit mode kept from happening, by the rule that decided; without one, what no rule is named for.
+fn audited(hosts: &[HostStats], out: &mut String) {
+    header(out, Metric::FilterAudited);
+    for host in hosts {
+        let labels = filter_labels(host);
+        sample(out, Metric::FilterAudited.name(), &labels, host.stats.audited.rest());
+        for (rule, count) in host.stats.audited.by_rule() {
+            let mut labels = format!("{labels},");
+            push_label(&mut labels, "rule", &rule);
+            labels.pop();
+            sample(out, Metric::FilterAudited.name(), &labels, count);
+        }
+    }
 }
 
 /// What became of the capabilities that filters are granted, and of those that they are not.

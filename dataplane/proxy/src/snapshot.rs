@@ -21,7 +21,7 @@ use weft_policy::route::RouteTable;
 
 pub use self::originations::Originations;
 pub use self::rules::RuleChains;
-pub use self::stages::{Awaited, Loaded, Readiness, is_required};
+pub use self::stages::{Awaited, Loaded, Readiness, is_required, may_be_absent};
 use self::stages::{Guard, Guards, Stage};
 use crate::mesh;
 use crate::telemetry::series::Peer;

@@ -5,17 +5,36 @@ use weft_filters_sdk::testing::{Harness, TestRequest, metric};
 
 use super::Fault;
 
-/// `pass`, `after MS`, `abort STATUS`, `abort STATUS after MS`.
-fn check(config: &str, request: &TestRequest, expect: &str) {
-    let mut fault = Harness::<Fault>::new(config).expect("a sound configuration");
-    let found = match fault.request(1, request).verdict {
+/// `pass`, `after MS`, `abort STATUS`, `abort STATUS after MS`, `abort grpc CODE`, `reset`, `reset after MS`.
+fn found(fault: &mut Harness<Fault>, request: &TestRequest) -> String {
+    match fault.request(1, request).verdict {
         Verdict::Continue => "pass".to_owned(),
         Verdict::ContinueAfter(ms) => format!("after {ms}"),
-        Verdict::Respond(reply) if reply.after_ms == 0 => format!("abort {}", reply.status),
-        Verdict::Respond(reply) => format!("abort {} after {}", reply.status, reply.after_ms),
-        Verdict::Wait(_) | Verdict::Reset(_) | Verdict::Close(_) | Verdict::Other(_) => "something else".to_owned(),
-    };
-    assert_eq!(found, expect, "{config}");
+        Verdict::Respond(reply) => {
+            let named = reply.headers.iter().find(|field| field.name == "grpc-status");
+            let what = named.map_or_else(
+                || reply.status.to_string(),
+                |field| format!("grpc {} as {}", String::from_utf8_lossy(&field.value), reply.status),
+            );
+            if reply.after_ms == 0 { format!("abort {what}") } else { format!("abort {what} after {}", reply.after_ms) }
+        }
+        Verdict::Reset(reason) => format!("reset {reason}"),
+        Verdict::Wait(ms) => match fault.tick(1).verdict {
+            Verdict::Reset(reason) => format!("reset {reason} after {ms}"),
+            Verdict::Continue
+            | Verdict::ContinueAfter(_)
+            | Verdict::Respond(_)
+            | Verdict::Wait(_)
+            | Verdict::Close(_)
+            | Verdict::Other(_) => "something else".to_owned(),
+        },
+        Verdict::Close(_) | Verdict::Other(_) => "something else".to_owned(),
+    }
+}
+
+fn check(config: &str, request: &TestRequest, expect: &str) {
+    let mut fault = Harness::<Fault>::new(config).expect("a sound configuration");
+    assert_eq!(found(&mut fault, request), expect, "{config}");
 }
 
 fn dice(low: u32, high: u32) -> TestRequest {
@@ -44,6 +63,53 @@ fn headers_choose_the_victims() {
 }
 
 #[test]
+fn identities_choose_the_victims() {
+    let config = r#"{"abort": {"status": 503, "identities": ["spiffe://a/ns/load/*", "spiffe://a/ns/shop/sa/web"]}}"#;
+    let from = |principal| TestRequest::default().principal(principal);
+    check(config, &from("spiffe://a/ns/load/sa/any"), "abort 503");
+    check(config, &from("spiffe://a/ns/shop/sa/web"), "abort 503");
+    check(config, &from("spiffe://a/ns/shop/sa/web-2"), "pass");
+    check(config, &TestRequest::default(), "pass");
+}
+
+#[test]
+fn streams_are_reset_at_once_or_behind_a_delay() {
+    check(r#"{"abort": {"reset": true}}"#, &TestRequest::default(), "reset fault_abort");
+    check(r#"{"abort": {"reset": true}, "delay": {"ms": 9}}"#, &TestRequest::default(), "reset fault_abort after 9");
+}
+
+#[test]
+fn calls_fail_with_a_status_of_grpc_and_other_requests_do_not() {
+    let config = r#"{"abort": {"grpc_status": 14}, "delay": {"ms": 7, "percentage": 0}}"#;
+    let of = |kind| TestRequest::default().header("content-type", kind);
+    check(config, &of("application/grpc+proto"), "abort grpc 14 as 503");
+    check(config, &of("application/json"), "pass");
+    check(config, &TestRequest::default(), "pass");
+}
+
+#[test]
+fn a_request_fares_the_same_at_every_attempt() {
+    let config = |seed: &str| {
+        let delay = r#"{"exponential": {"mean_ms": 50, "max_ms": 60}, "percentage": 50}"#;
+        format!(r#"{{"seed": "{seed}", "delay": {delay}, "abort": {{"status": 503, "percentage": 50}}}}"#)
+    };
+    let mut fault = Harness::<Fault>::new(&config("a")).expect("a sound configuration");
+    let mut other = Harness::<Fault>::new(&config("b")).expect("a sound configuration");
+    let (mut seen, mut differing) = (std::collections::BTreeSet::new(), 0);
+    for number in 0..64 {
+        let request = |dice| TestRequest::default().value("request.id", &format!("id-{number}")).dice(dice);
+        let first = found(&mut fault, &request(0));
+        assert_eq!(found(&mut fault, &request(u64::MAX)), first, "whatever the dice");
+        differing += u32::from(found(&mut other, &request(0)) != first);
+        let words = first.split(' ').filter(|word| word.parse::<u32>().is_ok_and(|ms| ms <= 60)).count();
+        let word = first.split(' ').next().expect("a word");
+        seen.insert(word.to_owned() + if words > 0 { " delayed" } else { "" });
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["abort", "abort delayed", "after delayed", "pass"]);
+    assert!(differing > 16, "{differing} of 64");
+}
+
+#[test]
 fn faults_are_counted() {
     let mut fault = Harness::<Fault>::new(r#"{"delay": {"ms": 5}}"#).expect("a sound configuration");
     fault.request(1, &TestRequest::default());
@@ -58,6 +124,10 @@ fn a_bad_configuration_says_where() {
         (r#"{"abort": {"status": 100}}"#, "abort.status"),
         (r#"{"abort": {"status": 503, "percentage": 101}}"#, "abort.percentage"),
         (r#"{"delay": {"ms": 300001}}"#, "delay.ms"),
+        (r#"{"delay": {}}"#, "delay: exactly one"),
+        (r#"{"delay": {"exponential": {"mean_ms": 5, "max_ms": 4}}}"#, "delay.exponential.max_ms"),
+        (r#"{"abort": {"grpc_status": 0}}"#, "abort.grpc_status"),
+        (r#"{"abort": {"status": 503, "reset": true}}"#, "abort: exactly one"),
         (r#"{"delay": {"seconds": 1}}"#, "seconds"),
     ] {
         let error = Harness::<Fault>::new(config).expect_err("not a configuration");

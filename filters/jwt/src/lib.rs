@@ -10,18 +10,22 @@ use serde_json::{Map, Value as Json};
 use weft_filters_sdk::{Counter, Filter, Interest, Outcome, Reply, Request, Value, hook, rules};
 
 use key::Jwk;
-use token::{Fault, Rules};
+use token::{Fault, Provider, Rules};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The keys of a JWKS: RS256, ES256, EdDSA (Ed25519) and HS256. At most 32.
+    #[serde(default)]
     keys: Vec<Jwk>,
-    /// Issuers whose tokens count.
+    /// Issuers whose tokens count, by any of the keys.
+    #[serde(default)]
     issuers: Vec<String>,
     /// Of which a token must name one. Default: any will do, none too.
     #[serde(default)]
     audiences: Vec<String>,
+    /// In the place of those three: issuers with keys and audiences of their own.
+    providers: Option<Vec<ProviderConfig>>,
     /// Seconds that clocks may differ by. Default 60, at most 3,600.
     #[serde(default = "default_leeway")]
     leeway_seconds: u32,
@@ -38,6 +42,16 @@ pub struct Config {
     remove: bool,
     #[serde(default)]
     claims: Vec<ClaimConfig>,
+}
+
+/// An issuer, whose tokens count by its own keys only.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProviderConfig {
+    issuer: String,
+    #[serde(default)]
+    audiences: Vec<String>,
+    keys: Vec<Jwk>,
 }
 
 /// A claim that is told as the attribute `filter.jwt.CLAIM`.
@@ -85,8 +99,18 @@ impl Filter for Jwt {
 
     fn configure(config: Config, ask: &mut Interest) -> Result<Self, String> {
         let claims = claims(config.claims)?;
-        let rules =
-            rules(config.keys, config.issuers, config.audiences, config.leeway_seconds, config.allow_without_exp)?;
+        if config.leeway_seconds > LEEWAY {
+            return Err(format!("leeway_seconds: {}, at most {LEEWAY}", config.leeway_seconds));
+        }
+        let providers = match config.providers {
+            Some(_) if !(config.keys.is_empty() && config.issuers.is_empty() && config.audiences.is_empty()) => {
+                return Err("providers: each has keys, issuer and audiences of its own".to_owned());
+            }
+            Some(providers) => providers_of(providers)?,
+            None => vec![provider(config.keys, config.issuers, config.audiences)?],
+        };
+        let (leeway, needs_end) = (f64::from(config.leeway_seconds), !config.allow_without_exp);
+        let rules = Rules { providers, leeway, needs_end };
         let bearer = config.header.is_none();
         let header_name = config.header.unwrap_or_else(|| "authorization".to_owned()).to_ascii_lowercase();
         rules::header_name(&header_name).map_err(|error| format!("header: {error}"))?;
@@ -188,25 +212,32 @@ fn text(claim: &Json) -> Option<String> {
     rules::header_value(text.as_bytes()).is_ok().then_some(text)
 }
 
-fn rules(
-    keys: Vec<Jwk>,
-    issuers: Vec<String>,
-    audiences: Vec<String>,
-    leeway: u32,
-    allow_without_exp: bool,
-) -> Result<Rules, String> {
+fn provider(keys: Vec<Jwk>, issuers: Vec<String>, audiences: Vec<String>) -> Result<Provider, String> {
     if keys.is_empty() || keys.len() > KEYS {
         return Err(format!("keys: {} of them, 1 to {KEYS}", keys.len()));
     }
     if issuers.is_empty() {
         return Err("issuers: at least one is needed".to_owned());
     }
-    if leeway > LEEWAY {
-        return Err(format!("leeway_seconds: {leeway}, at most {LEEWAY}"));
-    }
     let key = |(index, key): (usize, Jwk)| key.key().map_err(|error| format!("keys[{index}].{error}"));
     let keys = keys.into_iter().enumerate().map(key).collect::<Result<Vec<_>, _>>()?;
-    Ok(Rules { keys, issuers, audiences, leeway: f64::from(leeway), needs_end: !allow_without_exp })
+    Ok(Provider { keys, issuers, audiences })
+}
+
+fn providers_of(config: Vec<ProviderConfig>) -> Result<Vec<Provider>, String> {
+    let mut providers: Vec<Provider> = Vec::with_capacity(config.len());
+    for (index, ProviderConfig { issuer, audiences, keys }) in config.into_iter().enumerate() {
+        if providers.iter().any(|known| known.issuers.contains(&issuer)) {
+            return Err(format!("providers[{index}].issuer: {issuer:?} is that of an earlier one"));
+        }
+        let made = provider(keys, vec![issuer], audiences);
+        providers.push(made.map_err(|error| format!("providers[{index}].{error}"))?);
+    }
+    let keys: usize = providers.iter().map(|provider| provider.keys.len()).sum();
+    if keys == 0 || keys > KEYS {
+        return Err(format!("providers: {keys} keys in all, 1 to {KEYS}"));
+    }
+    Ok(providers)
 }
 
 fn claims(config: Vec<ClaimConfig>) -> Result<Vec<Claim>, String> {

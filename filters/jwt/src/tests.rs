@@ -139,6 +139,23 @@ fn a_token_names_no_other_algorithm_than_its_key_s() {
 }
 
 #[test]
+fn no_issuer_s_key_makes_tokens_of_another() {
+    let of = |index: usize| vector(&format!("/config/keys/{index}"));
+    let config = serde_json::json!({"providers": [
+        {"issuer": "https://a.test", "keys": [of(3)]},
+        {"issuer": "https://b.test", "audiences": ["shop"], "keys": [of(2)]},
+    ]});
+    let mut jwt = harness(&config.to_string());
+    let claims = |issuer: &str| format!(r#"{{"iss": "{issuer}", "aud": "other", "exp": 4102444800}}"#);
+    for (issuer, expect) in
+        [("https://a.test", ""), ("https://b.test", "401 jwt_unknown_key"), ("https://c.test", "401 jwt_wrong_issuer")]
+    {
+        let token = signed(r#"{"alg": "HS256"}"#, &claims(issuer));
+        assert_eq!(told(&jwt.request(1, &bearing(&token))), expect, "{issuer}");
+    }
+}
+
+#[test]
 fn claims_hold_now_and_here() {
     let mut jwt = harness(&config());
     advance(Duration::from_secs(1_000));
@@ -206,6 +223,9 @@ fn a_bad_configuration_says_where() {
         (with(&sound.replacen('{', r#"{"alg": "ES256", "#, 1)), "keys[0].alg"),
         (with(&sound.replacen('{', r#"{"use": "enc", "#, 1)), "keys[0].use"),
         (with(&sound.replacen('{', r#"{"d": "x", "#, 1)), "keys[0].d"),
+        (r#"{"providers": []}"#.to_owned(), "providers: 0 keys"),
+        (format!(r#"{{"providers": [{{"issuer": "a", "keys": [{sound}]}}], "issuers": ["a"]}}"#), "providers: each"),
+        (r#"{"providers": [{"issuer": "a", "keys": []}]}"#.to_owned(), "providers[0].keys: 0"),
     ] {
         let error = Harness::<Jwt>::new(&config).expect_err("not a configuration");
         assert!(error.contains(word), "{config}: {error}");

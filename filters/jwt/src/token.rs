@@ -43,13 +43,20 @@ impl Fault {
     }
 }
 
-/// What tokens are judged by.
+/// Issuers with the keys of their tokens.
 #[derive(Debug)]
-pub(crate) struct Rules {
+pub(crate) struct Provider {
     pub(crate) keys: Vec<Key>,
     pub(crate) issuers: Vec<String>,
     /// Empty: any.
     pub(crate) audiences: Vec<String>,
+}
+
+/// What tokens are judged by.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// At least one.
+    pub(crate) providers: Vec<Provider>,
     /// Seconds that clocks may differ by.
     pub(crate) leeway: f64,
     pub(crate) needs_end: bool,
@@ -65,7 +72,7 @@ struct Head {
 impl Rules {
     /// The claims of a token that counts at `now`, in seconds since the Unix epoch.
     pub(crate) fn judge(&self, token: &str, now: f64) -> Result<Map<String, Value>, Fault> {
-        let claims = self.verify(token)?;
+        let (provider, claims) = self.verify(token)?;
         let time = |name: &str| match claims.get(name) {
             None => Ok(None),
             Some(value) => value.as_f64().map(Some).ok_or(Fault::Malformed),
@@ -78,28 +85,17 @@ impl Rules {
         if time("nbf")?.is_some_and(|start| now + self.leeway < start) {
             return Err(Fault::NotYetValid);
         }
-        let issuer = claims.get("iss").and_then(Value::as_str);
-        if !issuer.is_some_and(|issuer| self.issuers.iter().any(|known| known == issuer)) {
+        if !provider.issues(&claims) {
             return Err(Fault::WrongIssuer);
         }
-        if !self.audiences.is_empty() && !self.is_meant(claims.get("aud")) {
+        if !provider.audiences.is_empty() && !provider.is_meant(claims.get("aud")) {
             return Err(Fault::WrongAudience);
         }
         Ok(claims)
     }
 
-    /// One text, or a list of which any will do.
-    //= rfc7519#section-4.1.3
-    fn is_meant(&self, audience: Option<&Value>) -> bool {
-        let is_ours = |value: &Value| value.as_str().is_some_and(|value| self.audiences.iter().any(|own| own == value));
-        match audience {
-            Some(Value::Array(list)) => list.iter().any(is_ours),
-            Some(value) => is_ours(value),
-            None => false,
-        }
-    }
-
-    fn verify(&self, token: &str) -> Result<Map<String, Value>, Fault> {
+    /// The claims of a token whose signature holds, and by whose keys it does.
+    fn verify(&self, token: &str) -> Result<(&Provider, Map<String, Value>), Fault> {
         if token.len() > TOKEN {
             return Err(Fault::Malformed);
         }
@@ -113,8 +109,34 @@ impl Rules {
         if head.crit.is_some() {
             return Err(Fault::Malformed);
         }
-        self.check(&head, message, &signature)?;
-        serde_json::from_slice(&claims).map_err(|_| Fault::Malformed)
+        let claims = || serde_json::from_slice::<Map<String, Value>>(&claims).map_err(|_| Fault::Malformed);
+        if let [provider] = self.providers.as_slice() {
+            provider.check(&head, message, &signature)?;
+            return Ok((provider, claims()?));
+        }
+        // The issuer that it names chooses the keys: those of another make no token of his, whatever it says.
+        let claims = claims()?;
+        let provider = self.providers.iter().find(|provider| provider.issues(&claims)).ok_or(Fault::WrongIssuer)?;
+        provider.check(&head, message, &signature)?;
+        Ok((provider, claims))
+    }
+}
+
+impl Provider {
+    fn issues(&self, claims: &Map<String, Value>) -> bool {
+        let issuer = claims.get("iss").and_then(Value::as_str);
+        issuer.is_some_and(|issuer| self.issuers.iter().any(|known| known == issuer))
+    }
+
+    /// One text, or a list of which any will do.
+    //= rfc7519#section-4.1.3
+    fn is_meant(&self, audience: Option<&Value>) -> bool {
+        let is_ours = |value: &Value| value.as_str().is_some_and(|value| self.audiences.iter().any(|own| own == value));
+        match audience {
+            Some(Value::Array(list)) => list.iter().any(is_ours),
+            Some(value) => is_ours(value),
+            None => false,
+        }
     }
 
     /// The keys that the token may be of: those with its algorithm and, where both have one, its key's id.

@@ -1,11 +1,13 @@
-//! Rate limits by caller, by header or for all together: token buckets that live in the host, exact across its workers.
-//! A request pays every limit or none: the first that is empty answers 429 and says when to come again, and what the
-//! request paid before is given back.
+//! Rate limits by caller, by header, by parts of the path or for all together: token buckets that live in the host,
+//! exact across its workers. A request pays every limit or none: the first that is empty answers 429 and says when to
+//! come again, and what the request paid before is given back.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::Deserialize;
 use weft_filters_sdk::{Ask, Filter, Interest, Outcome, Reply, Request, Response, TokenBuckets, Value, hook};
+use weft_policy::authz::PathTemplate;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,7 +24,7 @@ struct LimitConfig {
     /// Names the limit in replies, metrics and logs, and keeps its buckets when its numbers change. Default: its key, and
     /// for further limits by the same key their number.
     name: Option<String>,
-    /// `identity`, `header:NAME`, or `none` (all requests share one bucket). Default `none`.
+    /// `identity`, `header:NAME`, `path:TEMPLATE`, or `none` (all requests share one bucket). Default `none`.
     #[serde(default)]
     key: KeyConfig,
     /// So many requests each `per_seconds`.
@@ -46,6 +48,8 @@ enum KeyConfig {
     Identity,
     /// The first value of a header; requests without it share a bucket.
     Header(String),
+    /// What stands in the places of its `{name}` elements; requests for other paths are not limited.
+    Path { text: String, template: PathTemplate },
 }
 
 impl TryFrom<String> for KeyConfig {
@@ -56,7 +60,11 @@ impl TryFrom<String> for KeyConfig {
             None if text == "none" => Ok(Self::None),
             None if text == "identity" => Ok(Self::Identity),
             Some(("header", name)) if !name.is_empty() => Ok(Self::Header(name.to_ascii_lowercase())),
-            None | Some(_) => Err(format!("{text:?} is not a key: identity, header:NAME or none")),
+            Some(("path", template)) => match PathTemplate::parse(template) {
+                Ok(parsed) => Ok(Self::Path { text: template.to_owned(), template: parsed }),
+                Err(error) => Err(format!("path: {error}")),
+            },
+            None | Some(_) => Err(format!("{text:?} is not a key: identity, header:NAME, path:TEMPLATE or none")),
         }
     }
 }
@@ -72,7 +80,7 @@ pub struct RateLimit {
 struct Limit {
     name: String,
     key: KeyConfig,
-    /// Its bucket; `None`: all requests share one.
+    /// What is told of a request's bucket; `None`: all requests share one.
     keyed_by: Option<Value<hook::RequestHead>>,
     burst: u32,
     buckets: TokenBuckets,
@@ -112,7 +120,8 @@ impl Filter for RateLimit {
     fn request_head(&mut self, request: &Request<'_>, standing: &mut Standing) -> Outcome {
         let mut tightest: Option<Standing> = None;
         for (index, limit) in self.limits.iter().enumerate() {
-            match limit.buckets.take(limit.bucket(request), 1) {
+            let Some(bucket) = limit.bucket(request) else { continue };
+            match limit.buckets.take(&bucket, 1) {
                 Ok(taken) => {
                     let stands = (u64::from(limit.burst), u64::from(taken.remaining), seconds(taken.reset));
                     if tightest.is_none_or(|(_, remaining, _)| stands.1 < remaining) {
@@ -121,7 +130,9 @@ impl Filter for RateLimit {
                 }
                 Err(wait) => {
                     for paid in &self.limits[..index] {
-                        paid.buckets.give_back(paid.bucket(request), 1);
+                        if let Some(bucket) = paid.bucket(request) {
+                            paid.buckets.give_back(&bucket, 1);
+                        }
                     }
                     return Outcome::respond(self.limited(limit, wait));
                 }
@@ -161,9 +172,14 @@ impl RateLimit {
 }
 
 impl Limit {
-    /// The bucket's key. A value that is absent counts as an empty one: leaving it out is no way around the limit.
-    fn bucket<'a>(&self, request: &Request<'a>) -> &'a [u8] {
-        self.keyed_by.and_then(|value| request.get(value)).unwrap_or_default()
+    /// The bucket's key; `None` where the limit is not for the request. A value that is absent counts as an empty one:
+    /// leaving it out is no way around the limit.
+    fn bucket<'a>(&self, request: &Request<'a>) -> Option<Cow<'a, [u8]>> {
+        let value = self.keyed_by.and_then(|value| request.get(value)).unwrap_or_default();
+        match &self.key {
+            KeyConfig::None | KeyConfig::Identity | KeyConfig::Header(_) => Some(Cow::Borrowed(value)),
+            KeyConfig::Path { template, .. } => template.key(std::str::from_utf8(value).ok()?).map(Cow::Owned),
+        }
     }
 }
 
@@ -172,13 +188,14 @@ fn seconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
 }
 
-/// `identity`, `header:x-key` or `none`; with `#2` the second of a kind. Not a position, which changes when another limit
-/// goes.
+/// `identity`, `header:x-key`, `path:/a/{id}` or `none`; with `#2` the second of a kind. Not a position, which changes
+/// when another limit goes.
 fn default_name(earlier: &[Limit], key: &KeyConfig) -> String {
     let name = match key {
         KeyConfig::None => "none".to_owned(),
         KeyConfig::Identity => "identity".to_owned(),
         KeyConfig::Header(name) => format!("header:{name}"),
+        KeyConfig::Path { text, .. } => format!("path:{text}"),
     };
     match earlier.iter().filter(|limit| limit.key == *key).count() {
         0 => name,
@@ -192,6 +209,7 @@ impl KeyConfig {
             KeyConfig::None => None,
             KeyConfig::Identity => Some(head.principal()),
             KeyConfig::Header(name) => Some(head.header(name)),
+            KeyConfig::Path { .. } => Some(head.path()),
         }
     }
 }

@@ -54,6 +54,19 @@ fn requests_without_the_header_of_a_limit_share_a_bucket() {
 }
 
 #[test]
+fn parts_of_the_path_have_buckets_and_other_paths_none() {
+    let mut limits = harness(r#"{"key": "path:/users/{id}/*", "requests": 1, "per_seconds": 60}, {"requests": 5}"#);
+    let get = |path| TestRequest::new("GET", path);
+    assert_eq!([ask(&mut limits, &get("/users/7/a")), ask(&mut limits, &get("/users/8"))], ["pass", "pass"]);
+    assert_eq!(ask(&mut limits, &get("/users/7/b?x=1")), "path:/users/{id}/* 60");
+    assert_eq!(ask(&mut limits, &get("/users/%37")), "path:/users/{id}/* 60", "however it is spelt");
+    for _ in 0..3 {
+        assert_eq!(ask(&mut limits, &get("/orders/7")), "pass");
+    }
+    assert_eq!(ask(&mut limits, &get("/orders/7")), "none 1", "the limit for all counts every path");
+}
+
+#[test]
 fn a_request_that_is_refused_pays_no_limit() {
     let mut limits = harness(
         r#"{"name": "each", "key": "identity", "requests": 2, "per_seconds": 3600},
@@ -135,6 +148,7 @@ fn a_bad_configuration_says_where() {
         (r#"{"limits": [{"requests": 0}]}"#, "limits[0]"),
         (r#"{"limits": [{"requests": 1, "key": "cookie"}]}"#, "cookie"),
         (r#"{"limits": [{"requests": 1, "key": "header:"}]}"#, "header:"),
+        (r#"{"limits": [{"requests": 1, "key": "path:/a*"}]}"#, "path: "),
         (r#"{"limits": [{"request": 1}]}"#, "request"),
         (r#"{"limits": [{"requests": 1, "name": "a"}, {"requests": 2, "name": "a"}]}"#, "limits[1].name"),
     ] {

@@ -48,6 +48,46 @@ impl Text {
     }
 }
 
+/// Says whether a text is a principal as rules name one.
+///
+/// # Errors
+/// Why it is none.
+#[cfg(feature = "manifest")]
+pub(crate) fn check_principal(text: &str) -> Result<(), String> {
+    Text::principal(text).map(drop)
+}
+
+/// A path pattern by which requests are told apart: those that it matches belong together as far as they have the same
+/// in the places of its `{name}` elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathTemplate(Path);
+
+impl PathTemplate {
+    /// Of the same form as the paths of rules.
+    ///
+    /// # Errors
+    /// Why it is no such path.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Path::parse(text).map(Self)
+    }
+
+    /// What requests for a normalised path have in common: its elements that the template names, decoded, with slashes
+    /// between them. `None`: the template does not match the path.
+    pub fn key(&self, path: &str) -> Option<Vec<u8>> {
+        let path = crate::path::decode(path);
+        if !self.0.matches(&path) {
+            return None;
+        }
+        let segments = match &self.0 {
+            Path::Template { segments, .. } => segments.as_slice(),
+            Path::Any | Path::Exact(_) | Path::Under(_) => &[],
+        };
+        let given = path.split(|byte| *byte == b'/').skip(1);
+        let named = segments.iter().zip(given).filter(|(segment, _)| **segment == Segment::One);
+        Some(named.map(|(_, text)| text).collect::<Vec<_>>().join(&b'/'))
+    }
+}
+
 /// A path pattern, over decoded readings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Path {

@@ -631,3 +631,36 @@ fn the_outbound_filters_of_a_caller_are_noted() {
         "what shop/web sends passes its outbound filters first, which are not asked here: shop/all (audit), shop/buy";
     assert_eq!(got.notes, [note]);
 }
+
+#[test]
+fn audited_policies_are_noted_and_refuse_nothing() {
+    let policy = |mode: &str| {
+        format!(
+            "---\napiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: watch, namespace: shop}}\n\
+             spec: {{mode: {mode}, rules: [{{from: [{{namespaces: [partner]}}]}}]}}\n"
+        )
+    };
+    let of = |kind: &str, spec: &str| {
+        format!(
+            "---\napiVersion: weft.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: p, namespace: shop}}\nspec: {spec}\n"
+        )
+    };
+    let typed = [
+        of("FilterPolicy", "{filter: {name: ratelimit}, order: -9}"),
+        of("RateLimitPolicy", "{limits: [{requests: 1}], order: 9}"),
+        of("FaultPolicy", "{abort: {reset: true}}"),
+    ];
+    let check = |mode: &str, expect: (bool, &[&str], &[&str])| {
+        let text = format!("{SHOP}{}{}", typed.concat(), policy(mode));
+        let query = serde_json::json!({"from": "shop/web", "to": "web-v2.shop"});
+        let got = explain(&world(&text), &serde_json::from_value(query).unwrap()).unwrap();
+        let filters: Vec<_> = got.backends[0].endpoints[0].filters.iter().map(String::as_str).collect();
+        let notes: Vec<_> = got.notes.iter().map(String::as_str).collect();
+        assert_eq!((got.allowed, filters.as_slice(), notes.as_slice()), expect, "{mode}");
+    };
+    let note = "policies in mode Audit would refuse it: shop/watch#no-match";
+    let typed = ["shop/p#FaultPolicy", "shop/p#RateLimitPolicy", "shop/p"];
+    check("Audit", (true, &[&typed[..], &["weft-system/authz#audit"]].concat(), &[note]));
+    check("Off", (true, &typed, &[]));
+    check("Enforce", (false, &[&typed[..], &["weft-system/authz"]].concat(), &[]));
+}

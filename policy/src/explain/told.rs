@@ -195,4 +195,7 @@ pub struct EndpointExplanation {
     pub reading: Option<String>,
     /// Inbound filters in the order in which they run.
     pub filters: Vec<String>,
+    /// The rule by which policies that are audited would refuse it. Told as a note.
+    #[serde(skip)]
+    pub(super) audited: Option<String>,
 }

@@ -8,15 +8,22 @@ use crate::bundle::{ObjectName, OnFailure, needs_every_import};
 use crate::plan::{unfit_expressions, unresolved_callouts};
 use crate::resource::capability::Capability;
 use crate::resource::filter::PolicyMode;
-use crate::resource::{AccessPolicySpec, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE};
+use crate::resource::{
+    AccessPolicySpec, Attaching, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE,
+};
 use crate::schema;
 
 /// Filters that every mesh has, used or not.
 const SHIPPED: [&str; 8] = ["authz", "body-guard", "expr", "extauth", "fault", "header-edit", "jwt", "ratelimit"];
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
-    for policy in lens.all::<FilterPolicySpec>() {
-        attached(lens, policy, report);
+    for policy in lens.attaching() {
+        attached(lens, &policy, report);
+    }
+    for policy in lens.all::<AccessPolicySpec>() {
+        let object = key_of(Kind::AccessPolicy, &policy.metadata);
+        let what = ["its denials are counted only", "it is left out"];
+        switched_off(policy.spec.mode, what, &object, report);
     }
     let authz = ObjectName::new(ROOT_NAMESPACE, "authz");
     if lens.world.filter(&authz).is_none() {
@@ -26,7 +33,7 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
             report.tell(Code::AuthzMissing, &object, "", message);
         }
     }
-    let used: BTreeSet<_> = lens.world.filter_policies().map(filter_of).collect();
+    let used: BTreeSet<_> = lens.world.attaching().map(|policy| filter_of(&policy)).collect();
     for (key, _) in lens.of_kind(Kind::Filter) {
         let is_shipped = key.namespace == ROOT_NAMESPACE && SHIPPED.contains(&key.name.as_str());
         if !is_shipped && !used.contains(&key.object_name()) {
@@ -41,19 +48,23 @@ fn filter_of(policy: &Object<FilterPolicySpec>) -> ObjectName {
     ObjectName::new(reference.namespace.clone(), reference.name.clone())
 }
 
-fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Report) {
-    let object = key_of(Kind::FilterPolicy, &policy.metadata);
-    match policy.spec.mode {
+fn switched_off(mode: PolicyMode, [audited, off]: [&str; 2], object: &ObjectKey, report: &mut Report) {
+    match mode {
         PolicyMode::Enforce => {}
-        PolicyMode::Audit => report.tell(Code::SwitchedOff, &object, "spec.mode", "its verdicts are counted only"),
-        PolicyMode::Off => report.tell(Code::SwitchedOff, &object, "spec.mode", "it is attached nowhere"),
+        PolicyMode::Audit => report.tell(Code::SwitchedOff, object, "spec.mode", audited),
+        PolicyMode::Off => report.tell(Code::SwitchedOff, object, "spec.mode", off),
     }
+}
+
+fn attached(lens: &Lens<'_>, policy: &Attaching<'_>, report: &mut Report) {
+    let object = policy.key();
+    switched_off(policy.spec.mode, ["its verdicts are counted only", "it is attached nowhere"], &object, report);
     for fault in unfit_expressions(&policy.spec) {
         report.tell(Code::ExpressionUnfit, &object, config_key(&fault.at), fault.message);
     }
     let name = filter_of(policy);
     let Some(filter) = lens.world.filter(&name) else {
-        return report.tell(Code::FilterMissing, &object, "spec.filter.name", lens.no_filter(&name));
+        return report.tell(Code::FilterMissing, &object, policy.place("spec.filter.name"), lens.no_filter(&name));
     };
     let reference = &policy.spec.filter;
     let found = lens.world.resolve(reference);
@@ -64,7 +75,7 @@ fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Rep
         known.dedup();
         let message = format!("Filter {name} is published as {}, not as {wanted}", known.join(", "));
         let key = if reference.version.is_some() { "spec.filter.version" } else { "spec.filter.channel" };
-        report.tell(Code::FilterVersion, &object, key, message);
+        report.tell(Code::FilterVersion, &object, policy.place(key), message);
     }
     let spec = found.unwrap_or(&filter.spec);
     capabilities(policy, spec, &object, report);
@@ -74,17 +85,17 @@ fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Rep
     if lens.world.is_yanked(&name, &spec.version) {
         let message =
             format!("{name} {} was yanked: it runs where it is named, and nobody else takes it up", spec.version);
-        report.tell(Code::FilterYanked, &object, "spec.filter.version", message);
+        report.tell(Code::FilterYanked, &object, policy.place("spec.filter.version"), message);
     }
     if let Some(why) = lens.world.distrusts(&name, spec).filter(|_| policy.spec.mode != PolicyMode::Off) {
         let outcome = match (policy.spec.mode, policy.spec.on_failure) {
             (PolicyMode::Enforce, OnFailure::Deny) => "what it would judge is refused (onFailure: Deny)",
             (PolicyMode::Enforce | PolicyMode::Audit | PolicyMode::Off, _) => "it does not run",
         };
-        report.tell(Code::PublisherDistrusted, &object, "spec.filter", format!("{why}: {outcome}"));
+        report.tell(Code::PublisherDistrusted, &object, policy.place("spec.filter"), format!("{why}: {outcome}"));
     }
     for fault in spec.config_schema.iter().flat_map(|known| schema::check(known, &policy.spec.config)) {
-        report.tell(Code::ConfigUnfit, &object, config_key(&fault.at), fault.message);
+        report.tell(Code::ConfigUnfit, &object, policy.place(&config_key(&fault.at)), fault.message);
     }
 }
 
@@ -99,7 +110,7 @@ fn config_key(at: &str) -> String {
 
 /// What the filter asks for and what it is granted. One of the first contract needs all that it imports; later ones are
 /// told `denied` as they call what is not granted.
-fn capabilities(policy: &Object<FilterPolicySpec>, filter: &FilterSpec, object: &ObjectKey, report: &mut Report) {
+fn capabilities(policy: &Attaching<'_>, filter: &FilterSpec, object: &ObjectKey, report: &mut Report) {
     let name = filter_of(policy);
     let (granted, wanted) = (&policy.spec.capabilities, &filter.capabilities);
     let is_granted = |wanted: &&String| granted.iter().any(|granted| granted.word() == wanted.as_str());
@@ -114,26 +125,26 @@ fn capabilities(policy: &Object<FilterPolicySpec>, filter: &FilterSpec, object: 
                 (Code::DeniedCapability, message)
             }
         };
-        report.tell(code, object, "spec.capabilities", message);
+        report.tell(code, object, policy.place("spec.capabilities"), message);
     }
     let is_wanted = |granted: &&Capability| wanted.iter().any(|wanted| granted.word() == wanted.as_str());
     for vain in granted.iter().filter(|granted| !is_wanted(granted) && !granted.is_always_there()) {
         let message = format!("Filter {name} does not use the capability {}", vain.word());
-        report.tell(Code::GrantedInVain, object, "spec.capabilities", message);
+        report.tell(Code::GrantedInVain, object, policy.place("spec.capabilities"), message);
     }
 }
 
 /// Policies that run one filter with one configuration twice.
 fn twice(lens: &Lens<'_>, report: &mut Report) {
-    let mut alike = BTreeMap::<_, Vec<&Object<FilterPolicySpec>>>::new();
-    for policy in lens.all::<FilterPolicySpec>().filter(|policy| policy.spec.mode == PolicyMode::Enforce) {
+    let mut alike = BTreeMap::<_, Vec<Attaching<'_>>>::new();
+    for policy in lens.attaching().filter(|policy| policy.spec.mode == PolicyMode::Enforce) {
         let inbound = policy.spec.direction == crate::bundle::Direction::Inbound;
-        alike.entry((filter_of(policy), inbound, policy.spec.config.to_string())).or_default().push(policy);
+        alike.entry((filter_of(&policy), inbound, policy.spec.config.to_string())).or_default().push(policy);
     }
     for policies in alike.values().filter(|policies| policies.len() > 1) {
         for pair in policies.windows(2) {
-            let (first, second) = (pair[0], pair[1]);
-            let held = |policy: &Object<FilterPolicySpec>| lens.held(&key_of(Kind::FilterPolicy, &policy.metadata));
+            let (first, second) = (&pair[0], &pair[1]);
+            let held = |policy: &Attaching<'_>| lens.held(&policy.key());
             // Both are in the order of names: one walk through both finds what is in both.
             let (held_first, held_second) = (held(first), held(second));
             let mut others = held_second.iter().peekable();
@@ -143,11 +154,11 @@ fn twice(lens: &Lens<'_>, report: &mut Report) {
             });
             if let Some(workload) = both {
                 let message = format!(
-                    "FilterPolicy {} attaches the same filter with the same configuration to Workload {}",
-                    first.name(),
+                    "{} attaches the same filter with the same configuration to Workload {}",
+                    first.key(),
                     workload.name()
                 );
-                report.tell(Code::AttachedTwice, &key_of(Kind::FilterPolicy, &second.metadata), "spec.filter", message);
+                report.tell(Code::AttachedTwice, &second.key(), second.place("spec.filter"), message);
             }
         }
     }

@@ -8,8 +8,8 @@ use super::Scope;
 use crate::bundle::{ObjectName, Revision};
 use crate::plan::{Entry, World, holds_for};
 use crate::resource::{
-    AnyRoute, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind, TargetRef,
-    WorkloadSpec,
+    AnyRoute, Attaching, Holding, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec, TargetKind,
+    TargetRef, WorkloadSpec,
 };
 use crate::text::did_you_mean;
 
@@ -72,6 +72,19 @@ impl<'w> Lens<'w> {
         self.of_kind(S::KIND).filter_map(|(_, entry)| S::of(&entry.resource))
     }
 
+    /// Policies that attach a filter, of every kind that does.
+    pub(super) fn attaching(&self) -> impl Iterator<Item = Attaching<'w>> {
+        let entries = Kind::ATTACHING.into_iter().flat_map(|kind| self.of_kind(kind));
+        entries.filter_map(|(_, entry)| Attaching::of(&entry.resource))
+    }
+
+    /// Policies that hold for workloads, of every kind that does.
+    pub(super) fn holding(&self) -> impl Iterator<Item = Holding<'w>> {
+        let kinds = [Kind::AccessPolicy].into_iter().chain(Kind::ATTACHING);
+        let entries = kinds.flat_map(|kind| self.of_kind(kind));
+        entries.filter_map(|(_, entry)| Holding::of(&entry.resource))
+    }
+
     /// Routes of every kind, each with the revision of its creation.
     pub(super) fn routes(&self) -> impl Iterator<Item = (AnyRoute<'w>, Revision)> {
         let entries = Kind::ROUTES.into_iter().flat_map(|kind| self.of_kind(kind));
@@ -113,9 +126,8 @@ impl<'w> Lens<'w> {
     /// The workloads that a policy holds for.
     pub(super) fn held(&self, policy: &ObjectKey) -> Several<'w, WorkloadSpec> {
         memo(&self.held, policy, || {
-            let Some((metadata, targets)) = self.world.get(policy).and_then(|entry| targeting(&entry.resource)) else {
-                return Rc::from([]);
-            };
+            let held = self.world.get(policy).and_then(|entry| Holding::of(&entry.resource));
+            let Some(Holding { metadata, targets, .. }) = held else { return Rc::from([]) };
             let mut near: Vec<_> = match (targets, metadata.namespace.as_str()) {
                 ([], ROOT_NAMESPACE) => self.world.workloads().collect(),
                 ([], namespace) => self.world.of_namespace(namespace).collect(),
@@ -198,26 +210,6 @@ impl<'w> Lens<'w> {
 
     pub(super) fn meant_account(&self, namespace: &str, account: &str) -> String {
         self.meant(account, self.accounts().iter().filter(|known| known.0 == namespace).map(|known| known.1))
-    }
-}
-
-fn targeting(policy: &Resource) -> Option<(&Metadata, &[TargetRef])> {
-    match policy {
-        Resource::AccessPolicy(policy) => Some((&policy.metadata, &policy.spec.target_refs)),
-        Resource::FilterPolicy(policy) => Some((&policy.metadata, &policy.spec.target_refs)),
-        Resource::Namespace(_)
-        | Resource::Mesh(_)
-        | Resource::Service(_)
-        | Resource::Workload(_)
-        | Resource::ReferenceGrant(_)
-        | Resource::HttpRoute(_)
-        | Resource::GrpcRoute(_)
-        | Resource::TlsRoute(_)
-        | Resource::TcpRoute(_)
-        | Resource::PolicyTemplate(_)
-        | Resource::TrafficPolicy(_)
-        | Resource::ExternalService(_)
-        | Resource::Filter(_) => None,
     }
 }
 

@@ -31,6 +31,9 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             | Kind::TcpRoute
             | Kind::Filter
             | Kind::FilterPolicy
+            | Kind::RateLimitPolicy
+            | Kind::FaultPolicy
+            | Kind::JwtPolicy
             | Kind::AccessPolicy
             | Kind::PolicyTemplate
             | Kind::ExternalService

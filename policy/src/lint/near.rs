@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use crate::bundle::ObjectName;
 use crate::plan::World;
 use crate::resource::{
-    AccessPolicySpec, AnyRoute, ExternalServiceSpec, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE,
-    ServiceSpec, Spec, TargetKind, TargetRef, TrafficPolicySpec,
+    AnyRoute, ExternalServiceSpec, FilterPolicySpec, Holding, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec,
+    Spec, TargetKind, TargetRef, TrafficPolicySpec,
 };
 
 /// Where findings may differ between two worlds.
@@ -59,11 +59,16 @@ impl Around<'_> {
                 Kind::Workload => self.workload(world, &name),
                 Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => self.route(world, key),
                 // Policies are compared with those that hold beside them, and with the ports of services.
-                Kind::AccessPolicy | Kind::FilterPolicy => {
+                Kind::AccessPolicy
+                | Kind::FilterPolicy
+                | Kind::RateLimitPolicy
+                | Kind::FaultPolicy
+                | Kind::JwtPolicy => {
                     self.insert(world.of_namespace::<ServiceSpec>(&key.namespace));
                     for namespace in [&key.namespace, ROOT_NAMESPACE] {
-                        self.insert(world.of_namespace::<AccessPolicySpec>(namespace));
-                        self.insert(world.of_namespace::<FilterPolicySpec>(namespace));
+                        for kind in [Kind::AccessPolicy].into_iter().chain(Kind::ATTACHING) {
+                            self.keys.extend(world.within(kind, namespace).map(|(key, _)| key.clone()));
+                        }
                     }
                 }
                 // One that holds for the same services may be overruled, or not any more.
@@ -130,8 +135,11 @@ impl Around<'_> {
         let is_target = |target: &TargetRef| {
             target.name == key.name && target.kind.route().is_some_and(|(kind, _)| kind == key.kind)
         };
-        let policies = world.of_namespace::<FilterPolicySpec>(&key.namespace);
-        self.insert(policies.filter(|policy| policy.spec.target_refs.iter().any(is_target)));
+        for (policy, entry) in Kind::ATTACHING.into_iter().flat_map(|kind| world.within(kind, &key.namespace)) {
+            if Holding::of(&entry.resource).is_some_and(|held| held.targets.iter().any(is_target)) {
+                self.keys.insert(policy.clone());
+            }
+        }
         let Some(route) = world.route(key) else { return };
         for parent in route.parents() {
             self.keys.extend(world.around_service(&parent));

@@ -7,6 +7,7 @@ use super::{Code, Report};
 use crate::authz::Action;
 use crate::bundle::ObjectName;
 use crate::resource::access::RuleSpec;
+use crate::resource::filter::PolicyMode;
 use crate::resource::{AccessPolicySpec, Kind, Object};
 
 type Policy = Object<AccessPolicySpec>;
@@ -72,12 +73,17 @@ fn parts<T: std::fmt::Debug>(list: &[T]) -> BTreeSet<String> {
     each.chain(whole).collect()
 }
 
+/// Policies that decide; what is watched takes nothing back.
+fn enforced<'w>(lens: &Lens<'w>) -> impl Iterator<Item = &'w Policy> {
+    lens.all::<AccessPolicySpec>().filter(|policy| policy.spec.mode == PolicyMode::Enforce)
+}
+
 /// Allow rules that a deny policy covers for every workload of theirs.
 fn contradicted(lens: &Lens<'_>, report: &mut Report) {
     let mut denying = Vec::<Denying<'_>>::new();
     // Deny rules by a text of their `from`; "" where they hold for every caller.
     let mut by_source = BTreeMap::<String, Vec<usize>>::new();
-    for policy in lens.all::<AccessPolicySpec>().filter(|policy| policy.spec.action == Action::Deny) {
+    for policy in enforced(lens).filter(|policy| policy.spec.action == Action::Deny) {
         let everything = policy.spec.rules.is_empty().then(RuleSpec::default);
         for rule in policy.spec.rules.iter().chain(&everything) {
             let sources = if rule.from.is_empty() { [String::new()].into() } else { parts(&rule.from) };
@@ -90,7 +96,7 @@ fn contradicted(lens: &Lens<'_>, report: &mut Report) {
     if denying.is_empty() {
         return;
     }
-    for policy in lens.all::<AccessPolicySpec>().filter(|policy| policy.spec.action == Action::Allow) {
+    for policy in enforced(lens).filter(|policy| policy.spec.action == Action::Allow) {
         let mut covered = BTreeMap::<ObjectName, bool>::new();
         let mut covers =
             |deny: &Policy| *covered.entry(deny.name()).or_insert_with(|| covers_targets(lens, deny, policy));

@@ -6,8 +6,7 @@ use crate::bundle::ObjectName;
 use crate::plan::{Idle, claimed_before, is_missing, overruled, route_named};
 use crate::resource::filter::PolicyMode;
 use crate::resource::{
-    AccessPolicySpec, ExternalServiceSpec, FilterPolicySpec, Kind, Metadata, ObjectKey, ROOT_NAMESPACE, Resource,
-    TargetKind, TargetRef, TrafficPolicySpec,
+    ExternalServiceSpec, Kind, Metadata, ObjectKey, ROOT_NAMESPACE, Resource, TargetKind, TargetRef, TrafficPolicySpec,
 };
 
 /// A handshake takes at least one round trip.
@@ -15,13 +14,9 @@ const SHORTEST_CONNECT_MS: u64 = 10;
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     meshes(lens, report);
-    for policy in lens.all::<AccessPolicySpec>() {
-        let object = key_of(Kind::AccessPolicy, &policy.metadata);
-        targets(lens, &object, &policy.metadata, &policy.spec.target_refs, report);
-    }
-    for policy in lens.all::<FilterPolicySpec>().filter(|policy| policy.spec.mode != PolicyMode::Off) {
-        let object = key_of(Kind::FilterPolicy, &policy.metadata);
-        targets(lens, &object, &policy.metadata, &policy.spec.target_refs, report);
+    for policy in lens.holding().filter(|policy| policy.mode != PolicyMode::Off) {
+        let object = key_of(policy.kind, policy.metadata);
+        targets(lens, &object, policy.metadata, policy.targets, report);
     }
     for policy in lens.all::<TrafficPolicySpec>() {
         let object = key_of(Kind::TrafficPolicy, &policy.metadata);

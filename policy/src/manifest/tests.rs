@@ -18,185 +18,8 @@ fn without_column(error: &ManifestError) -> String {
     format!("{file}:{line}: {}{message}", if key.is_empty() { String::new() } else { format!("{key}: ") })
 }
 
-const ALL_KINDS: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: weft.dev/v1alpha1
-kind: Mesh
-metadata: {name: default}
-spec:
-  trustDomain: cluster.local
-  mtls: {mode: Strict}
-  telemetry: {accessLog: true}
-  defaults: {requestTimeout: 15s, connectTimeout: 500ms, maxRetries: 1}
-  filterPublishers: ["-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n"]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  selector: {app: web}
-  clusterIP: 10.0.0.1
-  ports:
-  - {name: http, port: 80, targetPort: 8080, appProtocol: http}
-  - {name: db, port: 5432, protocol: TCP, appProtocol: tcp}
-  - {name: dns, port: 5432, protocol: UDP, targetPort: dns}
-  sessionAffinity: ClientIP
-  internalTrafficPolicy: Local
-  trafficDistribution: PreferClose
-  type: LoadBalancer
----
-apiVersion: weft.dev/v1alpha1
-kind: Workload
-metadata: {name: web-1, namespace: shop, labels: {app: web}}
-spec:
-  address: 127.0.0.11
-  ports: [{port: 8080, protocol: http, name: http}, {port: 53, name: dns}]
-  serviceAccount: web
-  weight: 2
-  meshAddress: 127.0.0.11:15008
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: ReferenceGrant
-metadata: {name: to-web, namespace: shop}
-spec:
-  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: partner}]
-  to: [{group: "", kind: Service, name: web}, {group: "", kind: Secret}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: canary, namespace: shop}
-spec:
-  parentRefs: [{group: "", kind: Service, name: web, port: 80, sectionName: http}, {name: gateway}]
-  hostnames: [web.example.com]
-  rules:
-  - name: later
-    matches: [{queryParams: [{name: a, value: b}], headers: [{type: RegularExpression, name: a, value: b}]}]
-    filters: [{type: URLRewrite, urlRewrite: {hostname: a.b}}]
-    retry: {attempts: 1}
-    sessionPersistence: {sessionName: a}
-    timeouts: {backendRequest: 1s}
-  - name: v2
-    matches:
-    - path: {type: PathPrefix, value: /v2}
-      method: GET
-      headers: [{name: X-Canary, value: "yes"}]
-    filters:
-    - type: RequestHeaderModifier
-      requestHeaderModifier: {set: [{name: X-A, value: b}], add: [{name: c, value: d}], remove: [e]}
-    backendRefs:
-    - {name: web, port: 80, weight: 90}
-    - {name: web-v2, port: 80, weight: 10}
-    timeouts: {request: 1m30s}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: GRPCRoute
-metadata: {name: calls, namespace: shop}
-spec:
-  parentRefs: [{group: "", kind: Service, name: web, port: 80, sectionName: http}, {name: gateway}]
-  hostnames: [web.example.com]
-  rules:
-  - name: later
-    matches: [{method: {type: RegularExpression, service: "a.*", method: ""}, headers: [{name: a, value: b}]}, {method: {method: M}}]
-    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}, {type: ExtensionRef, extensionRef: {name: a}}]
-    sessionPersistence: {sessionName: a}
-  - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [e]}}]
-    backendRefs: [{name: web, port: 80, weight: 90, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [e]}}]}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: TLSRoute
-metadata: {name: secure, namespace: shop}
-spec:
-  parentRefs: [{group: "", kind: Service, name: web, port: 5432, sectionName: db}, {name: gateway}]
-  hostnames: [db.example.com, "*.db.example.com"]
-  rules:
-  - name: all
-    backendRefs: [{name: web, port: 5432, weight: 9}, {name: web-v2, namespace: shop, port: 5432}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: TCPRoute
-metadata: {name: split, namespace: shop}
-spec:
-  parentRefs: [{group: "", kind: Service, name: web, port: 5432}]
-  rules: [{backendRefs: [{name: web, port: 5432}]}, {name: later, backendRefs: [{name: web-v2, port: 5432, weight: 0}]}]
----
-apiVersion: weft.dev/v1alpha1
-kind: Filter
-metadata: {name: authz, namespace: weft-system}
-spec:
-  version: 0.1.0
-  digest: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
-  signature: c2ln
-  publicKey: PEM
-  size: 1000
-  abi: weft:filter@0.1.0
-  capabilities: [log]
----
-apiVersion: weft.dev/v1alpha1
-kind: FilterPolicy
-metadata: {name: slow, namespace: shop}
-spec:
-  targetRefs: [{kind: Service, name: web}]
-  direction: Outbound
-  order: -5
-  mode: Audit
-  onFailure: Allow
-  filter: {name: fault, version: 0.1.0}
-  config: {delay: {ms: 100, percentage: 1.5}}
-  capabilities: [token-bucket, crypto, {kv: {entries: 100, bytes: 65536, scope: Filter}}, {callout: {services: [{name: web, port: 80}, {kind: ExternalService, name: idp, namespace: shop, port: 443, as: keys}]}}]
-  limits: {memoryBytes: 1048576, callTimeoutMs: 5, bodyBytes: 4096, overBody: Pass}
----
-apiVersion: weft.dev/v1alpha1
-kind: AccessPolicy
-metadata: {name: no-admin, namespace: shop}
-spec:
-  targetRefs: [{kind: Workload, name: web-1}]
-  action: Deny
-  rules:
-  - name: admin
-    from: [{namespaces: [partner], notServiceAccounts: [partner/admin]}]
-    to: [{methods: [GET], paths: [/admin/*], headers: [{name: x, present: true}]}]
----
-apiVersion: weft.dev/v1alpha1
-kind: PolicyTemplate
-metadata: {name: critical}
-spec:
-  tier: critical
-  namespaces: [shop, partner]
-  parameters:
-  - {name: patience, type: Duration, default: 2s, min: 100ms, max: 1m, description: For each request.}
-  - {name: algorithm, type: Enum, values: [Random, RoundRobin], default: Random}
-  trafficPolicy:
-    timeouts: {request: "${patience}"}
-    loadBalancing: {algorithm: "${algorithm}"}
----
-apiVersion: weft.dev/v1alpha1
-kind: TrafficPolicy
-metadata: {name: web, namespace: shop}
-spec:
-  targetRefs: [{group: "", kind: Service, name: web}]
-  loadBalancing:
-    algorithm: RingHash
-    hash: {header: X-User}
-    locality: {prefer: Subzone, failover: [{from: eu, to: [uk, us]}], overprovisioningPercent: 150}
-    slowStart: {window: 0s, minWeightPercent: 20}
-    panicThresholdPercent: 30
-  outlierDetection: {consecutive5xx: 3, interval: 5s, baseEjectionTime: 10s, maxEjectionTime: 1m, maxEjectionPercent: 50}
-  limits: {maxActiveRequests: 100, maxPendingRequests: 10, maxPendingTime: 500ms}
-  template: {name: critical, parameters: {patience: 5s}}
----
-apiVersion: weft.dev/v1alpha1
-kind: ExternalService
-metadata: {name: payments, namespace: shop}
-spec:
-  hosts: [api.payments.example, "*.cdn.payments.example"]
-  ports: [{name: http, port: 80, protocol: http, targetPort: 443}, {port: 443, protocol: tls}]
-  resolution: Static
-  endpoints: [{address: 192.0.2.7, port: 8443}, {address: b.payments.example}]
-  tls: {mode: Originate, sni: payments.example, systemRoots: true}
-"#;
+/// One of each kind, in the order of `Kind::ALL`.
+const ALL_KINDS: &str = include_str!("tests/kinds.yaml");
 
 #[test]
 fn every_kind_is_read_and_written() {
@@ -220,6 +43,7 @@ fn the_manifests_in_the_documentation_are_taken() {
         include_str!("../../../docs/configuration.md"),
         include_str!("../../../docs/filters.md"),
         include_str!("../../../docs/filters/capabilities.md"),
+        include_str!("../../../docs/filters/policies.md"),
         include_str!("../../../docs/operations.md"),
     ];
     let blocks = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1));
@@ -299,7 +123,7 @@ fn kinds_and_envelopes() {
     check_refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
         &[
-            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, ReferenceGrant, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Filter, FilterPolicy, AccessPolicy, PolicyTemplate, TrafficPolicy, ExternalService",
+            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, ReferenceGrant, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Filter, FilterPolicy, RateLimitPolicy, FaultPolicy, JwtPolicy, AccessPolicy, PolicyTemplate, TrafficPolicy, ExternalService",
         ],
     );
     check_refused(
@@ -594,7 +418,10 @@ fn capabilities_and_their_parameters() {
 fn filters_and_policies() {
     let policy = |spec: &str, expect: &str| check_spec(Kind::FilterPolicy, spec, expect);
     policy("  order: 1\n", "4: spec.filter: is missing");
-    policy("  filter: {name: a}\n  phase: early\n", "6: spec.phase: is not supported yet");
+    policy(
+        "  filter: {name: a}\n  phase: early\n",
+        "6: spec.phase: \"early\" is not one of Connection, AuthN, Traffic, RateLimit, Custom",
+    );
     policy("  filter: {name: a}\n  mode: Shadow\n", "6: spec.mode: \"Shadow\" is not one of Enforce, Audit, Off");
     policy(
         "  filter: {name: a}\n  direction: Sideways\n",

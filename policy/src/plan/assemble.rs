@@ -30,12 +30,14 @@ use crate::resource::route::{
     BackendRef, HeaderSpec, HeaderType, MatchSpec, ParentRef, PathType, QueryParamSpec, Referred, RuleSpec,
 };
 use crate::resource::{
-    AccessPolicySpec, AnyRoute, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec,
-    Spec, TargetRef, WorkloadSpec,
+    AccessPolicySpec, AnyRoute, Attaching, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE,
+    ServiceSpec, Spec, TargetRef, WorkloadSpec,
 };
 
 /// The name of the attachment that access policies become; also the published filter's.
 pub const AUTHZ_ATTACHMENT: &str = "weft-system/authz";
+/// The name of the attachment that those which are audited become. It sorts behind the other's, however many there are.
+pub const AUDIT_ATTACHMENT: &str = "weft-system/authz#audit";
 /// Digest that no binary has, used while the authz filter is not published: no snapshot with it becomes current, so
 /// what is protected stays closed.
 const NO_DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -63,8 +65,7 @@ pub fn bundle_for(world: &World, served: &[ObjectName], revision: Revision, trus
 pub fn filters_for(world: &World, served: &[ObjectName]) -> BTreeMap<String, FilterAttachment> {
     let workloads: Vec<_> = served.iter().filter_map(|name| world.workload(name)).collect();
     let near = workloads.iter().flat_map(|workload| world.index().near_policies(world, workload));
-    let near: BTreeMap<ObjectName, _> =
-        near.filter_map(FilterPolicySpec::of).map(|policy| (policy.name(), policy)).collect();
+    let near: BTreeMap<ObjectKey, _> = near.filter_map(Attaching::of).map(|policy| (policy.key(), policy)).collect();
     let mut filters: BTreeMap<_, _> = near.values().filter_map(|policy| attach(world, policy, &workloads)).collect();
     filters.extend(attach_access(world, &workloads));
     filters
@@ -378,7 +379,7 @@ fn narrowed(held: Vec<ObjectName>, all: usize) -> Option<Vec<ObjectName>> {
 
 fn attach(
     world: &World,
-    policy: &Object<FilterPolicySpec>,
+    policy: &Attaching<'_>,
     workloads: &[&Object<WorkloadSpec>],
 ) -> Option<(String, FilterAttachment)> {
     let held =
@@ -388,12 +389,12 @@ fn attach(
     Some((attachment.name.clone(), FilterAttachment { workloads, ..attachment }))
 }
 
-/// The filter that a FilterPolicy asks for, whichever workloads it holds for. `None`: it asks for none.
+/// The filter that a policy asks for, whichever workloads it holds for. `None`: it asks for none.
 pub fn attachment(world: &World, policy: &ObjectKey) -> Option<FilterAttachment> {
-    attached_filter(world, Spec::of(&world.get(policy)?.resource)?)
+    attached_filter(world, &Attaching::of(&world.get(policy)?.resource)?)
 }
 
-fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<FilterAttachment> {
+fn attached_filter(world: &World, policy: &Attaching<'_>) -> Option<FilterAttachment> {
     let spec = &policy.spec;
     let mode = match spec.mode {
         PolicyMode::Enforce => FilterMode::Enforce,
@@ -401,14 +402,14 @@ fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<F
         PolicyMode::Off => return None,
     };
     let filter_name = ObjectName::new(spec.filter.namespace.clone(), spec.filter.name.clone());
-    let name = policy.name().to_string();
+    let name = policy.attachment();
     let found = world.resolve(&spec.filter);
     if found.is_some_and(|found| world.distrusts(&filter_name, found).is_some()) {
         return in_place_of_distrusted(world, policy, name);
     }
     let attachment = FilterAttachment {
         direction: spec.direction,
-        order: spec.order,
+        order: spec.phase.place(spec.order),
         mode,
         on_failure: spec.on_failure,
         config: Json(expression::config_of(spec)),
@@ -434,7 +435,7 @@ fn in_place_of_distrusted(world: &World, policy: &Object<FilterPolicySpec>, name
     let authz = authz_name();
     Some(FilterAttachment {
         direction: spec.direction,
-        order: spec.order,
+        order: spec.phase.place(spec.order),
         config: Json(serde_json::to_string(&config).expect("a config has string keys only")),
         rules: rules_of(policy),
         ..published(world, &name, &authz, world.filter(&authz).map(|filter| &filter.spec))
@@ -484,36 +485,69 @@ fn authz_name() -> ObjectName {
     ObjectName::new(ROOT_NAMESPACE, "authz")
 }
 
-/// The access policies that hold for a workload, as its authz filter reads them. Without any there is no filter:
-/// authenticated peers are allowed.
+/// The access policies that are enforced for a workload, as its authz filter reads them. Without any there is no
+/// filter: authenticated peers are allowed.
 pub(crate) fn access_config(world: &World, workload: &Object<WorkloadSpec>) -> Option<authz::Config> {
+    config_of(world, workload, |mode| mode == PolicyMode::Enforce)
+}
+
+/// The same as it would be if those that are audited were enforced as well. `None`: none is audited.
+pub(crate) fn audited_config(world: &World, workload: &Object<WorkloadSpec>) -> Option<authz::Config> {
+    config_of(world, workload, |mode| mode == PolicyMode::Audit)?;
+    config_of(world, workload, |mode| mode != PolicyMode::Off)
+}
+
+fn config_of(
+    world: &World,
+    workload: &Object<WorkloadSpec>,
+    counts: impl Fn(PolicyMode) -> bool,
+) -> Option<authz::Config> {
     let near = world.index().near_policies(world, workload).filter_map(AccessPolicySpec::of);
-    let holding = near.filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload));
+    let counting = near.filter(|policy| counts(policy.spec.mode));
+    let holding = counting.filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload));
     let policies: Vec<authz::Policy> = holding.map(Into::into).collect();
     (!policies.is_empty()).then(|| authz::Config { trust_domain: world.trust_domain.to_string(), policies })
 }
 
-/// One attachment for each set of policies; a sidecar has one at most.
+/// One attachment for each set of enforced policies, of which a sidecar has one at most, and the same of audited ones.
+/// These run behind the others, so that they tell of requests only that are let in.
 fn attach_access(world: &World, workloads: &[&Object<WorkloadSpec>]) -> Vec<(String, FilterAttachment)> {
+    let filter_name = authz_name();
+    let spec = world.filter(&filter_name).map(|filter| &filter.spec);
+    let attached = |base: &str, sets: Vec<(authz::Config, Vec<ObjectName>)>| -> Vec<FilterAttachment> {
+        let attach = |(index, (config, held)): (usize, (authz::Config, Vec<ObjectName>))| {
+            let name = if index == 0 { base.to_owned() } else { format!("{base}#{index}") };
+            FilterAttachment {
+                authorization: true,
+                config: Json(serde_json::to_string(&config).expect("a config has string keys only")),
+                workloads: narrowed(held, workloads.len()).unwrap_or_default(),
+                ..published(world, &name, &filter_name, spec)
+            }
+        };
+        sets.into_iter().enumerate().map(attach).collect()
+    };
+    let mut all = attached(AUTHZ_ATTACHMENT, sets_of(workloads, |workload| access_config(world, workload)));
+    // Without the filter nothing is to be closed for what is only watched.
+    if spec.is_some() {
+        let audits = attached(AUDIT_ATTACHMENT, sets_of(workloads, |workload| audited_config(world, workload)));
+        let audit = |it| FilterAttachment { mode: FilterMode::Audit, on_failure: OnFailure::Allow, ..it };
+        all.extend(audits.into_iter().map(audit));
+    }
+    all.into_iter().map(|attachment| (attachment.name.clone(), attachment)).collect()
+}
+
+/// Workloads by the configuration that each of them has.
+fn sets_of(
+    workloads: &[&Object<WorkloadSpec>],
+    config_of: impl Fn(&Object<WorkloadSpec>) -> Option<authz::Config>,
+) -> Vec<(authz::Config, Vec<ObjectName>)> {
     let mut sets: Vec<(authz::Config, Vec<ObjectName>)> = Vec::new();
     for workload in workloads {
-        let Some(config) = access_config(world, workload) else { continue };
+        let Some(config) = config_of(workload) else { continue };
         match sets.iter_mut().find(|(known, _)| *known == config) {
             Some((_, held)) => held.push(workload.name()),
             None => sets.push((config, vec![workload.name()])),
         }
     }
-    let filter_name = authz_name();
-    let spec = world.filter(&filter_name).map(|filter| &filter.spec);
-    let attach = |(index, (config, held)): (usize, (authz::Config, Vec<ObjectName>))| {
-        let name = if index == 0 { AUTHZ_ATTACHMENT.to_owned() } else { format!("{AUTHZ_ATTACHMENT}#{index}") };
-        let attachment = FilterAttachment {
-            authorization: true,
-            config: Json(serde_json::to_string(&config).expect("a config has string keys only")),
-            workloads: narrowed(held, workloads.len()).unwrap_or_default(),
-            ..published(world, &name, &filter_name, spec)
-        };
-        (name, attachment)
-    };
-    sets.into_iter().enumerate().map(attach).collect()
+    sets
 }

@@ -10,8 +10,9 @@ use crate::bundle::{Direction, Protocol};
 use crate::resource::access::OperationSpec;
 use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
-use crate::resource::{AccessPolicySpec, AnyRoute, Kind, Metadata, Object, ObjectKey, Resource};
-use crate::resource::{ServiceSpec, TargetKind, TargetRef, WorkloadSpec};
+use crate::resource::{
+    AccessPolicySpec, AnyRoute, Holding, Object, ObjectKey, ServiceSpec, Spec as _, TargetKind, WorkloadSpec,
+};
 
 /// A policy, and whether it names the service or workload that it holds for.
 pub(crate) struct Attached {
@@ -24,24 +25,18 @@ pub(crate) struct Attached {
 /// The policies that hold for a port of a workload as far as it carries HTTP. A filter may look at connections too, but
 /// only its binary knows.
 pub(crate) fn policies(world: &World, workload: &Object<WorkloadSpec>, port: u16) -> Vec<Attached> {
-    let attached = |kind, metadata: &Metadata, targets: &[TargetRef], action| Attached {
-        object: ObjectKey::new(kind, &metadata.namespace, &metadata.name),
-        targeted: targets.iter().any(|target| target.kind != TargetKind::Namespace),
-        action,
-    };
     let near = world.index().near_policies(world, workload);
-    let holding = |policy: &Metadata, targets: &[TargetRef]| holds_for(world, policy, targets, workload);
     near.filter_map(|resource| {
-        if let Resource::AccessPolicy(policy) = resource {
-            let targets = &policy.spec.target_refs;
-            let holds = judges_http(policy, port) && holding(&policy.metadata, targets);
-            return holds.then(|| attached(Kind::AccessPolicy, &policy.metadata, targets, Some(policy.spec.action)));
-        }
-        let Resource::FilterPolicy(policy) = resource else { return None };
-        let (spec, targets) = (&policy.spec, &policy.spec.target_refs);
-        let is_judging = spec.direction == Direction::Inbound && spec.mode == PolicyMode::Enforce;
-        (is_judging && holding(&policy.metadata, targets))
-            .then(|| attached(Kind::FilterPolicy, &policy.metadata, targets, None))
+        let Holding { kind, metadata, targets, direction, mode } = Holding::of(resource)?;
+        let access = AccessPolicySpec::of(resource);
+        let is_judging = direction == Direction::Inbound
+            && mode == PolicyMode::Enforce
+            && access.is_none_or(|policy| judges_http(policy, port));
+        (is_judging && holds_for(world, metadata, targets, workload)).then(|| Attached {
+            object: ObjectKey::new(kind, &metadata.namespace, &metadata.name),
+            targeted: targets.iter().any(|target| target.kind != TargetKind::Namespace),
+            action: access.map(|policy| policy.spec.action),
+        })
     })
     .collect()
 }

@@ -18,8 +18,8 @@ use crate::bundle::ObjectName;
 use crate::resource::capability::CalloutKind;
 use crate::resource::grant::GrantFrom;
 use crate::resource::{
-    AnyRoute, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, ReferenceGrantSpec, Resource, ServiceSpec, Spec,
-    TargetKind, TargetRef, WorkloadSpec,
+    AnyRoute, Holding, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, ReferenceGrantSpec, Resource, ServiceSpec,
+    Spec, TargetKind, TargetRef, WorkloadSpec,
 };
 
 /// A namespace, and a label's key and value.
@@ -103,7 +103,14 @@ impl Found {
                     found.leading = route.backends().collect();
                 }
             }
-            Resource::AccessPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
+            Resource::AccessPolicy(_)
+            | Resource::RateLimitPolicy(_)
+            | Resource::FaultPolicy(_)
+            | Resource::JwtPolicy(_) => {
+                if let Some(held) = Holding::of(resource) {
+                    found.policies = scopes(held.metadata, held.targets);
+                }
+            }
             Resource::FilterPolicy(policy) => {
                 found.policies = scopes(&policy.metadata, &policy.spec.target_refs);
                 found.policies.extend(callees(policy).map(|(kind, name)| Scope::Callout(kind, name)));
@@ -316,6 +323,9 @@ impl Index {
                 | Resource::TcpRoute(_)
                 | Resource::Filter(_)
                 | Resource::FilterPolicy(_)
+                | Resource::RateLimitPolicy(_)
+                | Resource::FaultPolicy(_)
+                | Resource::JwtPolicy(_)
                 | Resource::AccessPolicy(_)
                 | Resource::PolicyTemplate(_)
                 | Resource::ExternalService(_)

@@ -34,7 +34,7 @@ impl fmt::Display for Opening {
 
 /// The workloads that open by what was done to policies between the two worlds.
 pub fn openings(before: &World, after: &World) -> Vec<Opening> {
-    let is_policy = |key: &&&ObjectKey| matches!(key.kind, Kind::AccessPolicy | Kind::FilterPolicy);
+    let is_policy = |key: &&&ObjectKey| key.kind.is_of_workloads();
     let touched: Vec<ObjectKey> = before.differing(after).iter().filter(is_policy).map(|key| (*key).clone()).collect();
     if touched.is_empty() {
         return Vec::new();
@@ -55,7 +55,7 @@ pub fn openings(before: &World, after: &World) -> Vec<Opening> {
         };
         let near: BTreeSet<ObjectKey> = held(before, was).union(&held(after, now)).cloned().collect();
         let own: Vec<&ObjectKey> = touched.iter().filter(|key| near.contains(*key)).collect();
-        for key in own.iter().filter(|key| key.kind == Kind::FilterPolicy) {
+        for key in own.iter().filter(|key| key.kind.attaches_filters()) {
             if restricts(before, key, was) && !restricts(after, key, now) {
                 let what = "its filter is enforced no longer".to_owned();
                 found.push(Opening { policy: (*key).clone(), workload: was.name(), what });

@@ -15,7 +15,7 @@ use crate::authz::{Action, Conditions};
 use crate::bundle::{Direction, ObjectName, Protocol};
 use crate::resource::filter::PolicyMode;
 use crate::resource::{
-    FilterPolicySpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, Spec, TargetKind, TargetRef,
+    Attaching, Holding, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, TargetKind, TargetRef,
     WorkloadSpec,
 };
 
@@ -143,36 +143,23 @@ impl Change<'_> {
 /// Ports of a workload on which a policy that holds for it decides anything.
 fn guarded(world: &World, policy: &Resource, workload: &Object<WorkloadSpec>) -> BTreeSet<u16> {
     let own = ports(workload);
-    match policy {
-        Resource::AccessPolicy(policy) if policy.spec.action == Action::Deny => {
-            let decides = |port: &u16| {
-                let mut rules = policy.spec.rules.iter();
-                rules.any(|rule| rule.to.is_empty() || rule.to.iter().any(|to| Conditions::from(to).are_for(*port)))
-            };
-            own.into_iter().filter(decides).collect()
-        }
-        Resource::FilterPolicy(policy) if policy.spec.direction == Direction::Inbound => {
-            own.into_iter().filter(|port| protocol_of(world, workload, *port) != Protocol::Tcp).collect()
-        }
-        Resource::AccessPolicy(_)
-        | Resource::FilterPolicy(_)
-        | Resource::Namespace(_)
-        | Resource::Mesh(_)
-        | Resource::Service(_)
-        | Resource::Workload(_)
-        | Resource::ReferenceGrant(_)
-        | Resource::HttpRoute(_)
-        | Resource::GrpcRoute(_)
-        | Resource::TlsRoute(_)
-        | Resource::TcpRoute(_)
-        | Resource::PolicyTemplate(_)
-        | Resource::TrafficPolicy(_)
-        | Resource::ExternalService(_)
-        | Resource::Filter(_) => match own.is_empty() {
-            // It guards what its caller sends, too.
-            true => [0].into(),
-            false => own,
-        },
+    if let Resource::AccessPolicy(policy) = policy
+        && policy.spec.action == Action::Deny
+    {
+        let decides = |port: &u16| {
+            let mut rules = policy.spec.rules.iter();
+            rules.any(|rule| rule.to.is_empty() || rule.to.iter().any(|to| Conditions::from(to).are_for(*port)))
+        };
+        return own.into_iter().filter(decides).collect();
+    }
+    let is_inbound = Holding::of(policy).is_some_and(|held| held.direction == Direction::Inbound);
+    if policy.kind().attaches_filters() && is_inbound {
+        return own.into_iter().filter(|port| protocol_of(world, workload, *port) != Protocol::Tcp).collect();
+    }
+    match own.is_empty() {
+        // It guards what its caller sends, too.
+        true => [0].into(),
+        false => own,
     }
 }
 
@@ -183,28 +170,10 @@ pub(super) fn restricts(world: &World, policy: &ObjectKey, workload: &Object<Wor
     holds && !guarded(world, policy, workload).is_empty()
 }
 
-/// The targets of a policy that restricts.
+/// The targets of a policy that restricts. One that makes faults keeps nobody out.
 fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
-    match resource {
-        Resource::AccessPolicy(policy) => Some((&policy.metadata, &policy.spec.target_refs)),
-        Resource::FilterPolicy(policy) if policy.spec.mode == PolicyMode::Enforce => {
-            Some((&policy.metadata, &policy.spec.target_refs))
-        }
-        Resource::Namespace(_)
-        | Resource::Mesh(_)
-        | Resource::Service(_)
-        | Resource::Workload(_)
-        | Resource::ReferenceGrant(_)
-        | Resource::HttpRoute(_)
-        | Resource::GrpcRoute(_)
-        | Resource::TlsRoute(_)
-        | Resource::TcpRoute(_)
-        | Resource::Filter(_)
-        | Resource::FilterPolicy(_)
-        | Resource::PolicyTemplate(_)
-        | Resource::ExternalService(_)
-        | Resource::TrafficPolicy(_) => None,
-    }
+    let held = Holding::of(resource)?;
+    (held.mode == PolicyMode::Enforce && held.kind != Kind::FaultPolicy).then_some((held.metadata, held.targets))
 }
 
 pub(super) fn named(policy: &Metadata, target: &TargetRef) -> String {
@@ -225,14 +194,11 @@ pub(crate) fn route_named(policy: &Metadata, target: &TargetRef) -> String {
     format!("{rule}{kind} {}/{}", policy.namespace, target.name)
 }
 
-/// Tells whether a policy holds for its targets, and of a FilterPolicy which version of its filter that is.
+/// Tells whether a policy holds for its targets, and of one that attaches a filter which version of it that is.
 pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Condition> {
     let key = ObjectKey::new(kind, &metadata.namespace, &metadata.name);
-    let targets = match world.get(&key).map(|entry| &entry.resource) {
-        Some(Resource::AccessPolicy(policy)) => policy.spec.target_refs.as_slice(),
-        Some(Resource::FilterPolicy(policy)) => policy.spec.target_refs.as_slice(),
-        Some(_) | None => &[],
-    };
+    let held = world.get(&key).and_then(|entry| Holding::of(&entry.resource));
+    let targets = held.map(|held| held.targets).unwrap_or_default();
     let missing = targets.iter().enumerate().find(|(_, target)| is_missing(world, metadata, target));
     let condition = match missing {
         None => Condition::good("Accepted", "every target exists"),
@@ -244,8 +210,11 @@ pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Cond
             key: format!("spec.targetRefs[{index}]"),
         },
     };
-    let filter = world.get(&key).and_then(|entry| FilterPolicySpec::of(&entry.resource));
-    let resolved = filter.map(|policy| resolved(world, policy));
-    let callouts = filter.and_then(|policy| callout::status(world, policy));
+    let filter = world.get(&key).and_then(|entry| Attaching::of(&entry.resource));
+    let resolved = filter.as_ref().map(|policy| {
+        let condition = resolved(world, policy);
+        Condition { key: policy.place(&condition.key).to_owned(), ..condition }
+    });
+    let callouts = filter.as_ref().and_then(|policy| callout::status(world, policy));
     std::iter::once(condition).chain(resolved).chain(callouts).collect()
 }

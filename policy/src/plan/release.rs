@@ -9,7 +9,7 @@ use super::World;
 use super::route_status::Condition;
 use crate::bundle::{FilterAttachment, FilterLimits, ObjectName, contract_of};
 use crate::resource::filter::{FilterRef, STABLE, Wanted};
-use crate::resource::{FilterPolicySpec, FilterSpec, Object, ROOT_NAMESPACE};
+use crate::resource::{Attaching, FilterPolicySpec, FilterSpec, Object, ROOT_NAMESPACE};
 use crate::statement::{KeyId, SignedStatement};
 
 /// The condition that tells whether a policy's filter is there.
@@ -145,8 +145,8 @@ impl World {
         &'w self,
         filter: &'w ObjectName,
         version: Option<&'w str>,
-    ) -> impl Iterator<Item = &'w Object<FilterPolicySpec>> {
-        self.filter_policies().filter(move |policy| {
+    ) -> impl Iterator<Item = Attaching<'w>> {
+        self.attaching().filter(move |policy| {
             let reference = &policy.spec.filter;
             let runs = |version| self.resolve(reference).is_some_and(|spec| spec.version == version);
             reference.is_of(filter) && version.is_none_or(runs)

@@ -15,6 +15,7 @@ mod streams;
 pub(crate) mod tenancy;
 mod tiers;
 mod traffic;
+mod typed;
 
 use super::*;
 use crate::authz;

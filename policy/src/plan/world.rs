@@ -13,8 +13,8 @@ use super::{Action, Owned, Owner, ProxyKey, Release};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
-    AnyRoute, ExternalServiceSpec, FilterPolicySpec, FilterSpec, Kind, MeshSpec, Object, ObjectKey, PolicyTemplateSpec,
-    ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
+    AnyRoute, Attaching, ExternalServiceSpec, FilterSpec, Holding, Kind, MeshSpec, Object, ObjectKey,
+    PolicyTemplateSpec, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -329,27 +329,11 @@ impl World {
         self.index().near_workload(workload).filter(|service| super::selects(service, workload))
     }
 
-    /// The policies that hold for a workload, of both kinds.
+    /// The policies that hold for a workload, of every kind.
     pub fn policies_of<'w>(&'w self, workload: &'w Object<WorkloadSpec>) -> impl Iterator<Item = &'w Resource> {
         self.index().near_policies(self, workload).filter(move |resource| {
-            let targets = match resource {
-                Resource::AccessPolicy(policy) => &policy.spec.target_refs,
-                Resource::FilterPolicy(policy) => &policy.spec.target_refs,
-                Resource::Namespace(_)
-                | Resource::Mesh(_)
-                | Resource::Service(_)
-                | Resource::Workload(_)
-                | Resource::ReferenceGrant(_)
-                | Resource::HttpRoute(_)
-                | Resource::GrpcRoute(_)
-                | Resource::TlsRoute(_)
-                | Resource::TcpRoute(_)
-                | Resource::PolicyTemplate(_)
-                | Resource::TrafficPolicy(_)
-                | Resource::ExternalService(_)
-                | Resource::Filter(_) => return false,
-            };
-            super::holds_for(self, resource.metadata(), targets, workload)
+            let held = Holding::of(resource);
+            held.is_some_and(|held| super::holds_for(self, held.metadata, held.targets, workload))
         })
     }
 
@@ -483,8 +467,10 @@ impl World {
         self.entry::<ExternalServiceSpec>(name).map(|entry| entry.created).unwrap_or_default()
     }
 
-    pub(crate) fn filter_policies(&self) -> impl Iterator<Item = &Object<FilterPolicySpec>> {
-        self.all()
+    /// The policies that attach filters, of every kind that does.
+    pub(crate) fn attaching(&self) -> impl Iterator<Item = Attaching<'_>> {
+        let entries = Kind::ATTACHING.into_iter().flat_map(|kind| self.of_kind(kind));
+        entries.filter_map(|(_, entry)| Attaching::of(&entry.resource))
     }
 
     /// All objects of a kind, by namespace and name.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::filter::PolicyMode;
 use super::{Object, TargetRef, value};
 use crate::authz;
 
@@ -13,6 +14,9 @@ pub struct AccessPolicySpec {
     pub target_refs: Vec<TargetRef>,
     #[serde(default = "allow")]
     pub action: authz::Action,
+    /// Absent, an older release can read it.
+    #[serde(default, skip_serializing_if = "value::is_default")]
+    pub mode: PolicyMode,
     /// Empty: deny everything.
     #[serde(default)]
     pub rules: Vec<RuleSpec>,

@@ -47,6 +47,18 @@ impl Resource {
                 not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
                 policy.spec.check()
             }
+            Self::RateLimitPolicy(policy) => {
+                not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
+                policy.spec.check()
+            }
+            Self::FaultPolicy(policy) => {
+                not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
+                policy.spec.check()
+            }
+            Self::JwtPolicy(policy) => {
+                not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
+                policy.spec.check()
+            }
             Self::AccessPolicy(policy) => {
                 not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
                 not_for_routes(self.kind(), &policy.spec.target_refs, &mut wrong);
@@ -59,7 +71,8 @@ impl Resource {
             Self::Namespace(_) | Self::Filter(_) => Vec::new(),
         };
         for (key, message) in checked {
-            refuse(&mut wrong, format!("spec.{key}"), message);
+            let key = if key.is_empty() { "spec".to_owned() } else { format!("spec.{key}") };
+            refuse(&mut wrong, key, message);
         }
         wrong
     }

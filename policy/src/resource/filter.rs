@@ -4,7 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::capability::{self, CalloutRef, Capability, LimitsSpec};
-use super::value::{self, NotYet};
+use super::value::{self, is_default};
 use super::{ROOT_NAMESPACE, TargetRef};
 use crate::bundle::{Direction, ObjectName, OnFailure};
 use crate::identity::is_label;
@@ -49,9 +49,10 @@ pub struct FilterPolicySpec {
     pub target_refs: Vec<TargetRef>,
     #[serde(default = "inbound")]
     pub direction: Direction,
-    #[serde(default, skip_serializing)]
-    pub phase: NotYet,
-    /// Smaller runs earlier; equals by name.
+    /// Absent, an older release can read it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub phase: Phase,
+    /// Within the phase: smaller runs earlier, equals by name.
     #[serde(default)]
     pub order: i32,
     #[serde(default)]
@@ -72,12 +73,45 @@ fn inbound() -> Direction {
     Direction::Inbound
 }
 
-fn deny() -> OnFailure {
+pub(super) fn deny() -> OnFailure {
     OnFailure::Deny
 }
 
 fn empty_object() -> serde_json::Value {
     serde_json::Value::Object(serde_json::Map::new())
+}
+
+/// The part of a chain that a filter runs in: phase by phase, in each by `order`, then by name. Authorization is none
+/// of them: it comes last, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Phase {
+    /// Before anybody asks who the caller's user is: what judges addresses and connections.
+    Connection,
+    AuthN,
+    Traffic,
+    RateLimit,
+    #[default]
+    Custom,
+}
+
+/// Places of one phase in a chain.
+const PLACES: i32 = 1 << 24;
+/// Orders from minus this to this have a place of their own in each phase.
+pub(crate) const MAX_ORDER: i32 = PLACES / 2 - 1;
+
+impl Phase {
+    /// The order that an attachment carries: one number, which every release of a proxy sorts by. That of `Custom` is
+    /// the policy's own, as it was before there were phases.
+    pub(crate) fn place(self, order: i32) -> i32 {
+        let ahead = match self {
+            Self::Connection => 4,
+            Self::AuthN => 3,
+            Self::Traffic => 2,
+            Self::RateLimit => 1,
+            Self::Custom => 0,
+        };
+        order.clamp(-MAX_ORDER, MAX_ORDER) - ahead * PLACES
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -179,6 +213,10 @@ impl FilterPolicySpec {
         if let Err((key, message)) = self.filter.wanted() {
             wrong.push((format!("filter.{key}"), message));
         }
+        if !(-MAX_ORDER..=MAX_ORDER).contains(&self.order) {
+            let message = format!("{} is out of range: {} to {MAX_ORDER}", self.order, -MAX_ORDER);
+            wrong.push(("order".to_owned(), message));
+        }
         wrong.extend(self.check_targets());
         if self.filter.name == "authz" && self.filter.namespace == ROOT_NAMESPACE {
             let message = "the authz filter is attached by AccessPolicy, not by FilterPolicy".to_owned();
@@ -234,5 +272,23 @@ mod tests {
         check("Outbound", json!([route, service]), &[("targetRefs[1].kind", both)]);
         let named = json!({"kind": "Service", "name": "web", "sectionName": "buy"});
         check("Outbound", json!([named]), &[("targetRefs[0].sectionName", "only a route has named rules")]);
+    }
+
+    #[test]
+    fn phases_follow_each_other_whatever_the_orders() {
+        let phases = [Phase::Connection, Phase::AuthN, Phase::Traffic, Phase::RateLimit, Phase::Custom];
+        for pair in phases.windows(2) {
+            assert!(pair[0].place(i32::MAX) < pair[1].place(i32::MIN), "{pair:?}");
+        }
+        let orders = [i32::MIN, -MAX_ORDER, -1, 0, 7, MAX_ORDER, i32::MAX];
+        let places = orders.map(|order| Phase::Custom.place(order));
+        assert_eq!(places, [-MAX_ORDER, -MAX_ORDER, -1, 0, 7, MAX_ORDER, MAX_ORDER], "as proxies always had it");
+        let spec = |order: i64| {
+            let spec = json!({"order": order, "filter": {"name": "limit"}});
+            serde_json::from_value::<FilterPolicySpec>(spec).unwrap().check()
+        };
+        assert!(spec(i64::from(MAX_ORDER)).is_empty());
+        let wrong = "8388608 is out of range: -8388607 to 8388607".to_owned();
+        assert_eq!(spec(i64::from(MAX_ORDER) + 1), [("order".to_owned(), wrong)]);
     }
 }

@@ -9,9 +9,9 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
-    AccessPolicySpec, ExternalServiceSpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec,
-    Metadata, NamespaceSpec, Object, PolicyTemplateSpec, ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec,
-    TrafficPolicySpec, WorkloadSpec,
+    AccessPolicySpec, ExternalServiceSpec, FaultPolicySpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec,
+    JwtPolicySpec, MeshSpec, Metadata, NamespaceSpec, Object, PolicyTemplateSpec, RateLimitPolicySpec,
+    ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// Whether an object is one of a namespace or of the mesh.
@@ -258,6 +258,10 @@ kinds! {
     Filter: FilterSpec = Declaration { name: "Filter", plural: "filters", ..OWN };
     FilterPolicy: FilterPolicySpec =
         Declaration { name: "FilterPolicy", plural: "filterpolicies", aliases: &["fp"], ..OWN };
+    RateLimitPolicy: RateLimitPolicySpec =
+        Declaration { name: "RateLimitPolicy", plural: "ratelimitpolicies", aliases: &["rlp"], ..OWN };
+    FaultPolicy: FaultPolicySpec = Declaration { name: "FaultPolicy", plural: "faultpolicies", ..OWN };
+    JwtPolicy: JwtPolicySpec = Declaration { name: "JwtPolicy", plural: "jwtpolicies", aliases: &["jwt"], ..OWN };
     AccessPolicy: AccessPolicySpec =
         Declaration { name: "AccessPolicy", plural: "accesspolicies", aliases: &["ap"], ..OWN };
     PolicyTemplate: PolicyTemplateSpec = Declaration {

@@ -13,17 +13,6 @@ pub use crate::text::duration_text;
 /// Addresses of a workload beside its first.
 const MAX_ADDRESSES: usize = 8;
 
-/// A field of the standard that this version can't do: giving it is an error that says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct NotYet;
-
-impl<'de> Deserialize<'de> for NotYet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer)?;
-        Err(D::Error::custom("is not supported yet"))
-    }
-}
-
 /// A field of the standard that a cluster fills in and that changes nothing here: it is read past, whatever it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Filled;
@@ -32,6 +21,11 @@ impl<'de> Deserialize<'de> for Filled {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
+}
+
+/// What is as by default is not written: an older release can read the rest.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn checked<'de, D: Deserializer<'de>>(

@@ -123,6 +123,18 @@ async fn no_rules_deny_all_and_removal_opens_again() {
         (Client::through(bank.teller.proxy(), "ledger").await.get("/who").await.status == 200).then_some(())
     })
     .await;
+    // The same policy, only watched: it refuses nobody, and counts by its rule whom it would refuse.
+    bank.mesh.apply(&manifest.replace("  rules:", "  mode: Audit\n  rules:"));
+    let refused = [("name", "weft-system/authz#audit"), ("rule", "default/closed#no-match")];
+    eventually("what would be refused is counted", || async {
+        let answer = Client::through(bank.teller.proxy(), "ledger").await.get("/who").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        (bank.ledger.metrics().await.sum("weft_filter_audited_total", &refused) >= 1.0).then_some(())
+    })
+    .await;
+    let explained = bank.mesh.weft(&["explain", "--from", "default/teller", "--to", "ledger", "--path", "/who"]);
+    assert_eq!(explained.code, 0, "{}{}", explained.out, explained.err);
+    assert!(explained.out.contains("in mode Audit would refuse it: default/closed#no-match"), "{}", explained.out);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

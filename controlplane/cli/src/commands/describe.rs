@@ -12,6 +12,7 @@ use weft_api::{Ban, ListQuery, Metadata, Proxies, Resource, ResourceList};
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
 use weft_policy::plan::{Idle, World, effective, without_effect};
+use weft_policy::resource::filter::PolicyMode;
 use weft_policy::resource::{self as policy, Kind, ROOT_NAMESPACE};
 
 use super::{get, lint, proxies};
@@ -52,8 +53,8 @@ pub(crate) async fn run(args: DescribeArgs) -> Outcome {
     if matches!(kind, Kind::Service | Kind::Workload) {
         text.push_str(&related(&client, kind, &object).await?);
     }
-    if kind == Kind::FilterPolicy {
-        text.push_str(&running(&client, &object.metadata).await?);
+    if kind.attaches_filters() {
+        text.push_str(&running(&client, kind, &object.metadata).await?);
     }
     text.push_str(&found(&client, kind, &object).await?);
     output::print(&text);
@@ -61,8 +62,8 @@ pub(crate) async fn run(args: DescribeArgs) -> Outcome {
 }
 
 /// How the filter of a policy is at the proxies that may be seen.
-async fn running(client: &Client, policy: &Metadata) -> Result<String, Failure> {
-    let attachment = format!("{}/{}", policy.namespace, policy.name);
+async fn running(client: &Client, kind: Kind, policy: &Metadata) -> Result<String, Failure> {
+    let attachment = policy::attachment_name(kind, &ObjectName::new(&policy.namespace, &policy.name));
     let lines = match client.fetch::<Proxies>("/proxies").await {
         Ok(told) => proxies::running(&told.proxies, &attachment),
         Err(Error::Refused(refusal)) if matches!(refusal.status, 403 | 404) => {
@@ -144,20 +145,33 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
         let are_known = add_settings(client, namespace, &mut world).await?;
         section("Traffic", if are_known { traffic(&world, &name) } else { vec![UNKNOWN.to_owned()] });
     }
-    for (policies, title) in [(Kind::AccessPolicy, "Access policies"), (Kind::FilterPolicy, "Filter policies")] {
-        section(title, holding(&world, kind, &name, policies));
+    for (policies, title, is_always_told) in POLICIES {
+        let held = holding(&world, kind, &name, policies);
+        if is_always_told || !held.is_empty() {
+            section(title, held);
+        }
     }
     Ok(text)
 }
 
+/// Kinds of policies that hold for workloads, with their titles; true for those that are told where there are none,
+/// too.
+const POLICIES: [(Kind, &str, bool); 5] = [
+    (Kind::AccessPolicy, "Access policies", true),
+    (Kind::FilterPolicy, "Filter policies", true),
+    (Kind::RateLimitPolicy, "Rate limit policies", false),
+    (Kind::FaultPolicy, "Fault policies", false),
+    (Kind::JwtPolicy, "JWT policies", false),
+];
+
 /// What decides on the policies of a namespace's objects.
 async fn around(client: &Client, namespace: &str) -> Result<World, Failure> {
     let mut world = World::default();
-    for kind in [Kind::Service, Kind::Workload, Kind::AccessPolicy, Kind::FilterPolicy] {
-        let is_policy = matches!(kind, Kind::AccessPolicy | Kind::FilterPolicy);
-        let root = (is_policy && namespace != ROOT_NAMESPACE).then_some(ROOT_NAMESPACE);
+    let kinds = [Kind::Service, Kind::Workload, Kind::AccessPolicy];
+    for kind in kinds.into_iter().chain(Kind::ATTACHING) {
+        let root = (kind.is_of_workloads() && namespace != ROOT_NAMESPACE).then_some(ROOT_NAMESPACE);
         for namespace in [Some(namespace), root].into_iter().flatten() {
-            for item in get::list(client, kind, Some(namespace)).await? {
+            for item in list_if_known(client, kind, Some(namespace)).await?.unwrap_or_default() {
                 world.insert(kinds::entry(&serde_json::to_value(&item).context("an object can't be read")?)?);
             }
         }
@@ -229,9 +243,17 @@ fn holding(world: &World, kind: Kind, name: &ObjectName, policies: Kind) -> Vec<
     } else {
         world.workload(name).into_iter().collect()
     };
-    let held = workloads.into_iter().flat_map(|workload| world.policies_of(workload)).map(policy::Resource::key);
-    let held: BTreeSet<_> = held.filter(|key| key.kind == policies).collect();
-    held.into_iter().map(|key| key.object_name().to_string()).collect()
+    let held = workloads.into_iter().flat_map(|workload| world.policies_of(workload));
+    let held = held.filter_map(policy::Holding::of).filter(|held| held.kind == policies);
+    let told = held.map(|held| {
+        let watched = match held.mode {
+            PolicyMode::Enforce => "",
+            PolicyMode::Audit => " (Audit)",
+            PolicyMode::Off => " (Off)",
+        };
+        format!("{}/{}{watched}", held.metadata.namespace, held.metadata.name)
+    });
+    told.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Every label of the service's selector is among the labels; an empty selector selects nothing.

@@ -170,8 +170,15 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("ON-FAILURE", |item| text_at(&item.spec, &["onFailure"])),
             ("TARGETS", targets),
         ],
+        Kind::RateLimitPolicy => typed(vec![("LIMITS", |item| each(&item.spec["limits"], rate_limit))]),
+        Kind::FaultPolicy => typed(vec![
+            ("DELAY", |item| fault(&item.spec["delay"], &["fixed", "exponential"])),
+            ("ABORT", |item| fault(&item.spec["abort"], &["httpStatus", "grpcStatus", "reset"])),
+        ]),
+        Kind::JwtPolicy => typed(vec![("ISSUERS", issuers)]),
         Kind::AccessPolicy => vec![
             ("ACTION", |item| text_at(&item.spec, &["action"])),
+            ("MODE", |item| item.spec["mode"].as_str().unwrap_or("Enforce").to_owned()),
             ("RULES", |item| item.spec["rules"].as_array().map_or(0, Vec::len).to_string()),
             ("TARGETS", targets),
         ],
@@ -201,6 +208,30 @@ fn filter_of(item: &Resource) -> String {
         Some(version) => format!("{name}@{}", cell(version)),
         None => name,
     }
+}
+
+/// What a typed policy wants, and what all of them have.
+fn typed(mut wanted: Vec<Column>) -> Vec<Column> {
+    let common: [Column; 2] = [("MODE", |item| text_at(&item.spec, &["mode"])), ("TARGETS", targets)];
+    wanted.extend(common);
+    wanted
+}
+
+fn issuers(item: &Resource) -> String {
+    let issuers = item.spec["issuers"].as_array().into_iter().flatten();
+    shortened(issuers.map(|issuer| text_at(issuer, &["issuer"])))
+}
+
+/// `100/1m` of a rate limit.
+fn rate_limit(limit: &Value) -> String {
+    format!("{}/{}", text_at(limit, &["requests"]), limit["per"].as_str().unwrap_or("1s"))
+}
+
+/// `fixed 10%` of a fault: what it is, and of how many requests.
+fn fault(fault: &Value, kinds: &[&str]) -> String {
+    let given = kinds.iter().filter(|kind| !fault[**kind].is_null());
+    let told = given.map(|kind| format!("{kind} {}%", text_at(fault, &["percentage"])));
+    told.reduce(|told, next| told + "," + &next).unwrap_or_else(|| "-".to_owned())
 }
 
 /// The wide table has what stands behind `STATUS`.

@@ -12,8 +12,8 @@ use weft_api::{
     FilterMoved, FilterVersions, Filters, PromoteQuery, PublishQuery, RollbackQuery, VersionQuery, YankQuery,
 };
 use weft_policy::bundle::ObjectName;
+use weft_policy::resource::ROOT_NAMESPACE;
 use weft_policy::resource::filter::STABLE;
-use weft_policy::resource::{Kind, Object, ROOT_NAMESPACE};
 use weft_policy::statement::SignedStatement;
 
 use super::{Access, ApiError, Caller, Endpoint, Query};
@@ -216,9 +216,9 @@ fn describe(hub: &Hub, reader: Option<&Caller>, record: &FilterVersion) -> weft_
     let world = hub.published().world.clone();
     let filter = ObjectName::new(ROOT_NAMESPACE, &record.name);
     let used_by = reader.map(|reader| {
-        let users = world.users(&filter, Some(record.version.as_str())).map(Object::name);
-        let seen = users.filter(|policy| reader.sees(Thing::Object(Kind::FilterPolicy), &policy.namespace));
-        seen.map(|policy| policy.to_string()).collect()
+        let users = world.users(&filter, Some(record.version.as_str()));
+        let seen = users.filter(|policy| reader.sees(Thing::Object(policy.kind), &policy.metadata.namespace));
+        seen.map(|policy| policy.attachment()).collect()
     });
     let used_by = used_by.unwrap_or_default();
     let channels = world.channels_of(&filter, &record.version);

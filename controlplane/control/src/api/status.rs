@@ -9,7 +9,7 @@ use weft_policy::plan::{
     self, Entry, external_status, policy_status, route_status, service_status, template_status, traffic_status,
 };
 use weft_policy::resource::route::ParentRef;
-use weft_policy::resource::{AnyRoute, FilterPolicySpec, Kind, ObjectKey, Resource, Spec as _};
+use weft_policy::resource::{AnyRoute, Attaching, Kind, ObjectKey, Resource};
 
 use super::Caller;
 use super::objects::timestamp;
@@ -259,10 +259,14 @@ pub(super) fn of(
                 ..Status::default()
             })
         }
-        Resource::FilterPolicy(_) | Resource::AccessPolicy(_) => {
+        Resource::FilterPolicy(_)
+        | Resource::RateLimitPolicy(_)
+        | Resource::FaultPolicy(_)
+        | Resource::JwtPolicy(_)
+        | Resource::AccessPolicy(_) => {
             let conditions = policy_status(&published.world, key.kind, stored.resource.metadata());
-            let runs = FilterPolicySpec::of(&stored.resource);
-            let runs = runs.and_then(|policy| published.world.resolve(&policy.spec.filter));
+            let runs = Attaching::of(&stored.resource);
+            let runs = runs.as_ref().and_then(|policy| published.world.resolve(&policy.spec.filter));
             let filter_version = runs.map(|spec| spec.version.clone());
             Some(Status { conditions: subject.about("", told(&conditions)), filter_version, ..Status::default() })
         }

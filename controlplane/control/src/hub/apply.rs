@@ -276,7 +276,10 @@ struct Order {
 
 impl Order {
     fn concerns_filters(&self) -> bool {
-        self.resources.iter().any(|resource| matches!(resource.key().kind, Kind::Filter | Kind::FilterPolicy))
+        self.resources.iter().any(|resource| {
+            let kind = resource.kind();
+            kind == Kind::Filter || kind.attaches_filters()
+        })
     }
 
     fn make(self, draft: &mut Draft) -> Result<Applied, ApplyError> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use weft_policy::bundle::FilterAttachment;
 use weft_policy::lint::{Code, Finding, Severity};
 use weft_policy::plan::{Action, Change, World, attachment};
-use weft_policy::resource::{Kind, ObjectKey, Resource};
+use weft_policy::resource::{Kind, ObjectKey};
 
 use super::{ApplyError, Hub};
 use crate::trial::Outcome;
@@ -14,7 +14,7 @@ use crate::trial::Outcome;
 /// A configuration of more bytes is refused: every proxy that it holds for is sent it.
 const MAX_CONFIG: usize = 256 << 10;
 
-/// FilterPolicies with the filter that each of them asks for.
+/// Policies with the filter that each of them asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Asked(BTreeMap<ObjectKey, FilterAttachment>);
 
@@ -25,7 +25,9 @@ impl Asked {
         let mut policies = Vec::new();
         for key in made.map(|change| &change.object) {
             match key.kind {
-                Kind::FilterPolicy => policies.push(key.clone()),
+                Kind::FilterPolicy | Kind::RateLimitPolicy | Kind::FaultPolicy | Kind::JwtPolicy => {
+                    policies.push(key.clone());
+                }
                 Kind::Filter => policies.extend(of_filter(after, key)),
                 Kind::Namespace
                 | Kind::Mesh
@@ -64,12 +66,7 @@ impl Asked {
 
 /// The policies that run whatever a Filter stands for.
 fn of_filter(world: &World, filter: &ObjectKey) -> Vec<ObjectKey> {
-    let names = |resource: &Resource| {
-        let Resource::FilterPolicy(policy) = resource else { return false };
-        (&policy.spec.filter.namespace, &policy.spec.filter.name) == (&filter.namespace, &filter.name)
-    };
-    let of = world.of_kind(Kind::FilterPolicy).filter(|(_, entry)| names(&entry.resource));
-    of.map(|(key, _)| key.clone()).collect()
+    world.users(&filter.object_name(), None).map(|policy| policy.key()).collect()
 }
 
 impl Hub {
@@ -136,5 +133,7 @@ fn problem(object: &ObjectKey, outcome: Outcome) -> Option<Finding> {
         Outcome::Refused { key, reason } => (Code::PolicyRefused, Severity::Error, key, reason),
         Outcome::Untried(reason) => (Code::PolicyUntried, Severity::Note, "spec.config", reason),
     };
+    // A typed policy does not write what its filter is told.
+    let key = if object.kind == Kind::FilterPolicy { key } else { "spec" };
     Some(Finding { code, severity, object: object.clone(), key: key.to_owned(), message })
 }

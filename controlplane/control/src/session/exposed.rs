@@ -1,7 +1,7 @@
 //! What is closed for a proxy beside an object that it can't hold: whatever that would have narrowed. More may be closed than
 //! need be, never less.
 
-use weft_policy::bundle::{Direction, Route};
+use weft_policy::bundle::{Direction, FilterMode, Route};
 use weft_policy::delta::Object;
 
 use crate::view::View;
@@ -24,8 +24,10 @@ pub(super) fn is_exposed(object: &Object, missing: &[&Object], view: &View) -> b
             missing.any(|it| matches!(it, Object::Route(other) if other.outside && other.parent == external.name))
         }
         Object::Workload(workload) => missing.any(|it| match it {
+            // What is audited lets everything through.
             Object::Filter(filter) => {
                 filter.direction == Direction::Inbound
+                    && filter.mode == FilterMode::Enforce
                     && view.is_without(&it.key())
                     && (filter.workloads.is_empty() || filter.workloads.contains(&workload.name))
             }

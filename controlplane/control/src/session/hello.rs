@@ -10,9 +10,9 @@ use weft_policy::bundle::{ObjectName, Revision, RouteName};
 use weft_policy::delta::Key;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::Lineage;
-use weft_policy::plan::{AUTHZ_ATTACHMENT, World};
+use weft_policy::plan::{AUDIT_ATTACHMENT, AUTHZ_ATTACHMENT, World};
 use weft_policy::registration::{self, Registration, Told};
-use weft_policy::resource::{Kind, ObjectKey};
+use weft_policy::resource::{Kind, ObjectKey, policy_of_attachment};
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
@@ -225,10 +225,8 @@ fn known(known: &[v1::ObjectVersion], world: &World) -> Versions {
             world.get(&key).is_some()
         }
         Key::Endpoint { service, workload } => world.service(service).is_some() && world.workload(workload).is_some(),
-        Key::Filter(name) if name == AUTHZ_ATTACHMENT => true,
-        Key::Filter(name) => name
-            .split_once('/')
-            .is_some_and(|(namespace, name)| world.get(&ObjectKey::new(Kind::FilterPolicy, namespace, name)).is_some()),
+        Key::Filter(name) if name == AUTHZ_ATTACHMENT || name == AUDIT_ATTACHMENT => true,
+        Key::Filter(name) => policy_of_attachment(name).is_some_and(|policy| world.get(&policy).is_some()),
     };
     let mut versions = Versions::new();
     let mut strangers = 0;

@@ -79,7 +79,7 @@ pub(super) fn judge(filter: &Prepared, said: Said, may: May) -> Result<Step, Fai
     let changes = edits::parse(said.edits, may.at_hand, filter.setup.bounds.body_bytes)?;
     if filter.is_audit() {
         if !delay.is_zero() || !changes.is_empty() {
-            stats.audited.add(1);
+            stats.audited.add(None);
         }
         return Ok(Step::pass());
     }
@@ -97,7 +97,7 @@ fn millis(ms: u32) -> Duration {
 }
 
 fn audit_reply(filter: &Prepared, reply: &LocalReply) {
-    filter.stats().audited.add(1);
+    filter.stats().audited.add(reply.rule.as_deref());
     if filter.setup.shared.log_admits() {
         let (status, rule, reason) = (reply.status.as_u16(), reply.rule.as_deref(), &*reply.reason);
         tracing::info!(filter = &*reply.filter, status, rule, reason, "audit: would have answered");
@@ -106,7 +106,7 @@ fn audit_reply(filter: &Prepared, reply: &LocalReply) {
 
 fn cut(filter: &Prepared, reason: String, close: bool) -> Step {
     if filter.is_audit() {
-        filter.stats().audited.add(1);
+        filter.stats().audited.add(None);
         return Step::pass();
     }
     filter.stats().resets.add(1);
@@ -117,7 +117,7 @@ fn cut(filter: &Prepared, reason: String, close: bool) -> Step {
 /// The answer to a path that authorization can't be asked about; only an audit lets it pass.
 pub(super) fn refuse_ambiguous(filter: &Prepared, ambiguous: Ambiguous) -> Step {
     if filter.is_audit() {
-        filter.stats().audited.add(1);
+        filter.stats().audited.add(None);
         return Step::pass();
     }
     filter.stats().replies.add(1);
@@ -140,7 +140,7 @@ fn wait(filter: &Prepared, calls: Vec<Callout>, ms: u32, may: May) -> Result<Ste
         return Err(Failure::invalid("a wait without the hooks callout and tick"));
     }
     if filter.is_audit() {
-        filter.stats().audited.add(1);
+        filter.stats().audited.add(None);
         return Ok(Step::pass());
     }
     filter.stats().waits.add(1);

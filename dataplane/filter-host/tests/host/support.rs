@@ -122,7 +122,8 @@ impl Head {
     }
 
     pub(crate) fn send(&mut self, worker: &mut Worker, chain: &Chain, from: Position, stream: u64) -> Outcome {
-        let attributes = self.attributes();
+        let id = format!("id-{stream}");
+        let attributes = Attributes { request_id: Some(&id), ..self.attributes() };
         let mut body = None;
         let mut view = RequestView {
             method: &self.method,

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 use weft_filter_host::{Digest, FilterSpec, Host, Prepared};
-use weft_policy::bundle::{Bundle, Direction, FilterAttachment, OnFailure};
+use weft_policy::bundle::{Bundle, Direction, FilterAttachment};
 use weft_policy::wire::v1;
 use weft_transport::tls::IdentityHandle;
 
 use super::channel::{Channel, ChannelError};
-use crate::snapshot::{Awaited, Loaded, Readiness, is_required};
+use crate::snapshot::{Awaited, Loaded, Readiness, is_required, may_be_absent};
 use crate::state::{State, StateError};
 
 /// Result of preparing the filters of a bundle.
@@ -165,7 +165,7 @@ impl Preparer {
                 Ok(filter) => {
                     ready.filters.insert(name.clone(), filter);
                 }
-                Err(reason) if may_be_skipped(attachment) => {
+                Err(reason) if may_be_absent(attachment) => {
                     warn!(filter = name, reason, "filter is not ready and is skipped");
                     ready.failed.insert(name.clone(), reason);
                 }
@@ -202,7 +202,7 @@ impl Preparer {
         match &made {
             Ok(_) => failures.forget(&attachment.name),
             // Whatever needs this one waits for it, and asks for it again.
-            Err(_) if !may_be_skipped(attachment) => {}
+            Err(_) if !may_be_absent(attachment) => {}
             Err(reason) => failures.note(&attachment.name, spec, reason, Instant::now()),
         }
         made
@@ -277,11 +277,6 @@ impl Preparer {
         }
         Ok(())
     }
-}
-
-/// True for a filter that requests may pass by.
-pub(super) fn may_be_skipped(attachment: &FilterAttachment) -> bool {
-    attachment.on_failure == OnFailure::Allow && !attachment.authorization
 }
 
 #[cfg(test)]

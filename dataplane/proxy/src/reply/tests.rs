@@ -45,6 +45,19 @@ fn each_failure_tells_one_story() {
     }));
     check(&denied, Form::Http, "403 UAEX grpc=- [inbound;filter;shop/reviews#0;no allow rule matched] denied");
     check(&denied, Form::Grpc, "200 UAEX grpc=7 [inbound;filter;shop/reviews#0;no allow rule matched] ");
+    let faulty = |named: &'static str| {
+        Failure::Filter(Box::new(FilterReply {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            headers: HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static(named))]),
+            body: Bytes::new(),
+            filter: "shop/chaos".into(),
+            cause: ReplyCause::Filter,
+            rule: None,
+            reason: "fault_abort".to_owned(),
+        }))
+    };
+    check(&faulty("10"), Form::Grpc, "200 FI grpc=10 [inbound;filter;shop/chaos;fault_abort] ");
+    check(&faulty("17"), Form::Grpc, "200 FI grpc=2 [inbound;filter;shop/chaos;fault_abort] ");
     let timeout = Failure::Timeout(5);
     check(
         &timeout,

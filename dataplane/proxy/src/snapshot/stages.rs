@@ -44,7 +44,7 @@ fn runs(readiness: Readiness, has_earlier: bool, is_required: bool) -> Runs {
 
 /// True for an attachment without which more would pass than is meant.
 pub fn is_required(attachment: &FilterAttachment) -> bool {
-    attachment.authorization || attachment.mode == FilterMode::Enforce && attachment.on_failure == OnFailure::Deny
+    attachment.mode == FilterMode::Enforce && (attachment.authorization || attachment.on_failure == OnFailure::Deny)
 }
 
 /// Filters that are ready, by attachment name; of one that is awaited, the configuration that ran before.
@@ -140,9 +140,10 @@ fn not_ready(attachment: &FilterAttachment) -> SnapshotError {
     SnapshotError::FilterNotReady { name: attachment.name.clone() }
 }
 
-/// True for an attachment that requests pass by where it can't run.
-fn may_be_absent(attachment: &FilterAttachment) -> bool {
-    attachment.on_failure == OnFailure::Allow && !attachment.authorization
+/// True for an attachment that requests pass by where it can't run. An authorization that is audited lets everything
+/// pass.
+pub fn may_be_absent(attachment: &FilterAttachment) -> bool {
+    attachment.on_failure == OnFailure::Allow && !is_required(attachment)
 }
 
 /// The attachments of a workload's chain, in the order in which they run.

@@ -16,7 +16,7 @@ impl Dice {
     }
 
     fn one<T: Copy>(&mut self, of: &[T]) -> T {
-        of[usize::try_from(self.below(of.len() as u64)).unwrap()]
+        of[usize::try_from(self.below(of.len() as u64)).expect("it is small")]
     }
 }
 
@@ -61,7 +61,7 @@ fn tree(dice: &mut Dice, kind: Kind, depth: usize, scope: usize) -> Tree {
     };
     match (kind, leaf) {
         (Kind::Int, true) if scope > 0 && dice.below(2) == 0 => {
-            Tree::Element(usize::try_from(dice.below(scope as u64)).unwrap())
+            Tree::Element(usize::try_from(dice.below(scope as u64)).expect("it is small"))
         }
         (Kind::Int, true) => Tree::Int(dice.one(&[-2, -1, 0, 1, 2, 3, 7, i64::MAX, i64::MIN])),
         (Kind::Bool, true) => Tree::Bool(dice.below(2) == 0),
@@ -156,8 +156,8 @@ fn value(tree: &Tree, elements: &mut Vec<i64>) -> Option<Plain> {
         Tree::List(items) => Plain::List(items.iter().map(|item| value(item, elements)).collect::<Option<_>>()?),
         Tree::Not(of) => Plain::Bool(!truth(of, elements)?),
         Tree::Size(of) => match value(of, elements)? {
-            Plain::Text(text) => Plain::Int(i64::try_from(text.len()).unwrap()),
-            Plain::List(items) => Plain::Int(i64::try_from(items.len()).unwrap()),
+            Plain::Text(text) => Plain::Int(i64::try_from(text.len()).expect("it is small")),
+            Plain::List(items) => Plain::Int(i64::try_from(items.len()).expect("it is small")),
             Plain::Int(_) | Plain::Bool(_) => unreachable!("of text and lists only"),
         },
         Tree::Binary(sign @ ("&&" | "||"), parts) => {

@@ -83,6 +83,10 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
             ["RoundRobin", "Random", "RingHash, hash: {source: Address}"][usize::from(variant % 3)],
             if variant % 5 == 4 { ", template: {name: gold}" } else { "" }
         ),
+        8 if variant % 4 == 3 => format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: RateLimitPolicy, {metadata}, spec: {{{targets}limits: [{{requests: \
+             {variant}}}]}}}}"
+        ),
         _ => format!(
             "{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, {metadata}, spec: {{{targets}direction: {}, filter: {{name: \
              {}}}, capabilities: [token-bucket{}]}}}}",

@@ -36,6 +36,9 @@ impl Resource {
             | Kind::ReferenceGrant
             | Kind::Filter
             | Kind::FilterPolicy
+            | Kind::RateLimitPolicy
+            | Kind::FaultPolicy
+            | Kind::JwtPolicy
             | Kind::AccessPolicy
             | Kind::PolicyTemplate
             | Kind::ExternalService
@@ -70,6 +73,9 @@ impl<'r> AnyRoute<'r> {
             | Resource::ReferenceGrant(_)
             | Resource::Filter(_)
             | Resource::FilterPolicy(_)
+            | Resource::RateLimitPolicy(_)
+            | Resource::FaultPolicy(_)
+            | Resource::JwtPolicy(_)
             | Resource::AccessPolicy(_)
             | Resource::PolicyTemplate(_)
             | Resource::ExternalService(_)

@@ -147,7 +147,7 @@ fn the_policies_of_an_object_are_those_that_the_planner_finds() {
                 web-1, namespace: shop, labels: {app: web, tier: front}}, spec: {address: 10.0.0.1}}\n---\n{apiVersion: \
                 weft.dev/v1alpha1, kind: AccessPolicy, metadata: {name: by-service, namespace: shop}, spec: {targetRefs: \
                 [{kind: Service, name: all}], rules: []}}\n---\n{apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, metadata: \
-                {name: everywhere, namespace: weft-system}, spec: {rules: []}}\n---\n{apiVersion: weft.dev/v1alpha1, kind: \
+                {name: everywhere, namespace: weft-system}, spec: {mode: Audit, rules: []}}\n---\n{apiVersion: weft.dev/v1alpha1, kind: \
                 AccessPolicy, metadata: {name: other, namespace: shop}, spec: {targetRefs: [{kind: Service, name: no}], rules: []}}";
     let mut world = World::default();
     for document in weft_policy::manifest::parse("test", text).unwrap() {
@@ -155,6 +155,6 @@ fn the_policies_of_an_object_are_those_that_the_planner_finds() {
     }
     for (kind, name) in [(Kind::Service, "web"), (Kind::Service, "all"), (Kind::Workload, "web-1")] {
         let held = holding(&world, kind, &ObjectName::new("shop", name), Kind::AccessPolicy);
-        assert_eq!(held, ["shop/by-service", "weft-system/everywhere"], "{name}");
+        assert_eq!(held, ["shop/by-service", "weft-system/everywhere (Audit)"], "{name}");
     }
 }

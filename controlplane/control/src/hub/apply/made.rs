@@ -9,6 +9,7 @@ use weft_policy::registration::{Field, Registration};
 use weft_policy::resource::core::{
     ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PortSpec, REGISTERED_BY, STARTING, TargetPort, Transport,
 };
+use weft_policy::resource::filter::PolicyMode;
 use weft_policy::resource::mesh::WorkloadPortSpec;
 use weft_policy::resource::route::{ParentRef, RuleSpec};
 use weft_policy::resource::{
@@ -216,6 +217,7 @@ pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Opti
     let spec = AccessPolicySpec {
         target_refs: serde_json::from_value(targets).unwrap_or_default(),
         action: weft_policy::authz::Action::Allow,
+        mode: PolicyMode::Enforce,
         rules: Vec::new(),
     };
     let resource = Resource::AccessPolicy(Object { metadata: Metadata { annotations, ..named(&name) }, spec });
@@ -267,11 +269,16 @@ pub(super) fn partial_traffic_policy(unreadable: &Unreadable, revision: Revision
     Some(entry)
 }
 
-/// The stand-in for a filter policy: an access policy, which has a name of its own.
+/// The stand-in for a policy that attaches a filter: an access policy, which has a name of its own. One that makes
+/// faults has none, since nobody is kept out by it.
 pub(in crate::hub) fn stand_in_aside(unreadable: &Unreadable) -> Option<ObjectKey> {
-    let key = unreadable.object().filter(|key| key.kind == Kind::FilterPolicy)?;
-    let name = format!("{}.unreadable-filter-policy", key.name);
-    Some(ObjectKey::new(Kind::AccessPolicy, &key.namespace, &name))
+    let is_guarding = |key: &ObjectKey| key.kind.attaches_filters() && key.kind != Kind::FaultPolicy;
+    let key = unreadable.object().filter(is_guarding)?;
+    let kind = match key.kind == Kind::FilterPolicy {
+        true => "filter-policy".to_owned(),
+        false => key.kind.as_str().to_ascii_lowercase(),
+    };
+    Some(ObjectKey::new(Kind::AccessPolicy, &key.namespace, &format!("{}.unreadable-{kind}", key.name)))
 }
 
 /// Has the `Filter` stand for a published version.

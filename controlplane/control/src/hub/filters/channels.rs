@@ -293,11 +293,11 @@ impl Draft {
         let FilterVersion { name, version, .. } = &record;
         let filter = root(name);
         let users: Vec<_> =
-            self.world.users(&filter, Some(version.as_str())).map(|policy| policy.name().to_string()).collect();
+            self.world.users(&filter, Some(version.as_str())).map(|policy| policy.key().to_string()).collect();
         if !users.is_empty() {
             let more = if users.len() > NAMED { " ..." } else { "" };
             let named = users[..users.len().min(NAMED)].join(", ");
-            return Err(PublishError::InUse(format!("{name} {version} is run by FilterPolicy {named}{more}")));
+            return Err(PublishError::InUse(format!("{name} {version} is run by {named}{more}")));
         }
         let is_last = self.world.releases(&filter).all(|release| release.spec.version == *version);
         if let Some(channel) = self.world.channels_of(&filter, version).first().filter(|_| !is_last) {

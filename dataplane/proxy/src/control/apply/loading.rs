@@ -13,7 +13,8 @@ use weft_policy::wire::v1::proxy_message::Message;
 use weft_policy::wire::{Received, v1};
 
 use super::{Applier, Step};
-use crate::control::prepare::{Preparer, Ready, Staging, Wait, may_be_skipped};
+use crate::control::prepare::{Preparer, Ready, Staging, Wait};
+use crate::snapshot::may_be_absent;
 use crate::state::KeptBundle;
 use crate::telemetry::names::Metric;
 
@@ -183,7 +184,7 @@ impl Applier {
                 ready.filters.insert(name.clone(), filter);
                 Ok(())
             }
-            Err(reason) if may_be_skipped(attachment) => {
+            Err(reason) if may_be_absent(attachment) => {
                 warn!(filter = name, reason, "filter is not ready and is skipped");
                 ready.filters.remove(name);
                 ready.failed.insert(name.clone(), reason);

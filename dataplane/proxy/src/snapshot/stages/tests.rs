@@ -41,7 +41,7 @@ fn a_filter_is_required_where_its_absence_would_let_something_through() {
         (OnFailure::Deny, FilterMode::Audit, false, false),
         (OnFailure::Allow, FilterMode::Enforce, false, false),
         (OnFailure::Allow, FilterMode::Enforce, true, true),
-        (OnFailure::Allow, FilterMode::Audit, true, true),
+        (OnFailure::Allow, FilterMode::Audit, true, false),
     ];
     for (on_failure, mode, authorization, expected) in cases {
         let attachment = attachment(on_failure, mode, authorization);
