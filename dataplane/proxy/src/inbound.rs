@@ -128,7 +128,8 @@ async fn carry<'h>(
                 // The port left the configuration: what is under way there is finished, since nobody denied it.
                 Err(_) => return Ok(()),
             };
-            let place_now = caller.place(address, (served_now, port));
+            let place_now = caller.place(address, (served_now, port)).speaking(said.version);
+            let place_now = Place { may_ask: place.may_ask, ..place_now };
             if place_now.path_reading == place.path_reading && served.inbound.authorizes_as(&served_now.inbound) {
                 return Ok(());
             }

@@ -121,7 +121,8 @@ async fn tunnel(
             let found = served_socket(snapshot, caller, address);
             let (served, port, _) = found.inspect_err(|_| worker.ledger.counters.misdirected.increment(1))?;
             port.takes_tunnels().map_err(Failure::TunnelForbidden)?;
-            let (chain, place) = (served.inbound.authorization(), caller.place(address, (served, port)));
+            let place = Place { may_ask: place.may_ask, ..caller.place(address, (served, port)) };
+            let chain = served.inbound.authorization();
             filtering::connection(&worker.filters, &chain, &place).await.map(drop)
         });
         match select(tunnel, pin!(denied)).await {
