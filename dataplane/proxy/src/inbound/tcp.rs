@@ -63,6 +63,8 @@ struct Opened<'w> {
     filtered: Filtered<'w>,
     /// Set for a port of which nothing is declared.
     is_auto: bool,
+    /// Its filters may ask others.
+    may_ask: bool,
     /// The generation of the configuration that let it pass.
     judged_by: u64,
 }
@@ -93,7 +95,8 @@ async fn open<'w>(
     let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), &caller.holder, permit).await;
     let (app, share) = connected.map_err(|(failure, _)| Failure::Unserved(Box::new(failure)))?;
     let is_auto = port.protocol == Protocol::Auto;
-    Ok(Opened { app, _share: share, address, filtered, is_auto, judged_by: snapshot.admits })
+    let may_ask = place.may_ask;
+    Ok(Opened { app, _share: share, address, filtered, is_auto, may_ask, judged_by: snapshot.admits })
 }
 
 /// Carries bytes until an end, or until a policy denies the connection.
@@ -104,7 +107,7 @@ async fn tunnel(
     record: &mut ConnectionRecord,
     (body, mut to_peer): (RecvBody<'_>, SendBody<'_>),
 ) {
-    let Opened { app, _share, address, mut filtered, is_auto, judged_by } = opened;
+    let Opened { app, _share, address, mut filtered, is_auto, may_ask, judged_by } = opened;
     let (mut app_read, mut app_write) = tcp::split(app, &Bytes::new());
     let mut from_peer = Source::once(body);
     // An app behind such a port may believe what the mesh sets in the head of a request.
@@ -121,7 +124,7 @@ async fn tunnel(
             let found = served_socket(snapshot, caller, address);
             let (served, port, _) = found.inspect_err(|_| worker.ledger.counters.misdirected.increment(1))?;
             port.takes_tunnels().map_err(Failure::TunnelForbidden)?;
-            let place = Place { may_ask: place.may_ask, ..caller.place(address, (served, port)) };
+            let place = Place { may_ask, ..caller.place(address, (served, port)) };
             let chain = served.inbound.authorization();
             filtering::connection(&worker.filters, &chain, &place).await.map(drop)
         });
