@@ -31,7 +31,8 @@ impl Profile {
 pub(crate) fn everything(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
     let mut build = workspace.cargo(["build", "--workspace", "--bins"]);
     if profile == Profile::Release {
-        cargo::without_lints(build.arg("--release"));
+        // What tests need of libraries is no part of what ships.
+        cargo::without_lints(build.args(["--release", "--exclude", "weft-tests"]));
     }
     cargo::run(&mut build)?;
     let binaries = workspace.target.join(profile.folder());

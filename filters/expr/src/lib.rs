@@ -81,18 +81,18 @@ fn outcome(decision: Decision<'_>) -> Outcome {
         End::Deny { rule: Some(rule), status, body } => {
             let own = format!("denied by the rule {rule}\n");
             let body = if body.is_empty() { own.as_str() } else { body };
-            Outcome::respond(Reply::text(status, "denied", body).rule(rule))
+            Outcome::respond(Reply::text(status, "expr_denied", body).rule(rule))
         }
         End::Deny { rule: None, status, .. } => {
-            Outcome::respond(Reply::text(status, "no_rule_passed", "denied: no rule lets it pass\n"))
+            Outcome::respond(Reply::text(status, "expr_no_rule_passed", "denied: no rule lets it pass\n"))
         }
         End::Respond { rule, status, headers, body } => {
-            let reply = Reply::new(status, "answered", body).rule(rule);
+            let reply = Reply::new(status, "expr_answered", body).rule(rule);
             Outcome::respond(headers.into_iter().fold(reply, |reply, (name, value)| reply.header(name, value)))
         }
         End::Failed { rule } => {
             let body = format!("denied: the rule {rule} can't be evaluated\n");
-            Outcome::respond(Reply::text(403, "failed", &body).rule(rule))
+            Outcome::respond(Reply::text(403, "expr_failed", &body).rule(rule))
         }
     }
 }

@@ -48,11 +48,11 @@ fn rules_decide_and_edit() {
     let asked = ["destination.port", "request.header.x-list", "request.path", "source.principal"];
     assert_eq!(filter.asked("request-head"), asked);
     let get = |target| TestRequest::new("GET", target);
-    let denied = "403 denied by admin: denied by the rule admin";
+    let denied = "403 expr_denied by admin: denied by the rule admin";
     assert_eq!(told(&filter.request(1, &get("/admin/x"))), denied);
     assert_eq!(told(&filter.request(2, &get("/admin").principal("spiffe://a"))), "x-list -; x-port = 80");
     let several = get("/").header("x-list", "a").header("x-list", "b");
-    assert_eq!(told(&filter.request(3, &several)), "200 answered by list: both", "fields of a name are one");
+    assert_eq!(told(&filter.request(3, &several)), "200 expr_answered by list: both", "fields of a name are one");
     assert_eq!(labelled_metric("rules_held_total", &["admin"]), Some(1.0));
     assert_eq!(labelled_metric("rules_failed_total", &["list"]), Some(1.0));
 }
@@ -61,10 +61,10 @@ fn rules_decide_and_edit() {
 fn what_can_t_be_evaluated_and_what_no_rule_passes_is_denied() {
     let rule = r#"{"name": "r", "when": "request.headers['x-none'] == 'a'", "then": {"pass": true}}"#;
     let mut filter = written(&format!(r#"{{"rules": [{rule}], "default": "deny"}}"#)).expect("sound");
-    let failed = "403 failed by r: denied: the rule r can't be evaluated";
+    let failed = "403 expr_failed by r: denied: the rule r can't be evaluated";
     assert_eq!(told(&filter.request(1, &TestRequest::default())), failed);
     let other = TestRequest::default().header("x-none", "b");
-    assert_eq!(told(&filter.request(2, &other)), "403 no_rule_passed by none: denied: no rule lets it pass");
+    assert_eq!(told(&filter.request(2, &other)), "403 expr_no_rule_passed by none: denied: no rule lets it pass");
 }
 
 #[test]

@@ -51,6 +51,7 @@ fn without_effect_outside(policy: &TrafficPolicySpec) -> Vec<&'static str> {
         ("loadBalancing", policy.load_balancing.is_some()),
         ("outlierDetection", policy.outlier_detection.is_some()),
         ("healthCheck", policy.health_check.is_some()),
+        ("hedge", policy.hedge.is_some()),
     ];
     said.into_iter().filter_map(|(key, is_said)| is_said.then_some(key)).collect()
 }

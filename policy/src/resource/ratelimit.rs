@@ -191,7 +191,8 @@ impl Typed for RateLimitPolicySpec {
 
     fn config(&self, _: &ObjectName) -> Value {
         let limits: Vec<_> = self.limits.iter().map(RateLimitSpec::config).collect();
-        json!({"limits": limits, "headers": self.headers})
+        // A component of the first contract does not know them.
+        if self.headers { json!({"limits": limits, "headers": true}) } else { json!({"limits": limits}) }
     }
 }
 
