@@ -238,6 +238,10 @@ async fn a_slow_answer_is_raced_by_another_endpoint() {
     let told = "another attempt beside it after 60ms, of idempotent methods, as TrafficPolicy default/cart says";
     assert!(explained.out.contains(told), "{}", explained.out);
     let mut client = cart.client().await;
+    // Both are connected to: who can't be reached is not picked.
+    for _ in 0..4 {
+        assert_eq!(client.get("/seen").await.status, 200);
+    }
     cart.servers[0].process.signal("STOP");
     for _ in 0..4 {
         let answer = client.get("/seen").await;

@@ -190,7 +190,8 @@ impl Run<'_> {
             source: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             destination_port: 80,
             direction: Direction::Inbound,
-            request_id: Some("case"),
+            // Of a request without one chance decides, and that a case may say.
+            request_id: None,
             destination_service: Some("cases/app"),
             route: None,
             tls: case.caller.is_some(),

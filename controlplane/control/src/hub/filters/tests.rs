@@ -297,7 +297,7 @@ async fn nobody_deletes_replaces_or_publishes_what_enforces_access_policies() {
 async fn what_ships_takes_nobodys_name_and_authz_follows_the_control_plane() {
     let (dir, shipped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let exports = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
-    for name in [AUTHZ, "body-guard", "extauth", "fault", "header-edit", "jwt", "ratelimit"] {
+    for name in [AUTHZ, "body-guard", "expr", "extauth", "fault", "header-edit", "jwt", "ratelimit"] {
         std::fs::write(shipped.path().join(format!("{name}.wasm")), component(&[OLD], &exports)).unwrap();
     }
     let hub = hub_in(dir.path(), |config| config.builtin_filters = Some(shipped.path().to_owned()));

@@ -21,7 +21,7 @@ async fn a_proxy_of_an_earlier_release_runs_the_authz_that_it_can() {
     let write =
         |name: &str, bytes: Vec<u8>| std::fs::write(shipped.path().join(format!("{name}.wasm")), bytes).unwrap();
     let exports = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
-    for name in ["body-guard", "extauth", "fault", "header-edit", "jwt", "ratelimit"] {
+    for name in ["body-guard", "expr", "extauth", "fault", "header-edit", "jwt", "ratelimit"] {
         write(name, component(&[], &exports));
     }
     write("authz", component_of_0_2());

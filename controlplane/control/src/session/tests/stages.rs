@@ -52,6 +52,7 @@ async fn what_comes_after_a_filter_does_not_wait_for_it() {
     };
     let note = "filter shop/guard is not known to be in force at web-2: compiling";
     let is_noted = async |wanted: bool| {
+        let mut last = Vec::new();
         let looked = async {
             loop {
                 let query = json!({ "from": "shop/client", "to": "web" });
@@ -61,11 +62,13 @@ async fn what_comes_after_a_filter_does_not_wait_for_it() {
                 if notes.iter().any(|told| *told == note) == wanted {
                     return;
                 }
+                last = notes;
                 // Calls in a minute have a limit.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(crate::app::tests::PATIENCE, looked).await.expect("it is explained so in time");
+        let in_time = tokio::time::timeout(crate::app::tests::PATIENCE, looked).await;
+        assert!(in_time.is_ok(), "{wanted}: {last:?}");
     };
     proxy.say(report("compiling")).await;
     is_noted(true).await;
