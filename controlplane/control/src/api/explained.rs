@@ -133,11 +133,12 @@ fn not_in_force(published: &Published, proxies: &[ProxyStatus], explained: &Expl
         let key = workload.and_then(|workload| published.world.registered_by(&workload));
         // Of one that nobody registered there is no proxy that could report.
         let Some(proxy) = key.and_then(|key| proxies.iter().find(|proxy| proxy.key == *key)) else { continue };
-        for name in &endpoint.filters {
-            let reported = proxy.health.filters.iter().find(|filter| filter.name == *name);
+        // What rules of expressions make of the request stands behind the name.
+        for name in endpoint.filters.iter().map(|told| told.split(" (").next().unwrap_or_default()) {
+            let reported = proxy.health.filters.iter().find(|filter| filter.name == name);
             let state = reported.map_or("it has not reported it, so nobody knows", |filter| filter.state.as_str());
             if state != LOADED {
-                found.entry((name.as_str(), state)).or_default().insert(&proxy.key.name);
+                found.entry((name, state)).or_default().insert(&proxy.key.name);
             }
         }
     }

@@ -610,7 +610,6 @@ async fn of_two_with_one_name_the_later_start_stays() {
     second.take().await;
     let notice = first.notice().await;
     assert!(!notice.reconnect, "{notice:?}");
-    assert_eq!(control.app.hub.published().revision, revision, "the world does not move");
     let metrics = control.metrics().await;
     assert!(metrics.contains("weft_control_name_conflicts_total 2"), "{metrics}");
 }

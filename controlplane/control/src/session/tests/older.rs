@@ -56,5 +56,5 @@ async fn a_proxy_of_an_earlier_release_runs_the_authz_that_it_can() {
     assert_eq!(of_authz.len(), 2);
     assert_eq!(of_authz[0].channels.as_ref().map(BTreeMap::len), Some(0), "{of_authz:?}");
     crate::builtin::publish(&control.app.hub).await.unwrap();
-    assert_eq!(versions().await.len(), 8);
+    assert_eq!(versions().await.len(), 9);
 }
