@@ -55,7 +55,7 @@ async fn what_comes_after_a_filter_does_not_wait_for_it() {
         let mut last = Vec::new();
         let looked = async {
             loop {
-                let query = json!({ "from": "shop/client", "to": "web" });
+                let query = json!({ "from": "shop/client", "to": "web", "path": "/b" });
                 let (status, body) = control.call("post", "/api/v1/explain", query).await;
                 assert_eq!(status, 200, "{body}");
                 let notes = body["notes"].as_array().cloned().unwrap_or_default();
