@@ -394,7 +394,7 @@ async fn an_external_service_that_is_refused_comes_closed() {
     let revision = control.apply(&format!("{WEB}---\n{}", outside(5432))).await;
     let svid = control.join("shop/client").await;
     let told = ["quic", ENVELOPES, FILTER_CONTRACT, OUTBOUND_CLOSED, "external-service"];
-    let workloads = vec![workload("client-1", "shop", "127.0.0.23", None)];
+    let workloads = vec![crate::app::tests::workload("client-1", "shop", "127.0.0.23", None)];
     let hello = v1::Hello { workloads, ..of_another_release("old-1", &told) };
     let mut proxy = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
     let delta = proxy.delta().await;
