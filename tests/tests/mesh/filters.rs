@@ -209,6 +209,7 @@ async fn chunks_are_changed_on_their_way_and_have_no_length_before() {
         assert_eq!((&*answer.text(), answer.header("content-length")), ("TO AND FRO", ""), "{of:?}");
         let mut client = Client::h2_in_tunnel(pair.proxy(), "origin:8080").await;
         assert_eq!(client.post("/digest", vec![b'x'; 300_000]).await.text(), "300000");
+        let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
         assert_eq!(client.call(Method::HEAD, "/bytes/10", &[], empty()).await.unwrap().body.len(), 0);
         attach_all(&pair, of, &[]);
     }
