@@ -226,7 +226,6 @@ mod tests {
             (Read, Thing::Object(Kind::AccessPolicy), root, "VOPA", "VOPA"),
             (Read, Thing::Object(Kind::AccessPolicy), bank, "VOPA", "...."),
             (Read, Thing::Object(Kind::JwtPolicy), root, "VOPA", "VOPA"),
-            (Read, Thing::Object(Kind::JwtPolicy), bank, "VOPA", "...."),
             (Change, Thing::Object(Kind::RateLimitPolicy), shop, ".O.A", ".O.A"),
             (Change, Thing::Object(Kind::FaultPolicy), bank, ".O.A", "...."),
             (Read, Thing::Object(Kind::TrafficPolicy), root, "VOPA", "VOPA"),

@@ -1,8 +1,7 @@
 //! The filters that ship with Weft, published from files beside the executable: each release brings its own versions, which
-//! `stable` stands for from then on, unless an operator has put another version there. A restart changes nothing. Only `authz` is
-//! the control plane's own: nobody else publishes it, and what of it is lost or damaged is put right again.
-//! Those that proxies of earlier releases can't run are kept in an earlier contract as well: `session::older` hands
-//! them out.
+//! `stable` stands for from then on, unless an operator has put another version there. Only `authz` is the control plane's own:
+//! nobody else publishes it, and what of it is lost or damaged is put right again. Those that proxies of earlier releases
+//! can't run are kept in an earlier contract as well: `session::older` hands them out.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
