@@ -33,7 +33,7 @@ fn typed_policies_run_in_their_phases() {
         ("ratelimit", "2.0.0", FilterMode::Enforce)
     );
     assert_eq!(limit.capabilities, ["token-bucket"]);
-    assert_eq!(limit.config.0, r#"{"headers":false,"limits":[{"key":"none","per_seconds":1,"requests":3}]}"#);
+    assert_eq!(limit.config.0, r#"{"limits":[{"key":"none","per_seconds":1,"requests":3}]}"#);
     let conditions = |kind: Kind| {
         let key = ObjectKey::new(kind, "shop", "p");
         let status = policy_status(&world, kind, world.get(&key).unwrap().resource.metadata());
