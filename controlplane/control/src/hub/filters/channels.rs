@@ -4,8 +4,6 @@
 
 use std::sync::Arc;
 
-use semver::Version;
-use weft_policy::bundle::ObjectName;
 use weft_policy::identity::is_label;
 use weft_policy::lint::Near;
 use weft_policy::plan::World;
@@ -14,7 +12,7 @@ use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE};
 
 use super::super::apply::{self, store_key};
 use super::super::{Actor, Draft, Hub};
-use super::{AUTHZ, FilterVersion, PublishError};
+use super::{AUTHZ, FilterVersion, PublishError, number, root};
 use crate::store::Write;
 
 /// So many policies are named in a refusal.
@@ -27,14 +25,6 @@ pub struct Moved {
     /// The version that it stood for; `None`: there was no such channel.
     pub from: Option<String>,
     pub to: String,
-}
-
-fn root(name: &str) -> ObjectName {
-    ObjectName::new(ROOT_NAMESPACE, name)
-}
-
-fn number(version: &str) -> Option<Version> {
-    Version::parse(version).ok()
 }
 
 impl Hub {
