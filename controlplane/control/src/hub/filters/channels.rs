@@ -36,9 +36,7 @@ impl Hub {
         version: &str,
         channel: &str,
     ) -> Result<Moved, PublishError> {
-        let (actor, records) = (actor.into(), self.records_to_move(name, channel).await?);
-        let record = records.iter().find(|record| record.version == version);
-        let record = record.cloned().ok_or_else(|| PublishError::Unknown(format!("{name} {version}")))?;
+        let (actor, record) = (actor.into(), self.record_to_move(name, version, channel).await?);
         self.trust_publisher(&actor, &record)?;
         let (tried, into) = (record.clone(), channel.to_owned());
         self.try_change(name, move |draft| draft.promote(tried.clone(), &into).map(drop)).await?;
@@ -87,7 +85,7 @@ impl Hub {
         undo: bool,
     ) -> Result<FilterVersion, PublishError> {
         let actor = actor.into();
-        let record = self.record_to_change(name, version).await?;
+        let record = self.record_to_move(name, version, STABLE).await?;
         let tried = record.clone();
         self.try_change(name, move |draft| draft.yank(tried.clone(), undo).map(drop)).await?;
         self.change(move |draft| {
@@ -110,7 +108,7 @@ impl Hub {
         version: &str,
     ) -> Result<FilterVersion, PublishError> {
         let actor = actor.into();
-        let record = self.record_to_change(name, version).await?;
+        let record = self.record_to_move(name, version, STABLE).await?;
         self.change(move |draft| {
             let deleted = draft.delete_version(draft.still(record.clone())?)?;
             draft.audit(&actor, "filter.delete", root(&deleted.name).to_string(), deleted.version.clone());
@@ -135,8 +133,9 @@ impl Hub {
         Ok(records)
     }
 
-    async fn record_to_change(&self, name: &str, version: &str) -> Result<FilterVersion, PublishError> {
-        let records = self.records_to_move(name, STABLE).await?;
+    /// One of them.
+    async fn record_to_move(&self, name: &str, version: &str, channel: &str) -> Result<FilterVersion, PublishError> {
+        let records = self.records_to_move(name, channel).await?;
         let found = records.into_iter().find(|record| record.version == version);
         found.ok_or_else(|| PublishError::Unknown(format!("{name} {version}")))
     }
