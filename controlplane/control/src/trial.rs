@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use weft_filter_host::{CompileError, Compiler, FilterSpec, Host, HostConfig, HostError, PrepareError, run_cases};
 use weft_policy::bundle::FilterAttachment;
 use weft_policy::component::cases::Cases;
@@ -67,27 +68,32 @@ impl Trials {
         wasm: Arc<Vec<u8>>,
         patience: Duration,
     ) -> Option<Vec<Outcome>> {
-        let turn = tokio::time::timeout(patience, self.0.turn.clone().acquire_owned()).await.ok()?.ok()?;
-        let inner = self.0.clone();
         let count = attachments.len();
-        let tried = tokio::task::spawn_blocking(move || {
-            // Held for as long as the work takes, whether or not somebody waits for it.
-            let _turn = turn;
-            inner.try_all(&attachments, &wasm)
-        });
-        Some(tried.await.unwrap_or_else(|error| vec![Outcome::Untried(error.to_string()); count]))
+        let tried = self.in_turn(patience, move |inner| inner.try_all(&attachments, &wasm)).await?;
+        Some(tried.unwrap_or_else(|error| vec![Outcome::Untried(error.to_string()); count]))
     }
 
     /// Runs the cases that a binary carries; gives what does not hold, or why they could not be run. `None`: others are
     /// being tried for longer than `patience`.
     pub(crate) async fn cases(&self, wasm: Arc<Vec<u8>>, cases: Cases, patience: Duration) -> Option<Vec<String>> {
+        let run = self.in_turn(patience, move |inner| inner.cases(&wasm, &cases)).await?;
+        Some(run.unwrap_or_else(|error| vec![error.to_string()]))
+    }
+
+    /// Does work in a thread of its own while no other is done. `None`: other work takes longer than `patience`.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&Inner) -> T + Send + 'static,
+    ) -> Option<Result<T, JoinError>> {
         let turn = tokio::time::timeout(patience, self.0.turn.clone().acquire_owned()).await.ok()?.ok()?;
         let inner = self.0.clone();
-        let run = tokio::task::spawn_blocking(move || {
+        let done = tokio::task::spawn_blocking(move || {
+            // Held for as long as the work takes, whether or not somebody waits for it.
             let _turn = turn;
-            inner.cases(&wasm, &cases)
+            work(&inner)
         });
-        Some(run.await.unwrap_or_else(|error| vec![error.to_string()]))
+        Some(done.await)
     }
 }
 

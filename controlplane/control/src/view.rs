@@ -137,7 +137,7 @@ impl View {
         self.unread.retain(|key, _| target.version(key).is_some() || self.withheld.contains_key(key));
         let has = |key: &Key, version: Version| match self.pending.get(key) {
             Some((pending, _)) => *pending == version,
-            None => self.holds.get(key) == Some(&Some(version)),
+            None => self.has(key, version),
         };
         let is_new = |(key, version): &(&Key, Version)| {
             !has(key, *version) && !self.held.contains_key(*key) && self.unread(key, *version).is_none()

@@ -169,10 +169,7 @@ fn refusals(proxies: &[Proxy]) -> Vec<String> {
     let mut reasons: Vec<_> = reasons.into_iter().collect();
     reasons.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
     let more = reasons.len().saturating_sub(REASONS_SHOWN);
-    let line = |(reason, names): (&str, Vec<&str>)| {
-        let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| cell(name)).collect();
-        format!("\nrefused by {}: {}\n", output::first_of(&shown, names.len()), cell(reason))
-    };
+    let line = |(reason, names): (&str, Vec<&str>)| format!("\nrefused by {}: {}\n", first_of(&names), cell(reason));
     let mut lines: Vec<_> = reasons.into_iter().take(REASONS_SHOWN).map(line).collect();
     if more > 0 {
         lines.push(format!("\n{more} more reasons: weft proxies -o wide\n"));
@@ -190,8 +187,7 @@ fn absences(proxies: &[Proxy]) -> Option<String> {
     }
     let more = absences.len().saturating_sub(REASONS_SHOWN);
     let line = |((filter, state), names): (&(&str, &str), &Vec<&str>)| {
-        let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| cell(name)).collect();
-        format!("\nfilter {} at {}: {}\n", cell(filter), output::first_of(&shown, names.len()), cell(state))
+        format!("\nfilter {} at {}: {}\n", cell(filter), first_of(names), cell(state))
     };
     let mut lines: Vec<_> = absences.iter().take(REASONS_SHOWN).map(line).collect();
     if more > 0 {
@@ -202,18 +198,20 @@ fn absences(proxies: &[Proxy]) -> Option<String> {
 
 /// How a filter is at these proxies, a line for each state.
 pub(super) fn running(proxies: &[Proxy], attachment: &str) -> Vec<String> {
-    let mut states: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut states: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for proxy in proxies.iter().filter(|proxy| proxy.state != SyncState::Disconnected) {
         for filter in proxy.filters.iter().filter(|filter| filter.name == attachment) {
             let state = if is_loaded(&filter.state) { "loaded" } else { filter.state.as_str() };
-            states.entry(state).or_default().push(cell(&proxy.name));
+            states.entry(state).or_default().push(&proxy.name);
         }
     }
-    let line = |(state, names): (&str, Vec<String>)| {
-        let shown: Vec<_> = names.iter().take(NAMES_SHOWN).cloned().collect();
-        format!("{} at {}", cell(state), output::first_of(&shown, names.len()))
-    };
+    let line = |(state, names): (&str, Vec<&str>)| format!("{} at {}", cell(state), first_of(&names));
     states.into_iter().map(line).collect()
+}
+
+fn first_of(names: &[&str]) -> String {
+    let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| cell(name)).collect();
+    output::first_of(&shown, names.len())
 }
 
 fn is_loaded(state: &str) -> bool {

@@ -58,10 +58,8 @@ async fn explain_request(
     if let Ok(without) = without
         && !without.is_empty()
     {
-        let shown: Vec<_> = without.iter().take(SHOWN).map(String::as_str).collect();
-        let more = if without.len() > SHOWN { ", ..." } else { "" };
-        let shown = shown.join(", ");
-        explained.reason.push_str(&format!("; not held yet by {shown}{more}: the first call asks for it"));
+        let shown = first_of(without.iter().map(String::as_str));
+        explained.reason.push_str(&format!("; not held yet by {shown}: the first call asks for it"));
     }
     explained.reason.push_str(told_by);
     let on_the_way = on_the_way(&hub.published(), &proxies, &explained);
@@ -125,6 +123,13 @@ fn doing_without(on_the_way: &[&ProxyStatus]) -> Vec<String> {
     without.take(SHOWN).map(told).collect()
 }
 
+/// Names, as many as an explanation shows.
+fn first_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    let shown: Vec<_> = names.take(SHOWN).collect();
+    shown.join(", ") + more
+}
+
 /// Filters of the endpoints that their proxies have not reported as loaded, each with how it is and where.
 fn not_in_force(published: &Published, proxies: &[ProxyStatus], explained: &Explanation) -> Vec<String> {
     let mut found = BTreeMap::<(&str, &str), BTreeSet<&str>>::new();
@@ -143,9 +148,7 @@ fn not_in_force(published: &Published, proxies: &[ProxyStatus], explained: &Expl
         }
     }
     let told = |((name, state), at): ((&str, &str), BTreeSet<&str>)| {
-        let shown: Vec<_> = at.iter().take(SHOWN).copied().collect();
-        let more = if at.len() > SHOWN { ", ..." } else { "" };
-        format!("filter {name} is not known to be in force at {}{more}: {state}", shown.join(", "))
+        format!("filter {name} is not known to be in force at {}: {state}", first_of(at.into_iter()))
     };
     found.into_iter().take(SHOWN).map(told).collect()
 }

@@ -9,6 +9,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use semver::Version;
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::{FILTER_CONTRACTS, ObjectName};
 use weft_policy::component::cases::Cases;
@@ -234,8 +235,7 @@ impl Hub {
             channels: before.map_or_else(|| Some(BTreeMap::new()), |before| before.channels.clone()),
         };
         self.trust_publisher(actor, &record)?;
-        let root = ObjectName::new(ROOT_NAMESPACE, name.clone());
-        let is_first = self.published().world.filter(&root).is_none();
+        let is_first = self.published().world.filter(&root(name)).is_none();
         Ok((record, channel.clone().or_else(|| is_first.then(|| STABLE.to_owned()))))
     }
 
@@ -280,8 +280,7 @@ impl Hub {
             return Ok(());
         }
         let release = apply::release(record);
-        let root = ObjectName::new(ROOT_NAMESPACE, record.name.clone());
-        match self.published().world.distrusts(&root, &release.spec) {
+        match self.published().world.distrusts(&root(&record.name), &release.spec) {
             Some(why) => Err(PublishError::Untrusted(why)),
             None => Ok(()),
         }
@@ -298,7 +297,7 @@ impl Hub {
     pub(crate) async fn filter_records(&self) -> Result<Vec<FilterVersion>, StoreError> {
         let rows = self.blocking(|store| store.filter_versions::<FilterVersion>()).await?;
         let mut versions: Vec<_> = rows.read.into_iter().map(|(_, version)| version).collect();
-        versions.sort_by_key(|v| (v.name.clone(), semver::Version::parse(&v.version).ok()));
+        versions.sort_by_key(|v| (v.name.clone(), number(&v.version)));
         Ok(versions)
     }
 
@@ -359,36 +358,42 @@ impl Draft {
         channel: Option<&str>,
     ) -> Result<FilterVersion, PublishError> {
         let before = self.world.clone();
-        let root = ObjectName::new(ROOT_NAMESPACE, record.name.clone());
+        let filter = root(&record.name);
         // Another control plane may have been asked to publish the same number.
-        if let Some(spec) = before.published_version(&root, &record.version).filter(|spec| spec.digest != record.digest)
-        {
+        let known = before.published_version(&filter, &record.version);
+        if let Some(spec) = known.filter(|spec| spec.digest != record.digest) {
             let (name, version, digest) = (record.name, record.version, spec.digest.clone());
             return Err(PublishError::Exists { name, version, digest });
         }
         self.writes.push(Write::PutArtifact { digest: record.digest.clone(), bytes });
         let record = self.put_version(self.as_it_is(record), channel)?;
         self.sound(&Actor::default(), &before, &Near::Everything).map_err(PublishError::Unsound)?;
-        let FilterVersion { name, version, digest, .. } = &record;
-        let object = ObjectName::new(ROOT_NAMESPACE, name.clone()).to_string();
+        let FilterVersion { version, digest, .. } = &record;
         let into = channel.map(|channel| format!(", channel {channel}")).unwrap_or_default();
-        self.audit(actor, "filter.publish", object, format!("{version} {digest}{into}"));
+        self.audit(actor, "filter.publish", filter.to_string(), format!("{version} {digest}{into}"));
         Ok(record)
     }
 
     /// A record with what may have changed of it since it was read: others may yank it or move channels meanwhile.
     fn as_it_is(&self, record: FilterVersion) -> FilterVersion {
-        let root = ObjectName::new(ROOT_NAMESPACE, record.name.clone());
-        match self.world.release(&root, &record.version) {
+        match self.world.release(&root(&record.name), &record.version) {
             Some(release) => FilterVersion { yanked: release.yanked, channels: release.channels.clone(), ..record },
             None => record,
         }
     }
 }
 
+fn root(name: &str) -> ObjectName {
+    ObjectName::new(ROOT_NAMESPACE, name)
+}
+
+fn number(version: &str) -> Option<Version> {
+    Version::parse(version).ok()
+}
+
 fn check_names(name: &str, version: &str) -> Result<(), PublishError> {
     if !is_label(name) {
         return Err(PublishError::Name(name.to_owned()));
     }
-    semver::Version::parse(version).map(|_| ()).map_err(|_| PublishError::Version(version.to_owned()))
+    Version::parse(version).map(|_| ()).map_err(|_| PublishError::Version(version.to_owned()))
 }

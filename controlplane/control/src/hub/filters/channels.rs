@@ -4,8 +4,6 @@
 
 use std::sync::Arc;
 
-use semver::Version;
-use weft_policy::bundle::ObjectName;
 use weft_policy::identity::is_label;
 use weft_policy::lint::Near;
 use weft_policy::plan::World;
@@ -14,7 +12,7 @@ use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE};
 
 use super::super::apply::{self, store_key};
 use super::super::{Actor, Draft, Hub};
-use super::{AUTHZ, FilterVersion, PublishError};
+use super::{AUTHZ, FilterVersion, PublishError, number, root};
 use crate::store::Write;
 
 /// So many policies are named in a refusal.
@@ -29,14 +27,6 @@ pub struct Moved {
     pub to: String,
 }
 
-fn root(name: &str) -> ObjectName {
-    ObjectName::new(ROOT_NAMESPACE, name)
-}
-
-fn number(version: &str) -> Option<Version> {
-    Version::parse(version).ok()
-}
-
 impl Hub {
     /// Has a channel stand for a published version. It is tried with the policies that will run it.
     pub async fn promote_filter(
@@ -46,9 +36,7 @@ impl Hub {
         version: &str,
         channel: &str,
     ) -> Result<Moved, PublishError> {
-        let (actor, records) = (actor.into(), self.records_to_move(name, channel).await?);
-        let record = records.iter().find(|record| record.version == version);
-        let record = record.cloned().ok_or_else(|| PublishError::Unknown(format!("{name} {version}")))?;
+        let (actor, record) = (actor.into(), self.record_to_move(name, version, channel).await?);
         self.trust_publisher(&actor, &record)?;
         let (tried, into) = (record.clone(), channel.to_owned());
         self.try_change(name, move |draft| draft.promote(tried.clone(), &into).map(drop)).await?;
@@ -97,7 +85,7 @@ impl Hub {
         undo: bool,
     ) -> Result<FilterVersion, PublishError> {
         let actor = actor.into();
-        let record = self.record_to_change(name, version).await?;
+        let record = self.record_to_move(name, version, STABLE).await?;
         let tried = record.clone();
         self.try_change(name, move |draft| draft.yank(tried.clone(), undo).map(drop)).await?;
         self.change(move |draft| {
@@ -120,7 +108,7 @@ impl Hub {
         version: &str,
     ) -> Result<FilterVersion, PublishError> {
         let actor = actor.into();
-        let record = self.record_to_change(name, version).await?;
+        let record = self.record_to_move(name, version, STABLE).await?;
         self.change(move |draft| {
             let deleted = draft.delete_version(draft.still(record.clone())?)?;
             draft.audit(&actor, "filter.delete", root(&deleted.name).to_string(), deleted.version.clone());
@@ -145,8 +133,9 @@ impl Hub {
         Ok(records)
     }
 
-    async fn record_to_change(&self, name: &str, version: &str) -> Result<FilterVersion, PublishError> {
-        let records = self.records_to_move(name, STABLE).await?;
+    /// One of them.
+    async fn record_to_move(&self, name: &str, version: &str, channel: &str) -> Result<FilterVersion, PublishError> {
+        let records = self.records_to_move(name, channel).await?;
         let found = records.into_iter().find(|record| record.version == version);
         found.ok_or_else(|| PublishError::Unknown(format!("{name} {version}")))
     }
