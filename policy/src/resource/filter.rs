@@ -178,6 +178,11 @@ impl FilterRef {
         }
     }
 
+    /// The filter that it names, whatever the version.
+    pub fn object_name(&self) -> ObjectName {
+        ObjectName::new(&self.namespace, &self.name)
+    }
+
     /// Whether it names a filter, whatever the version.
     pub fn is_of(&self, filter: &ObjectName) -> bool {
         (&self.namespace, &self.name) == (&filter.namespace, &filter.name)
