@@ -97,6 +97,11 @@ fn is_hex(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
+/// True for a digest as it is written: `sha256:` and 64 hex digits in lower case.
+pub(crate) fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:").is_some_and(is_hex)
+}
+
 /// A version of a filter, as its publisher answers for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
@@ -161,7 +166,6 @@ impl Statement {
 
     fn check(&self) -> Result<(), StatementError> {
         let is_word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        let is_digest = |text: &str| text.strip_prefix("sha256:").is_some_and(is_hex);
         let fields = [
             ("name", "a name of lower-case letters, digits and '-'", is_label(&self.name)),
             ("version", "MAJOR.MINOR.PATCH", is_word(&self.version) && self.version.len() <= MAX_VERSION),

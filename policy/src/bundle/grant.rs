@@ -2,10 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FilterAttachment, contract_of, is_default};
-
-/// The contract that knows no capabilities with parameters.
-const FIRST_CONTRACT: &str = "wit-0.1";
+use super::{FILTER_CONTRACT, FilterAttachment, contract_of, is_default};
 
 /// Entries of one store of values at the most.
 pub const MAX_KV_ENTRIES: u64 = 1_000_000;
@@ -28,7 +25,7 @@ impl FilterAttachment {
     /// True where its component may know capabilities with parameters and hooks on bodies.
     #[must_use]
     pub fn takes_grants(&self) -> bool {
-        self.contract != FIRST_CONTRACT
+        self.contract != FILTER_CONTRACT
     }
 }
 
@@ -36,7 +33,7 @@ impl FilterAttachment {
 /// what is not granted answers `denied`. `abi` as in `weft:filter@0.1.0`.
 #[must_use]
 pub fn needs_every_import(abi: &str) -> bool {
-    contract_of(abi) == FIRST_CONTRACT
+    contract_of(abi) == FILTER_CONTRACT
 }
 
 /// Values that a filter may keep in its proxy.

@@ -48,10 +48,8 @@ pub fn compile_config(
         return Err(faults);
     }
     // The filter has these bounds too.
-    match Rules::new(compiled.clone()) {
-        Ok(_) => Ok(compiled),
-        Err(message) => Err(vec![ConfigFault { at: String::new(), message }]),
-    }
+    let fault = |message| vec![ConfigFault { at: String::new(), message }];
+    Rules::new(compiled).map(Rules::into_config).map_err(fault)
 }
 
 struct Compiler<U> {

@@ -237,6 +237,12 @@ impl Rules {
         }
     }
 
+    /// The configuration that they are under.
+    #[cfg(feature = "manifest")]
+    pub(super) fn into_config(self) -> Config<Compiled> {
+        self.config
+    }
+
     /// The names of all values that the expressions read, each once, in their order.
     #[must_use]
     pub fn told(&self) -> Vec<&str> {

@@ -17,11 +17,8 @@ pub(super) fn timeouts(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     let each = plan
         .attempt_timeout
         .map(|limit| format!("{} each attempt, {}", text(limit), said_by(sources, plan, Setting::AttemptTimeout)));
-    let hedge = plan.service.traffic.as_ref().and_then(|traffic| traffic.hedge).map(|hedge| {
-        let by =
-            sources.get("hedge").map_or_else(|| "as its policies say".to_owned(), |it| format!("as {}", it.says()));
-        format!("{hedge}, {by}")
-    });
+    let hedge = plan.service.traffic.as_ref().and_then(|traffic| traffic.hedge);
+    let hedge = hedge.map(|hedge| format!("{hedge}, {}", by_policies(sources, "hedge")));
     let told: Vec<String> = all.into_iter().chain(each).chain(hedge).collect();
     (!told.is_empty()).then(|| told.join("; "))
 }
@@ -52,14 +49,16 @@ pub(super) fn patience(headers: &BTreeMap<String, &str>) -> impl Iterator<Item =
 
 pub(super) fn said_by(sources: &Sources, plan: &Plan<'_>, setting: Setting) -> String {
     let route = plan.route.map(|route| &route.name);
-    let source = sources.get(key_of(setting));
     match (plan.says(setting), route) {
         (SaidBy::Rule, Some(route)) => format!("as {} says", RouteName::of(route)),
-        (SaidBy::Policy, _) => {
-            source.map_or_else(|| "as its policies say".to_owned(), |source| format!("as {}", source.says()))
-        }
+        (SaidBy::Policy, _) => by_policies(sources, key_of(setting)),
         (SaidBy::Rule | SaidBy::Mesh, _) => "as the Mesh says".to_owned(),
     }
+}
+
+/// Which policy says what is at this key inside `spec`.
+fn by_policies(sources: &Sources, key: &str) -> String {
+    sources.get(key).map_or_else(|| "as its policies say".to_owned(), |source| format!("as {}", source.says()))
 }
 
 /// As policies say it, inside `spec`.

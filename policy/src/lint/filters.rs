@@ -44,8 +44,7 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
 }
 
 fn filter_of(policy: &Object<FilterPolicySpec>) -> ObjectName {
-    let reference = &policy.spec.filter;
-    ObjectName::new(reference.namespace.clone(), reference.name.clone())
+    policy.spec.filter.object_name()
 }
 
 fn switched_off(mode: PolicyMode, [audited, off]: [&str; 2], object: &ObjectKey, report: &mut Report) {

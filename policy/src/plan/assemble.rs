@@ -401,7 +401,7 @@ fn attached_filter(world: &World, policy: &Attaching<'_>) -> Option<FilterAttach
         PolicyMode::Audit => FilterMode::Audit,
         PolicyMode::Off => return None,
     };
-    let filter_name = ObjectName::new(spec.filter.namespace.clone(), spec.filter.name.clone());
+    let filter_name = spec.filter.object_name();
     let name = policy.attachment();
     let found = world.resolve(&spec.filter);
     if found.is_some_and(|found| world.distrusts(&filter_name, found).is_some()) {

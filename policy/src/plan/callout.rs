@@ -3,17 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::World;
+use super::external::is_mesh_wide;
 use super::route_status::Condition;
 use super::select::holds_for;
-use crate::bundle::{
-    CalloutGrant, CalloutService, ExternalProtocol, FilterAttachment, FilterLimits, Grant, KvGrant, ObjectName,
-};
+use crate::bundle::{CalloutGrant, CalloutService, FilterAttachment, FilterLimits, Grant, KvGrant, ObjectName};
 use crate::resource::capability::{CalloutKind, CalloutRef, Capability};
-use crate::resource::external::Visibility;
 use crate::resource::filter::PolicyMode;
-use crate::resource::{
-    ExternalServiceSpec, FilterPolicySpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Spec, WorkloadSpec,
-};
+use crate::resource::{ExternalServiceSpec, FilterPolicySpec, Metadata, Object, Spec, WorkloadSpec};
 
 /// Gives an attachment what its policy grants. A component of the first contract knows nothing of capabilities with
 /// parameters, and a proxy that runs such components only may know nothing of them either: it is told of none.
@@ -79,13 +75,9 @@ pub(crate) fn authority(world: &World, policy: &Metadata, service: &CalloutRef) 
             Ok(format!("{}.{}.svc.cluster.local:{port}", name.name, name.namespace))
         }
         CalloutKind::ExternalService => {
-            let key = ObjectKey::new(Kind::ExternalService, &name.namespace, &name.name);
-            let found = world.get(&key).and_then(|entry| ExternalServiceSpec::of(&entry.resource));
-            let is_wide = |it: &Object<ExternalServiceSpec>| {
-                it.spec.visibility == Visibility::Mesh && name.namespace == ROOT_NAMESPACE
-            };
+            let found = world.external(&name);
             // Whether there is one in another namespace is nobody's business here.
-            if name.namespace != policy.namespace && !found.is_some_and(is_wide) {
+            if name.namespace != policy.namespace && !found.is_some_and(is_mesh_wide) {
                 return Err(format!("ExternalService {name} is for its own namespace only"));
             }
             let found = found.ok_or_else(|| format!("ExternalService {name} does not exist"))?;
@@ -96,11 +88,8 @@ pub(crate) fn authority(world: &World, policy: &Metadata, service: &CalloutRef) 
 
 fn outside(spec: &ExternalServiceSpec, port: u16) -> Result<String, String> {
     let own = spec.ports.iter().find(|own| own.port == port).ok_or_else(|| format!("has no port {port}"))?;
-    match own.protocol {
-        ExternalProtocol::Http | ExternalProtocol::Grpc => {}
-        ExternalProtocol::Tls | ExternalProtocol::Tcp => {
-            return Err(format!("takes no HTTP requests at port {port}; with `tls: {{mode: Originate}}` it is http"));
-        }
+    if !own.protocol.is_http() {
+        return Err(format!("takes no HTTP requests at port {port}; with `tls: {{mode: Originate}}` it is http"));
     }
     let host = spec.hosts.iter().find(|host| !host.starts_with('*')).ok_or("has no host but patterns")?;
     Ok(format!("{host}:{port}"))

@@ -60,7 +60,7 @@ impl Release {
 /// Which version a policy runs, or why it runs none.
 pub(super) fn resolved(world: &World, policy: &Object<FilterPolicySpec>) -> Condition {
     let reference = &policy.spec.filter;
-    let filter = ObjectName::new(reference.namespace.clone(), reference.name.clone());
+    let filter = reference.object_name();
     let wanted = reference.wanted().map_or_else(|(_, wrong)| wrong, |wanted| wanted.to_string());
     let refused = |reason, message: String| Condition {
         kind: RESOLVED,
@@ -115,7 +115,7 @@ impl World {
     /// The version that a policy runs by what it says of its filter. `None`: there is none.
     #[must_use]
     pub fn resolve(&self, reference: &FilterRef) -> Option<&FilterSpec> {
-        let filter = ObjectName::new(reference.namespace.clone(), reference.name.clone());
+        let filter = reference.object_name();
         match reference.wanted().ok()? {
             Wanted::Channel(channel) => self.in_channel(&filter, channel),
             Wanted::Exact(version) => {
@@ -199,7 +199,7 @@ impl World {
     #[must_use]
     pub fn distrusted(&self, policy: &Object<FilterPolicySpec>) -> Option<String> {
         let reference = &policy.spec.filter;
-        let filter = ObjectName::new(reference.namespace.clone(), reference.name.clone());
+        let filter = reference.object_name();
         self.distrusts(&filter, self.resolve(reference)?)
     }
 }

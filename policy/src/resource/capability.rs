@@ -59,7 +59,7 @@ pub struct CalloutSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CalloutRef {
-    #[serde(default, skip_serializing_if = "is_service")]
+    #[serde(default, skip_serializing_if = "value::is_default")]
     pub kind: CalloutKind,
     #[serde(deserialize_with = "value::object_name")]
     pub name: String,
@@ -90,11 +90,6 @@ pub enum CalloutKind {
     Service,
     /// The first of its hosts that is no pattern.
     ExternalService,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_service(kind: &CalloutKind) -> bool {
-    *kind == CalloutKind::Service
 }
 
 impl Capability {
@@ -276,7 +271,7 @@ pub struct LimitsSpec {
     /// The longest body that is gathered for the filter, bytes.
     #[serde(skip_serializing_if = "is_default_body")]
     pub body_bytes: u64,
-    #[serde(skip_serializing_if = "is_refusing")]
+    #[serde(skip_serializing_if = "value::is_default")]
     pub over_body: OverBody,
 }
 
@@ -290,11 +285,6 @@ impl Default for LimitsSpec {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_default_body(bytes: &u64) -> bool {
     *bytes == FilterLimits::default().body_bytes
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_refusing(over: &OverBody) -> bool {
-    *over == OverBody::default()
 }
 
 impl LimitsSpec {

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::core::{ACCOUNTS, PATH_READING};
 use super::retry::RETRY_METHODS;
 use super::{
-    DEFAULT_NAMESPACE, Kind, Metadata, Object, ROOT_NAMESPACE, Resource, ServiceSpec, TargetKind, TargetRef, USES,
-    WorkloadSpec, used_service,
+    DEFAULT_NAMESPACE, Holding, Kind, Metadata, Object, ROOT_NAMESPACE, Resource, ServiceSpec, TargetKind, TargetRef,
+    USES, WorkloadSpec, used_service,
 };
 use crate::bundle::Protocol;
 use crate::identity::{is_label, is_subdomain};
@@ -24,6 +24,9 @@ impl Resource {
     pub fn check(&self) -> Vec<ResourceError> {
         let mut wrong = Vec::new();
         metadata(self.kind(), self.metadata(), &mut wrong);
+        if let Some(held) = Holding::of(self) {
+            not_for_the_mesh(held.kind, held.targets, &mut wrong);
+        }
         let checked = match self {
             Self::Service(service) => {
                 service_itself(service, &mut wrong);
@@ -43,24 +46,11 @@ impl Resource {
             Self::TlsRoute(route) => route.spec.check(),
             Self::TcpRoute(route) => route.spec.check(),
             Self::ReferenceGrant(grant) => grant.spec.check(),
-            Self::FilterPolicy(policy) => {
-                not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
-                policy.spec.check()
-            }
-            Self::RateLimitPolicy(policy) => {
-                not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
-                policy.spec.check()
-            }
-            Self::FaultPolicy(policy) => {
-                not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
-                policy.spec.check()
-            }
-            Self::JwtPolicy(policy) => {
-                not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
-                policy.spec.check()
-            }
+            Self::FilterPolicy(policy) => policy.spec.check(),
+            Self::RateLimitPolicy(policy) => policy.spec.check(),
+            Self::FaultPolicy(policy) => policy.spec.check(),
+            Self::JwtPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => {
-                not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
                 not_for_routes(self.kind(), &policy.spec.target_refs, &mut wrong);
                 policy.check()
             }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::value::{self, Filled};
+use super::value::{self, Filled, is_default};
 use super::{Object, Unserved, WorkloadSpec};
 use crate::bundle::{AppVersion, Protocol};
 use crate::identity::is_label;
@@ -69,10 +69,6 @@ pub struct ServiceSpec {
     pub publish_not_ready_addresses: Filled,
     #[serde(default, skip_serializing)]
     pub session_affinity_config: Filled,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 fn is_one(addresses: &[String]) -> bool {

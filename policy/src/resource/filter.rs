@@ -8,6 +8,7 @@ use super::value::{self, is_default};
 use super::{ROOT_NAMESPACE, TargetRef};
 use crate::bundle::{Direction, ObjectName, OnFailure};
 use crate::identity::is_label;
+use crate::statement::is_digest;
 
 /// A filter as published: the binary is kept by its digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,8 +34,7 @@ pub struct FilterSpec {
 
 fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let hex = text.strip_prefix("sha256:").unwrap_or_default();
-    if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+    if is_digest(&text) {
         Ok(text)
     } else {
         Err(D::Error::custom(format_args!("{text:?} is not sha256: and 64 hex digits in lower case")))
@@ -176,6 +176,11 @@ impl FilterRef {
             Ok(range) => Ok(Wanted::Range(range, channel)),
             Err(_) => Err(("version", format!("{version:?} is neither a version, 1.2.3, nor a range, ^1.2 or ~1.2.3"))),
         }
+    }
+
+    /// The filter that it names, whatever the version.
+    pub fn object_name(&self) -> ObjectName {
+        ObjectName::new(&self.namespace, &self.name)
     }
 
     /// Whether it names a filter, whatever the version.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::attaching::{self, Frame, Typed};
 use super::capability::Capability;
 use super::filter::{Phase, PolicyMode, deny};
+use super::value::SECOND_MS;
 use super::{TargetRef, value};
 use crate::bundle::{Direction, ObjectName, OnFailure};
 
@@ -15,7 +16,6 @@ use crate::bundle::{Direction, ObjectName, OnFailure};
 const MAX_KEYS: usize = 32;
 const MAX_CLAIMS: usize = 16;
 const MAX_LEEWAY_MS: u64 = 3_600_000;
-const SECOND_MS: u64 = 1_000;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -32,7 +32,7 @@ pub struct JwtPolicySpec {
     pub on_failure: OnFailure,
     pub issuers: Vec<IssuerSpec>,
     /// The header that holds the token. Absent: `authorization`, behind `Bearer`.
-    #[serde(default, deserialize_with = "header", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "value::matchable_header_option", skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
     /// Requests without a token pass, without claims; a bad token never does.
     #[serde(default)]
@@ -78,13 +78,8 @@ pub struct JwksSpec {
 pub struct ClaimSpec {
     pub claim: String,
     /// Tells the app, too; what a caller sends under this name never passes.
-    #[serde(default, deserialize_with = "header", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "value::matchable_header_option", skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-}
-
-fn header<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    let name = value::header_name(deserializer)?;
-    value::matchable_header(&name).map(|()| Some(name)).map_err(serde::de::Error::custom)
 }
 
 /// What is wrong about a key, with the member. Its numbers are the filter's to judge.

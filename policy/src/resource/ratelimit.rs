@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::attaching::{self, Frame, Typed};
 use super::capability::Capability;
 use super::filter::{Phase, PolicyMode, deny};
+use super::value::SECOND_MS;
 use super::{TargetRef, value};
 use crate::authz::PathTemplate;
 use crate::bundle::{Direction, ObjectName, OnFailure};
@@ -18,7 +19,6 @@ const MAX_LIMITS: usize = 32;
 const MAX_REQUESTS: u32 = 1_000_000_000;
 /// The longest period: a day.
 const MAX_PERIOD_MS: u64 = 86_400_000;
-const SECOND_MS: u64 = 1_000;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -74,7 +74,7 @@ pub struct LimitedBySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<LimitedSource>,
     /// The first value of this header.
-    #[serde(deserialize_with = "header", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "value::matchable_header_option", skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
     /// Of requests for such a path, its `{name}` elements; requests for another are not limited by it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,11 +85,6 @@ pub struct LimitedBySpec {
 pub enum LimitedSource {
     /// The caller's SPIFFE ID.
     Identity,
-}
-
-fn header<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    let name = value::header_name(deserializer)?;
-    value::matchable_header(&name).map(|()| Some(name)).map_err(serde::de::Error::custom)
 }
 
 impl LimitedBySpec {

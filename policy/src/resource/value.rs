@@ -169,6 +169,12 @@ pub(super) fn matchable_header_name<'de, D: Deserializer<'de>>(deserializer: D) 
     matchable_header(&name).map(|()| name).map_err(D::Error::custom)
 }
 
+/// The name of a header that filters can see: they are told the host otherwise.
+pub(super) fn matchable_header_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = header_name(deserializer)?;
+    matchable_header(&name).map(|()| Some(name)).map_err(D::Error::custom)
+}
+
 pub(super) fn header_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     struct Name(#[serde(deserialize_with = "header_name")] String);
@@ -195,6 +201,7 @@ pub(super) fn parameter_value<'de, D: Deserializer<'de>>(deserializer: D) -> Res
     checked(deserializer, is_fit, "the value of a query parameter: 1 to 1024 characters")
 }
 
+pub(super) const SECOND_MS: u64 = 1_000;
 /// The longest that five digits of hours can say: what is longer could not be written again.
 const MAX_DURATION_MS: u64 = 99_999 * 3_600_000;
 
@@ -232,7 +239,7 @@ pub(super) fn parse_duration(text: &str) -> Option<u64> {
         let unit = match &rest[digits..digits + units] {
             "h" => 3_600_000,
             "m" => 60_000,
-            "s" => 1_000,
+            "s" => SECOND_MS,
             "ms" => 1,
             _ => return None,
         };

@@ -15,6 +15,7 @@ use crate::resource::retry::RETRIED_CODES;
 use crate::resource::route::REDIRECTS;
 use crate::resource::spread::OVERPROVISIONING;
 use crate::route::pattern;
+use crate::statement::is_digest;
 
 type Checked = Result<(), WireError>;
 
@@ -375,8 +376,7 @@ fn is_lower(name: &str) -> bool {
 const MAX_STATEMENT: usize = 2 << 10;
 
 fn filter_is_fit(filter: &FilterAttachment) -> Checked {
-    let hex = filter.digest.strip_prefix("sha256:").unwrap_or_default();
-    if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+    if !is_digest(&filter.digest) {
         return fault("digest", "is not sha256: and 64 hex digits");
     }
     if filter.statement.as_ref().is_some_and(|signed| signed.text.len() + signed.signature.len() > MAX_STATEMENT) {
