@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use weft_filter_host::{CALL_TIME_BOUNDS, FilterStats, Hook, HostStats, TrapKind};
 
-use super::{Read, filter_labels};
+use super::{Read, filter_labels, per_filter};
 use crate::telemetry::names::Metric;
 use crate::telemetry::render::{header, sample};
 use crate::telemetry::series::push_label;
@@ -19,12 +19,7 @@ pub(super) fn render(hosts: &[HostStats], out: &mut String) {
         (Metric::FilterRecycled, |stats| stats.recycled.value()),
         (Metric::FilterLogDropped, |stats| stats.log_lines_dropped.value()),
     ];
-    for (metric, read) in columns {
-        header(out, metric);
-        for host in hosts {
-            sample(out, metric.name(), &filter_labels(host), read(&host.stats));
-        }
-    }
+    per_filter(&columns, hosts, out);
     let programs: [(Metric, Read); 2] = [
         (Metric::FilterInstances, |stats| stats.instances.value()),
         (Metric::FilterMemory, |stats| stats.memory_bytes.value()),
