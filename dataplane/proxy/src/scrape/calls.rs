@@ -6,7 +6,7 @@ use weft_filter_host::{CALL_TIME_BOUNDS, FilterStats, Hook, HostStats, TrapKind}
 
 use super::{Read, filter_labels, per_filter};
 use crate::telemetry::names::Metric;
-use crate::telemetry::render::{header, sample};
+use crate::telemetry::render::{bucket_samples, header, sample};
 use crate::telemetry::series::push_label;
 
 pub(super) fn render(hosts: &[HostStats], out: &mut String) {
@@ -76,17 +76,8 @@ fn failures(stats: &FilterStats) -> Vec<(&'static str, u64)> {
 fn call_time(host: &HostStats, out: &mut String) {
     let (labels, name) = (filter_labels(host), Metric::FilterCallTime.name());
     let times = &host.stats.call_time;
-    let mut cumulative = 0;
-    for (bound, count) in CALL_TIME_BOUNDS.iter().map(Some).chain([None]).zip(times.buckets()) {
-        cumulative += count;
-        let _ = match bound {
-            Some(micros) => {
-                let seconds = std::time::Duration::from_micros(*micros).as_secs_f64();
-                writeln!(out, "{name}_bucket{{{labels},le=\"{seconds}\"}} {cumulative}")
-            }
-            None => writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {cumulative}"),
-        };
-    }
+    let seconds = CALL_TIME_BOUNDS.iter().map(|micros| std::time::Duration::from_micros(*micros).as_secs_f64());
+    let cumulative = bucket_samples(out, name, &labels, seconds, times.buckets());
     let sum = times.sum().as_secs_f64();
     let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {cumulative}");
 }
