@@ -147,12 +147,7 @@ fn filters(admin: &Admin, out: &mut String) {
         (Metric::FilterFailedOpen, |stats| stats.failed_open.value()),
         (Metric::FilterFailedClosed, |stats| stats.failed_closed.value()),
     ];
-    for (metric, read) in columns {
-        header(out, metric);
-        for host in &hosts {
-            sample(out, metric.name(), &filter_labels(host), read(&host.stats));
-        }
-    }
+    per_filter(&columns, &hosts, out);
     audited(&hosts, out);
     compiled(&admin.shared.filter_host, out);
     calls::render(&hosts, out);
@@ -166,6 +161,16 @@ fn filters(admin: &Admin, out: &mut String) {
         })
     });
     custom::render(&told.collect::<Vec<_>>(), out);
+}
+
+/// Writes metrics of which each filter has one sample.
+fn per_filter(columns: &[(Metric, Read)], hosts: &[HostStats], out: &mut String) {
+    for (metric, read) in columns {
+        header(out, *metric);
+        for host in hosts {
+            sample(out, metric.name(), &filter_labels(host), read(&host.stats));
+        }
+    }
 }
 
 /// What audit mode kept from happening, by the rule that decided; without one, what no rule is named for.
@@ -191,12 +196,7 @@ fn capabilities(hosts: &[HostStats], out: &mut String) {
         (Metric::FilterMetricOverflows, |stats| stats.metric_overflows.value()),
         (Metric::FilterMetricMisuses, |stats| stats.metric_misuses.value()),
     ];
-    for (metric, read) in columns {
-        header(out, metric);
-        for host in hosts {
-            sample(out, metric.name(), &filter_labels(host), read(&host.stats));
-        }
-    }
+    per_filter(&columns, hosts, out);
 }
 
 /// What compiling took, and what is kept of it.

@@ -520,6 +520,16 @@ impl<'a> ResponseRecv<'a> {
         }
     }
 
+    /// The final head of an answer that is no 101. Cancel safe.
+    pub async fn final_head(&mut self) -> Result<ResponseHead, SendError> {
+        loop {
+            let head = self.head().await?;
+            if !head.status.is_informational() {
+                return Ok(head);
+            }
+        }
+    }
+
     /// As [`RecvBody::held`].
     pub fn held(&self) -> usize {
         match self {

@@ -17,7 +17,7 @@ use weft_transport::quic::PeerKey;
 use super::affinity::{Affinity, affinity};
 use super::holds::Holds;
 use super::peer_leg::PeerConn;
-use super::repeating::{Repeating, Rule};
+use super::repeating::{Repeating, Rule, may_send_again};
 use super::session::Session;
 use super::{outlier, probe};
 use crate::apps::NotConnected;
@@ -308,22 +308,15 @@ impl<'a> Attempts<'a> {
     /// budget let it be.
     pub(super) fn beside(&self, slow: &Attempt<'_>) -> Option<Attempt<'a>> {
         let Self { worker, state, avoid, .. } = self;
-        let (now, counters) = (worker.now(), &worker.ledger.counters);
+        let now = worker.now();
         let had: Vec<_> = avoid.iter().chain([&slow.destination]).cloned().collect();
         let picked = state.pick(now, worker.dice(), self.key, &had)?;
         let port = state.target(self.target, &picked.endpoint.workload)?;
         if picked.peer().is_none() || had.iter().any(|one| Rc::ptr_eq(one, &picked)) {
             return None;
         }
-        if !state.may_retry(self.holds.retrying()) {
-            counters.retries_over_limit.increment(1);
-            return None;
-        }
-        if !state.budget.withdraw(now) {
-            counters.retries_refused.increment(1);
-            return None;
-        }
-        Some(self.attempt_at(picked, port, now, self.tried.len() + 1))
+        may_send_again(worker, state, &self.holds, now)
+            .then(|| self.attempt_at(picked, port, now, self.tried.len() + 1))
     }
 
     /// True for what goes to any endpoint that is picked, and is sent there.
@@ -389,13 +382,8 @@ impl<'a> Attempts<'a> {
             Limited::EndpointsTried.hit();
             return Err(failure);
         }
-        if !unreachable && !self.state.may_retry(self.holds.retrying()) {
-            worker.ledger.counters.retries_over_limit.increment(1);
-            return Err(failure);
-        }
         // A failed connect costs the callee nothing, so it doesn't draw on the retry budget.
-        if !unreachable && !self.state.budget.withdraw(worker.now()) {
-            worker.ledger.counters.retries_refused.increment(1);
+        if !unreachable && !may_send_again(worker, &self.state, &self.holds, worker.now()) {
             return Err(failure);
         }
         worker.ledger.counters.retries.increment(1);

@@ -88,6 +88,20 @@ fn asked(headers: &HeaderMap) -> Asked {
     }
 }
 
+/// True where the limits of a service and its budget let one of its requests be sent again. What does not is counted.
+pub(super) fn may_send_again(worker: &Worker, state: &ServiceState, holds: &Holds, now: Duration) -> bool {
+    let counters = &worker.ledger.counters;
+    if !state.may_retry(holds.retrying()) {
+        counters.retries_over_limit.increment(1);
+        return false;
+    }
+    if !state.budget.withdraw(now) {
+        counters.retries_refused.increment(1);
+        return false;
+    }
+    true
+}
+
 impl Repeating {
     /// `attempts`: as many where the rule says nothing.
     pub(super) fn new(
@@ -127,12 +141,7 @@ impl Repeating {
         let (worker, now) = (&self.worker, self.worker.now());
         let mut repeats = self.repeats.borrow_mut();
         let Some(wait) = repeats.wait(asked, worker.dice(), self.deadline.remaining(now)) else { return false };
-        if !self.state.may_retry(self.holds.retrying()) {
-            worker.ledger.counters.retries_over_limit.increment(1);
-            return false;
-        }
-        if !self.state.budget.withdraw(now) {
-            worker.ledger.counters.retries_refused.increment(1);
+        if !may_send_again(worker, &self.state, &self.holds, now) {
             return false;
         }
         worker.ledger.counters.repeats.increment(1);

@@ -5,7 +5,6 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use weft_filter_host::Cut;
 use weft_transport::http::SendBody;
 
 use super::{ExchangeError, Progress, PumpError, Source, pump};
@@ -53,11 +52,8 @@ impl<'u> Upload<'u> {
                 && let Poll::Ready(end) = upload.as_mut().poll(cx)
             {
                 *self = if end.is_ok() { Upload::Done } else { Upload::Refused };
-                match end {
-                    Err(PumpError::Source(_)) => return Poll::Ready(Err(ExchangeError::ClientGone)),
-                    Err(PumpError::Cut(cut)) => return Poll::Ready(Err(ended(cut))),
-                    Err(PumpError::Stalled(stalled)) => return Poll::Ready(Err(ExchangeError::Stalled(stalled))),
-                    Err(PumpError::Sink) | Ok(()) => {}
+                if let Err(error) = ended(end) {
+                    return Poll::Ready(Err(error));
                 }
             }
             other.as_mut().poll(cx).map(Ok)
@@ -75,10 +71,7 @@ impl<'u> Upload<'u> {
         std::future::poll_fn(|cx| match self {
             Upload::Done | Upload::Refused => Poll::Ready(Ok(())),
             Upload::Running(upload) => match upload.as_mut().poll(cx) {
-                Poll::Ready(Err(PumpError::Source(_))) => Poll::Ready(Err(ExchangeError::ClientGone)),
-                Poll::Ready(Err(PumpError::Cut(cut))) => Poll::Ready(Err(ended(cut))),
-                Poll::Ready(Err(PumpError::Stalled(stalled))) => Poll::Ready(Err(ExchangeError::Stalled(stalled))),
-                Poll::Ready(_) => Poll::Ready(Ok(())),
+                Poll::Ready(end) => Poll::Ready(ended(end)),
                 Poll::Pending => still.as_mut().poll(cx).map(Ok),
             },
         })
@@ -95,8 +88,14 @@ impl<'u> Upload<'u> {
     }
 }
 
-fn ended(cut: Box<Cut>) -> ExchangeError {
-    ExchangeError::Filter(Failure::FilterCut(cut))
+/// What the end of an upload is to its exchange, which a sink that takes no more does not end.
+fn ended(end: Result<(), PumpError>) -> Result<(), ExchangeError> {
+    match end {
+        Ok(()) | Err(PumpError::Sink) => Ok(()),
+        Err(PumpError::Source(_)) => Err(ExchangeError::ClientGone),
+        Err(PumpError::Cut(cut)) => Err(ExchangeError::Filter(Failure::FilterCut(cut))),
+        Err(PumpError::Stalled(stalled)) => Err(ExchangeError::Stalled(stalled)),
+    }
 }
 
 /// Resolves when `moved` has not changed for `idle`.

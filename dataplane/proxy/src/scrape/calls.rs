@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use weft_filter_host::{CALL_TIME_BOUNDS, FilterStats, Hook, HostStats, TrapKind};
 
-use super::{Read, filter_labels};
+use super::{Read, filter_labels, per_filter};
 use crate::telemetry::names::Metric;
-use crate::telemetry::render::{header, sample};
+use crate::telemetry::render::{bucket_samples, header, sample};
 use crate::telemetry::series::push_label;
 
 pub(super) fn render(hosts: &[HostStats], out: &mut String) {
@@ -19,12 +19,7 @@ pub(super) fn render(hosts: &[HostStats], out: &mut String) {
         (Metric::FilterRecycled, |stats| stats.recycled.value()),
         (Metric::FilterLogDropped, |stats| stats.log_lines_dropped.value()),
     ];
-    for (metric, read) in columns {
-        header(out, metric);
-        for host in hosts {
-            sample(out, metric.name(), &filter_labels(host), read(&host.stats));
-        }
-    }
+    per_filter(&columns, hosts, out);
     let programs: [(Metric, Read); 2] = [
         (Metric::FilterInstances, |stats| stats.instances.value()),
         (Metric::FilterMemory, |stats| stats.memory_bytes.value()),
@@ -81,17 +76,8 @@ fn failures(stats: &FilterStats) -> Vec<(&'static str, u64)> {
 fn call_time(host: &HostStats, out: &mut String) {
     let (labels, name) = (filter_labels(host), Metric::FilterCallTime.name());
     let times = &host.stats.call_time;
-    let mut cumulative = 0;
-    for (bound, count) in CALL_TIME_BOUNDS.iter().map(Some).chain([None]).zip(times.buckets()) {
-        cumulative += count;
-        let _ = match bound {
-            Some(micros) => {
-                let seconds = std::time::Duration::from_micros(*micros).as_secs_f64();
-                writeln!(out, "{name}_bucket{{{labels},le=\"{seconds}\"}} {cumulative}")
-            }
-            None => writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {cumulative}"),
-        };
-    }
+    let seconds = CALL_TIME_BOUNDS.iter().map(|micros| std::time::Duration::from_micros(*micros).as_secs_f64());
+    let cumulative = bucket_samples(out, name, &labels, seconds, times.buckets());
     let sum = times.sum().as_secs_f64();
     let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {cumulative}");
 }

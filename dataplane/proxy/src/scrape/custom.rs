@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use weft_filter_host::{CustomKind, CustomSeries, CustomValue, HISTOGRAM_BOUNDS};
 
 use crate::telemetry::names::Metric;
-use crate::telemetry::render::sample;
+use crate::telemetry::render::{bucket_samples, sample};
 use crate::telemetry::series::push_label;
 
 /// One metric of one filter.
@@ -55,14 +55,8 @@ fn one(name: &str, of_filter: &str, series: &CustomSeries, out: &mut String) {
         CustomValue::Counter(value) => sample(out, name, &labels, *value),
         CustomValue::Gauge(value) => _ = writeln!(out, "{name}{{{labels}}} {}", number(*value)),
         CustomValue::Histogram { buckets, sum } => {
-            let mut cumulative = 0;
-            for (bound, count) in HISTOGRAM_BOUNDS.iter().map(Some).chain([None]).zip(buckets) {
-                cumulative += count;
-                let _ = match bound {
-                    Some(bound) => writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {cumulative}"),
-                    None => writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {cumulative}"),
-                };
-            }
+            let counts = buckets.iter().copied();
+            let cumulative = bucket_samples(out, name, &labels, HISTOGRAM_BOUNDS.iter(), counts);
             let _ = writeln!(out, "{name}_sum{{{labels}}} {}", number(*sum));
             sample(out, &format!("{name}_count"), &labels, cumulative);
         }

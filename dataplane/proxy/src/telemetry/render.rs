@@ -1,7 +1,7 @@
 //! The text of a scrape: request-path series of all workers added up by label set, filter counters, and what
 //! metrics-exporter-prometheus keeps for the rest.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use super::names::{Kind, Metric};
 use super::series::{BOUNDS, Histogram, SeriesStore};
@@ -59,6 +59,25 @@ pub fn sample(out: &mut String, name: &str, labels: &str, value: u64) {
     let _ = writeln!(out, "{name}{{{labels}}} {value}");
 }
 
+/// Writes the buckets of a histogram; `counts`: between its bounds, and above the last. Gives their sum.
+pub fn bucket_samples(
+    out: &mut String,
+    name: &str,
+    labels: &str,
+    bounds: impl Iterator<Item = impl Display>,
+    counts: impl Iterator<Item = u64>,
+) -> u64 {
+    let mut cumulative = 0;
+    for (bound, count) in bounds.map(Some).chain([None]).zip(counts) {
+        cumulative += count;
+        let _ = match bound {
+            Some(bound) => writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {cumulative}"),
+            None => writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {cumulative}"),
+        };
+    }
+    cumulative
+}
+
 fn add(sum: &mut Buckets, histogram: &Histogram) {
     let (counts, total) = histogram.read();
     for (into, count) in sum.0.iter_mut().zip(counts) {
@@ -71,14 +90,7 @@ fn histogram<'a>(out: &mut String, metric: Metric, rows: impl Iterator<Item = (&
     header(out, metric);
     let name = metric.name();
     for (labels, (counts, sum)) in rows {
-        let mut cumulative = 0;
-        for (bound, count) in BOUNDS.iter().map(Some).chain([None]).zip(counts) {
-            cumulative += count;
-            let _ = match bound {
-                Some(bound) => writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {cumulative}"),
-                None => writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {cumulative}"),
-            };
-        }
+        let cumulative = bucket_samples(out, name, labels, BOUNDS.iter(), counts.iter().copied());
         let _ = writeln!(out, "{name}_sum{{{labels}}} {}.{:03}", sum / 1_000, sum % 1_000);
         sample(out, &format!("{name}_count"), labels, cumulative);
     }

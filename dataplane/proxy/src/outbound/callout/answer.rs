@@ -58,12 +58,7 @@ async fn read(
     party: Party,
     question: &Question<'_>,
 ) -> Result<CalloutAnswer, Unanswered> {
-    let head = loop {
-        let head = answer.head().await.map_err(|error| Unanswered::of(party, error))?;
-        if !head.status.is_informational() {
-            break head;
-        }
-    };
+    let head = answer.final_head().await.map_err(|error| Unanswered::of(party, error))?;
     if party == Party::Peer {
         of_the_service(&head)?;
     }

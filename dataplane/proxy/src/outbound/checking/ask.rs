@@ -263,12 +263,7 @@ async fn answer(
         // An answer that comes without the end of it tells as well.
         _ = up.finish(None).await;
     }
-    let head = loop {
-        let head = answer.head().await.map_err(|error| unanswered(party, error))?;
-        if !head.status.is_informational() {
-            break head;
-        }
-    };
+    let head = answer.final_head().await.map_err(|error| unanswered(party, error))?;
     if party == Party::Peer
         && let Some(found) = of_the_proxy(&head)
     {

@@ -86,12 +86,7 @@ async fn upload_frames(body: &Copied, up: &mut SendBody<'_>, moved: &Moved) -> R
 }
 
 async fn read(mut answer: ResponseRecv<'_>, party: Party, moved: &Moved) -> Result<(StatusCode, Instant), Broken> {
-    let head = loop {
-        let head = answer.head().await.map_err(Broken::Unanswered)?;
-        if !head.status.is_informational() {
-            break head;
-        }
-    };
+    let head = answer.final_head().await.map_err(Broken::Unanswered)?;
     if party == Party::Peer && head.headers.contains_key(WEFT_UNSERVED) {
         return Err(Broken::Unserved(told(&head.headers).to_owned()));
     }

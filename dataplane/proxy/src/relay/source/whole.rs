@@ -75,11 +75,7 @@ impl Source<'_> {
         };
         let mut data = BytesMut::from(data);
         while !is_whole && data.len() <= most {
-            let next = match self.ahead.take() {
-                Some(ahead) => ahead.map(Some),
-                None => self.body.frame().await,
-            };
-            match next.map_err(Ungathered::Broken)? {
+            match self.raw().await.map_err(Ungathered::Broken)? {
                 Some(Frame::Data(piece)) => {
                     if !room.grow(piece.len() as u64) {
                         return Err(Ungathered::NoRoom);
