@@ -77,6 +77,11 @@ impl Interest {
         matches!(self.asked, Asked::Fixed(_)) && hooks.into_iter().filter(|hook| *hook).count() > 1
     }
 
+    /// How it is given a body: a request's, or an answer's.
+    pub(crate) const fn body(&self, of_request: bool) -> BodyMode {
+        if of_request { self.request_body } else { self.response_body }
+    }
+
     /// Reads what a filter of contract 0.1 asks for.
     ///
     /// # Errors
