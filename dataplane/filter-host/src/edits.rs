@@ -13,7 +13,7 @@ use weft_policy::authz::is_alike;
 use weft_policy::path::{Ambiguous, NormalPath};
 
 use crate::chain::{LocalReply, ReplyCause, RequestView, ResponseView};
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 use crate::hook::{Edit, Field, Reply, SetAttribute};
 use crate::values::is_attribute;
 
@@ -172,7 +172,7 @@ fn name_of(edit: &Edit) -> String {
         Edit::Attribute(field) => ("attribute", &*field.name),
         Edit::Unknown(name) => ("other", &**name),
     };
-    format!("{kind} {:?}", name.chars().take(64).collect::<String>())
+    format!("{kind} {:?}", shown(name))
 }
 
 pub(crate) fn apply_to_request(change: Change, view: &mut RequestView<'_>) {
@@ -219,10 +219,8 @@ pub(crate) fn reply(reply: Reply, label: &Label, cause: ReplyCause) -> Result<Lo
     }
     let mut headers = HeaderMap::with_capacity(reply.headers.len());
     for mut field in reply.headers {
-        let (name, value) = own_field(&mut field).map_err(|why| {
-            let shown = field.name.chars().take(64).collect::<String>();
-            Failure::invalid(format!("the header {shown:?} of the reply {why}"))
-        })?;
+        let (name, value) = own_field(&mut field)
+            .map_err(|why| Failure::invalid(format!("the header {:?} of the reply {why}", shown(&field.name))))?;
         headers.append(name, value);
     }
     Ok(LocalReply {

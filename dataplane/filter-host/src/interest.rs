@@ -5,6 +5,7 @@ use http::header::HeaderName;
 
 use crate::bindings::v01::weft::filter::types::{self, Wants};
 use crate::chain::Hooks;
+use crate::failure::shown;
 use crate::hook::Hook;
 use crate::values::{MAX_VALUES, Value};
 
@@ -120,7 +121,7 @@ impl Interest {
         };
         let mut named = vec![None; Hook::COUNT];
         for hook in asked {
-            let shown = hook.name.chars().take(64).collect::<String>();
+            let shown = shown(&hook.name);
             let Some(known) = Hook::named(&hook.name) else {
                 mistakes.push(format!("{shown:?} is no hook"));
                 continue;
@@ -187,9 +188,8 @@ fn header_names(list: &[String], most: usize) -> Result<Vec<HeaderName>, String>
         return Err(format!("{} header names, at most {most} are possible", list.len()));
     }
     let parse = |name: &String| {
-        let shown = || name.chars().take(64).collect::<String>();
         HeaderName::from_lowercase(name.as_bytes())
-            .map_err(|_| format!("{:?} is not a header name in lower case", shown()))
+            .map_err(|_| format!("{:?} is not a header name in lower case", shown(name)))
     };
     list.iter().map(parse).collect()
 }
@@ -216,7 +216,7 @@ fn body_mode(asked: &AskedHook, hook: Hook, bounds: Bounds, mistakes: &mut Vec<S
             }
             Ok(read) => mode = read,
             Err(why) => {
-                let shown = name.chars().take(64).collect::<String>();
+                let shown = shown(name);
                 mistakes.push(format!("{}: {shown:?} {why}", hook.name()));
             }
         }
