@@ -60,10 +60,7 @@ pub(crate) fn install(workspace: &Workspace) -> Result<Installed> {
     let missing: Vec<_> = DEBIAN.iter().filter(|(program, _)| find(program, &path).is_none()).collect();
     if !missing.is_empty() {
         let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-        cargo::run(Command::new("apt-get").args(["update", "-q"]))?;
-        let mut apt = Command::new("apt-get");
-        apt.args(["install", "-q", "-y", "--no-install-recommends"]).args(packages);
-        cargo::run(apt.env("DEBIAN_FRONTEND", "noninteractive"))?;
+        of_distribution(&packages)?;
     }
     let path = search_path()?;
     for (program, package) in DEBIAN {
@@ -85,18 +82,26 @@ pub(crate) fn languages(workspace: &Workspace) -> Result<PathBuf> {
         return Ok(folder);
     }
     if find("npm", &search_path()?).is_none() {
-        cargo::run(Command::new("apt-get").args(["update", "-q"]))?;
-        let mut apt = Command::new("apt-get");
-        apt.args(["install", "-q", "-y", "--no-install-recommends", "nodejs", "npm"]);
-        cargo::run(apt.env("DEBIAN_FRONTEND", "noninteractive"))?;
+        of_distribution(&["nodejs", "npm"])?;
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     cargo::run(Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(NPM))?;
-    let python = folder.join("python");
-    cargo::run(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
-    cargo::run(Command::new(python.join("bin/python3")).args(["-m", "pip", "install", "-q", COMPONENTIZE_PY]))?;
+    of_pypi(&folder.join("python"), &[COMPONENTIZE_PY])?;
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(folder)
+}
+
+fn of_distribution(packages: &[&str]) -> Result<()> {
+    cargo::run(Command::new("apt-get").args(["update", "-q"]))?;
+    let mut apt = Command::new("apt-get");
+    apt.args(["install", "-q", "-y", "--no-install-recommends"]).args(packages);
+    cargo::run(apt.env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Makes a virtual environment with these packages.
+fn of_pypi(folder: &Path, packages: &[&str]) -> Result<()> {
+    cargo::run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+    cargo::run(Command::new(folder.join("bin/python3")).args(["-m", "pip", "install", "-q"]).args(packages))
 }
 
 /// The caller's `PATH`, system administration folders, and those of the newest PostgreSQL.
@@ -123,8 +128,7 @@ fn virtual_environment(workspace: &Workspace) -> Result<PathBuf> {
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
-    cargo::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    cargo::run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(PYTHON))?;
+    of_pypi(&folder, PYTHON)?;
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)
 }

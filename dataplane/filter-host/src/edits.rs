@@ -13,7 +13,7 @@ use weft_policy::authz::is_alike;
 use weft_policy::path::{Ambiguous, NormalPath};
 
 use crate::chain::{LocalReply, ReplyCause, RequestView, ResponseView};
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 use crate::hook::{Edit, Field, Reply, SetAttribute};
 use crate::values::is_attribute;
 
@@ -107,14 +107,15 @@ pub(crate) fn parse(edits: Vec<Edit>, at_hand: AtHand, most: usize) -> Result<Ch
     if edits.len() > MAX_EDITS {
         return Err(Failure::invalid(format!("{} edits, at most {MAX_EDITS} are possible", edits.len())));
     }
-    let check = |(edit, number): (Edit, usize)| {
-        let named = name_of(&edit);
-        parse_one(edit, at_hand, most).map_err(|why| Failure::invalid(format!("edit {number} ({named}) {why}")))
+    let check = |(mut edit, number): (Edit, usize)| {
+        let parsed = parse_one(&mut edit, at_hand, most);
+        parsed.map_err(|why| Failure::invalid(format!("edit {number} ({}) {why}", name_of(&edit))))
     };
     edits.into_iter().zip(1..).map(check).collect()
 }
 
-fn parse_one(edit: Edit, at_hand: AtHand, most: usize) -> Result<Change, Why> {
+/// Takes values and bodies out of the edit; where it is refused, what [`name_of`] tells of it is still there.
+fn parse_one(edit: &mut Edit, at_hand: AtHand, most: usize) -> Result<Change, Why> {
     let (fields, request, response, body) = match at_hand {
         AtHand::Nothing => (false, false, false, false),
         AtHand::Request { body } => (true, true, false, body),
@@ -126,31 +127,33 @@ fn parse_one(edit: Edit, at_hand: AtHand, most: usize) -> Result<Change, Why> {
     match edit {
         Edit::Set(field) => needs(fields).and_then(|()| own_field(field)).map(|(name, value)| Change::Set(name, value)),
         Edit::Add(field) => needs(fields).and_then(|()| own_field(field)).map(|(name, value)| Change::Add(name, value)),
-        Edit::Remove(name) => needs(fields).and_then(|()| checked_name(&name)).map(Change::Remove),
+        Edit::Remove(name) => needs(fields).and_then(|()| checked_name(name)).map(Change::Remove),
         Edit::Path(path) => {
             needs(request)?;
-            NormalPath::new(Bytes::from(path)).map(Change::Path).map_err(|_| Why::Path)
+            NormalPath::new(Bytes::copy_from_slice(path.as_bytes())).map(Change::Path).map_err(|_| Why::Path)
         }
         Edit::Authority(authority) => {
             needs(request)?;
-            Authority::from_maybe_shared(Bytes::from(authority)).map(Change::Authority).map_err(|_| Why::Authority)
+            let authority = Bytes::copy_from_slice(authority.as_bytes());
+            Authority::from_maybe_shared(authority).map(Change::Authority).map_err(|_| Why::Authority)
         }
         Edit::Status(status) => {
             needs(response)?;
-            own_status(status).map(Change::Status)
+            own_status(*status).map(Change::Status)
         }
         Edit::Body(bytes) => {
             needs(body)?;
-            if bytes.len() > most { Err(Why::LongBody) } else { Ok(Change::Body(bytes.into())) }
+            if bytes.len() > most { Err(Why::LongBody) } else { Ok(Change::Body(std::mem::take(bytes).into())) }
         }
         Edit::Attribute(Field { name, value }) => {
-            if !is_attribute(&name) {
+            if !is_attribute(name) {
                 return Err(Why::Attribute);
             }
             if value.len() > MAX_VALUE {
                 return Err(Why::LongValue);
             }
-            Ok(Change::Attribute(SetAttribute { name: name.into(), value }))
+            let (name, value) = (std::mem::take(name).into(), std::mem::take(value));
+            Ok(Change::Attribute(SetAttribute { name, value }))
         }
         Edit::Unknown(_) => Err(Why::Unknown),
     }
@@ -169,7 +172,7 @@ fn name_of(edit: &Edit) -> String {
         Edit::Attribute(field) => ("attribute", &*field.name),
         Edit::Unknown(name) => ("other", &**name),
     };
-    format!("{kind} {:?}", name.chars().take(64).collect::<String>())
+    format!("{kind} {:?}", shown(name))
 }
 
 pub(crate) fn apply_to_request(change: Change, view: &mut RequestView<'_>) {
@@ -215,10 +218,9 @@ pub(crate) fn reply(reply: Reply, label: &Label, cause: ReplyCause) -> Result<Lo
         return Err(Failure::invalid(format!("a reply with {} headers, at most {MAX_EDITS}", reply.headers.len())));
     }
     let mut headers = HeaderMap::with_capacity(reply.headers.len());
-    for field in reply.headers {
-        let shown = field.name.chars().take(64).collect::<String>();
-        let refused = |why| Failure::invalid(format!("the header {shown:?} of the reply {why}"));
-        let (name, value) = own_field(field).map_err(refused)?;
+    for mut field in reply.headers {
+        let (name, value) = own_field(&mut field)
+            .map_err(|why| Failure::invalid(format!("the header {:?} of the reply {why}", shown(&field.name))))?;
         headers.append(name, value);
     }
     Ok(LocalReply {
@@ -283,12 +285,13 @@ fn own_status(status: u16) -> Result<StatusCode, Why> {
     StatusCode::from_u16(status).ok().filter(|status| (200..600).contains(&status.as_u16())).ok_or(Why::Status)
 }
 
-fn own_field(Field { name, value }: Field) -> Result<(HeaderName, HeaderValue), Why> {
-    let name = checked_name(&name)?;
+/// Takes the value out of the field.
+fn own_field(Field { name, value }: &mut Field) -> Result<(HeaderName, HeaderValue), Why> {
+    let name = checked_name(name)?;
     if value.len() > MAX_VALUE {
         return Err(Why::LongValue);
     }
-    Ok((name, self::value(value).ok_or(Why::Value)?))
+    Ok((name, self::value(std::mem::take(value)).ok_or(Why::Value)?))
 }
 
 pub(crate) fn value(value: Vec<u8>) -> Option<HeaderValue> {

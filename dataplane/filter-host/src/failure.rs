@@ -132,6 +132,11 @@ impl Failure {
     }
 }
 
+/// As much of a name that a filter gave as errors repeat.
+pub(crate) fn shown(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
 /// Names of the functions in which it happened, innermost first; those without a name by their number.
 fn backtrace(frames: &WasmBacktrace) -> String {
     let mut text = String::new();

@@ -103,7 +103,15 @@ fn arm(store: &mut Store<State>, config: &Arc<ConfigShared>, timeout: Duration) 
     store.set_epoch_deadline(Clock::ticks(timeout));
 }
 
-/// Times that the program was refused more memory: what a call that failed is compared by.
-fn refused_memory(store: &Store<State>) -> u64 {
-    store.data().shared.stats.memory_limit_hits.value()
+/// One call for a configuration, ended by its clock. Its failure says where more memory was refused meanwhile.
+fn called<T>(
+    store: &mut Store<State>,
+    config: &Arc<ConfigShared>,
+    timeout: Duration,
+    call: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+) -> Result<T, Failure> {
+    let refused = |store: &Store<State>| store.data().shared.stats.memory_limit_hits.value();
+    arm(store, config, timeout);
+    let before = refused(store);
+    call(store).map_err(|error| Failure::of_call(&error, before != refused(store)))
 }

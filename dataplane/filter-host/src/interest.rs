@@ -5,6 +5,7 @@ use http::header::HeaderName;
 
 use crate::bindings::v01::weft::filter::types::{self, Wants};
 use crate::chain::Hooks;
+use crate::failure::shown;
 use crate::hook::Hook;
 use crate::values::{MAX_VALUES, Value};
 
@@ -77,6 +78,11 @@ impl Interest {
         matches!(self.asked, Asked::Fixed(_)) && hooks.into_iter().filter(|hook| *hook).count() > 1
     }
 
+    /// How it is given a body: a request's, or an answer's.
+    pub(crate) const fn body(&self, of_request: bool) -> BodyMode {
+        if of_request { self.request_body } else { self.response_body }
+    }
+
     /// Reads what a filter of contract 0.1 asks for.
     ///
     /// # Errors
@@ -115,7 +121,7 @@ impl Interest {
         };
         let mut named = vec![None; Hook::COUNT];
         for hook in asked {
-            let shown = hook.name.chars().take(64).collect::<String>();
+            let shown = shown(&hook.name);
             let Some(known) = Hook::named(&hook.name) else {
                 mistakes.push(format!("{shown:?} is no hook"));
                 continue;
@@ -182,9 +188,8 @@ fn header_names(list: &[String], most: usize) -> Result<Vec<HeaderName>, String>
         return Err(format!("{} header names, at most {most} are possible", list.len()));
     }
     let parse = |name: &String| {
-        let shown = || name.chars().take(64).collect::<String>();
         HeaderName::from_lowercase(name.as_bytes())
-            .map_err(|_| format!("{:?} is not a header name in lower case", shown()))
+            .map_err(|_| format!("{:?} is not a header name in lower case", shown(name)))
     };
     list.iter().map(parse).collect()
 }
@@ -211,7 +216,7 @@ fn body_mode(asked: &AskedHook, hook: Hook, bounds: Bounds, mistakes: &mut Vec<S
             }
             Ok(read) => mode = read,
             Err(why) => {
-                let shown = name.chars().take(64).collect::<String>();
+                let shown = shown(name);
                 mistakes.push(format!("{}: {shown:?} {why}", hook.name()));
             }
         }

@@ -164,8 +164,7 @@ impl Prepared {
 
     /// Bytes of the longest body that it is given whole, or `None` where it does not ask for that.
     pub(crate) fn whole_body(&self, of_request: bool) -> Option<usize> {
-        let mode = if of_request { self.interest.request_body } else { self.interest.response_body };
-        match mode {
+        match self.interest.body(of_request) {
             BodyMode::Whole(most) => Some(most),
             BodyMode::Chunks | BodyMode::Messages => None,
         }

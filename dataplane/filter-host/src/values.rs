@@ -10,6 +10,7 @@ use http::header::HeaderName;
 use weft_policy::authz::is_alike;
 use weft_policy::bundle::Direction;
 
+use crate::failure::shown;
 use crate::hook::{Hook, RequestPart, SetAttribute, Told};
 
 mod table;
@@ -45,12 +46,11 @@ impl Value {
     /// # Errors
     /// No value has this name, or none can be given at this hook.
     pub(crate) fn parse(name: &str, optional: bool, hook: Hook, whole: bool) -> Result<Self, String> {
-        let shown = || name.chars().take(64).collect::<String>();
         if name.len() > MAX_NAME {
-            return Err(format!("{:?}… has more than {MAX_NAME} bytes", shown()));
+            return Err(format!("{:?}… has more than {MAX_NAME} bytes", shown(name)));
         }
         let Some((row, value)) = find(name)? else {
-            return if optional { Ok(Value::Never) } else { Err(format!("{:?} is no value", shown())) };
+            return if optional { Ok(Value::Never) } else { Err(format!("{:?} is no value", shown(name))) };
         };
         if row.is_given_at(hook, whole) {
             return Ok(value);
@@ -59,7 +59,7 @@ impl Value {
             return Ok(Value::Never);
         }
         let why = if row.is_given_at(hook, true) { "but with the option buffer" } else { "" };
-        Err(format!("{:?} is not known at {} {why}", shown(), hook.name()).trim_end().to_owned())
+        Err(format!("{:?} is not known at {} {why}", shown(name), hook.name()).trim_end().to_owned())
     }
 }
 
@@ -74,7 +74,7 @@ fn find(name: &str) -> Result<Option<(&'static Row, Value)>, String> {
         return Ok(None);
     };
     let rest = &name[family.prefix().len()..];
-    let bad = || format!("{:?} is not a name in lower case", rest.chars().take(64).collect::<String>());
+    let bad = || format!("{:?} is not a name in lower case", shown(rest));
     let value = match rest.strip_suffix('*') {
         Some(prefix) => Value::All(family, Some(prefix).filter(|it| is_plain(it)).ok_or_else(bad)?.into()),
         None if family == Family::Attribute => {

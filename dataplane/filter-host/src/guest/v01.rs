@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use wasmtime::Store;
 use wasmtime::component::{Component, Linker};
 
-use super::{Guest, Setup, Source, StartError, Whom, arm, refused_memory, store};
+use super::{Guest, Setup, Source, StartError, Whom, called, store};
 use crate::bindings::v01::weft::filter::types::{self, Wants};
 use crate::bindings::v01::{Filter, FilterPre};
 use crate::deadline::CONFIGURE_TIMEOUT;
@@ -62,13 +62,10 @@ impl Source for Linked {
 
 impl Guest for Instance {
     fn configure(&mut self, _id: u32, setup: &Setup) -> Result<Interest, StartError> {
-        arm(&mut self.store, &setup.shared, CONFIGURE_TIMEOUT);
-        let refused = refused_memory(&self.store);
-        let asked = self
-            .filter
-            .call_configure(&mut self.store, &setup.json)
-            .map_err(|error| StartError::Configure(Failure::of_call(&error, refused != refused_memory(&self.store))))?;
-        Interest::fixed(asked.map_err(StartError::Refused)?, setup.bounds).map_err(StartError::Interest)
+        let Self { store, filter } = self;
+        let asked = called(store, &setup.shared, CONFIGURE_TIMEOUT, |store| filter.call_configure(store, &setup.json));
+        let asked = asked.map_err(StartError::Configure)?.map_err(StartError::Refused)?;
+        Interest::fixed(asked, setup.bounds).map_err(StartError::Interest)
     }
 
     fn call(
@@ -81,10 +78,9 @@ impl Guest for Instance {
         let Asked::Fixed(asked) = &whom.interest.asked else {
             return Err(Failure::invalid("an interest of another contract"));
         };
-        arm(&mut self.store, &whom.setup.shared, whom.setup.call_timeout);
-        let refused = refused_memory(&self.store);
-        let result = self.dispatch(asked, whom.setup.bounds.authorization, told);
-        result.map_err(|error| Failure::of_call(&error, refused != refused_memory(&self.store)))
+        let Self { store, filter } = self;
+        let Setup { shared, call_timeout, bounds, .. } = whom.setup;
+        called(store, shared, *call_timeout, |store| dispatch(filter, store, asked, bounds.authorization, told))
     }
 
     fn forget(&mut self, _id: u32, _shared: &Arc<ConfigShared>) -> Result<(), Failure> {
@@ -96,65 +92,75 @@ impl Guest for Instance {
     }
 }
 
-impl Instance {
-    fn dispatch(&mut self, asked: &Fixed, alike: bool, told: &Told<'_>) -> wasmtime::Result<Said> {
-        let mut address = AddressText([0; 48]);
-        match told.hook {
-            Hook::Connection => {
-                let attributes = visible(asked.wants, told, &mut address);
-                self.filter.call_on_connection(&mut self.store, told.stream, attributes).map(said)
-            }
-            Hook::RequestHead => self.request_head(asked, alike, told),
-            Hook::ResponseHead => {
-                let Some((status, headers)) = told.response else { return Ok(Said::default()) };
-                let headers = visible_headers(&asked.response_headers, headers);
-                let head = types::ResponseHead { status: status.as_u16(), headers: &headers };
-                self.filter.call_on_response_head(&mut self.store, told.stream, head).map(said)
-            }
-            Hook::Done => {
-                let summary = told.summary.copied().unwrap_or_default();
-                let summary = types::Summary {
-                    status: summary.status,
-                    duration_us: u64::try_from(summary.duration.as_micros()).unwrap_or(u64::MAX),
-                    request_bytes: summary.request_bytes,
-                    response_bytes: summary.response_bytes,
-                };
-                self.filter.call_on_done(&mut self.store, told.stream, summary).map(|()| Said::default())
-            }
-            // This contract has no such hooks, so no interest asks for one.
-            Hook::RequestBody
-            | Hook::RequestTrailers
-            | Hook::ResponseBody
-            | Hook::ResponseTrailers
-            | Hook::StreamData
-            | Hook::Callout
-            | Hook::Tick => Ok(Said::default()),
+fn dispatch(
+    filter: &Filter,
+    store: &mut Store<State>,
+    asked: &Fixed,
+    alike: bool,
+    told: &Told<'_>,
+) -> wasmtime::Result<Said> {
+    let mut address = AddressText([0; 48]);
+    match told.hook {
+        Hook::Connection => {
+            let attributes = visible(asked.wants, told, &mut address);
+            filter.call_on_connection(store, told.stream, attributes).map(said)
         }
+        Hook::RequestHead => request_head(filter, store, asked, alike, told),
+        Hook::ResponseHead => {
+            let Some((status, headers)) = told.response else { return Ok(Said::default()) };
+            let headers = visible_headers(&asked.response_headers, headers);
+            let head = types::ResponseHead { status: status.as_u16(), headers: &headers };
+            filter.call_on_response_head(store, told.stream, head).map(said)
+        }
+        Hook::Done => {
+            let summary = told.summary.copied().unwrap_or_default();
+            let summary = types::Summary {
+                status: summary.status,
+                duration_us: u64::try_from(summary.duration.as_micros()).unwrap_or(u64::MAX),
+                request_bytes: summary.request_bytes,
+                response_bytes: summary.response_bytes,
+            };
+            filter.call_on_done(store, told.stream, summary).map(|()| Said::default())
+        }
+        // This contract has no such hooks, so no interest asks for one.
+        Hook::RequestBody
+        | Hook::RequestTrailers
+        | Hook::ResponseBody
+        | Hook::ResponseTrailers
+        | Hook::StreamData
+        | Hook::Callout
+        | Hook::Tick => Ok(Said::default()),
     }
+}
 
-    fn request_head(&mut self, asked: &Fixed, alike: bool, told: &Told<'_>) -> wasmtime::Result<Said> {
-        let Some(request) = told.request else { return Ok(Said::default()) };
-        let wants = asked.wants;
-        let mut headers = visible_headers(&asked.request_headers, request.headers);
-        if alike {
-            add_alike(&mut headers, &asked.request_headers, request.headers);
-        }
-        let path = request.path.filter(|_| wants.contains(Wants::PATH)).map(|path| match request.reading {
-            Some(reading) => Cow::Borrowed(reading),
-            None => path.standard(),
-        });
-        let query = request.path.filter(|_| wants.contains(Wants::QUERY)).and_then(|path| path.query_text());
-        let head = types::RequestHead {
-            method: wants.contains(Wants::METHOD).then_some(request.method.as_str()),
-            path: path.as_deref(),
-            query: query.as_deref(),
-            authority: request.authority.filter(|_| wants.contains(Wants::AUTHORITY)).map(|it| it.as_str()),
-            headers: &headers,
-        };
-        let mut address = AddressText([0; 48]);
-        let attributes = visible(wants, told, &mut address);
-        self.filter.call_on_request_head(&mut self.store, told.stream, head, attributes).map(said)
+fn request_head(
+    filter: &Filter,
+    store: &mut Store<State>,
+    asked: &Fixed,
+    alike: bool,
+    told: &Told<'_>,
+) -> wasmtime::Result<Said> {
+    let Some(request) = told.request else { return Ok(Said::default()) };
+    let wants = asked.wants;
+    let mut headers = visible_headers(&asked.request_headers, request.headers);
+    if alike {
+        add_alike(&mut headers, &asked.request_headers, request.headers);
     }
+    let path = request.path.filter(|_| wants.contains(Wants::PATH)).map(|path| match request.reading {
+        Some(reading) => Cow::Borrowed(reading),
+        None => path.standard(),
+    });
+    let query = request.path.filter(|_| wants.contains(Wants::QUERY)).and_then(|path| path.query_text());
+    let head = types::RequestHead {
+        method: wants.contains(Wants::METHOD).then_some(request.method.as_str()),
+        path: path.as_deref(),
+        query: query.as_deref(),
+        authority: request.authority.filter(|_| wants.contains(Wants::AUTHORITY)).map(|it| it.as_str()),
+        headers: &headers,
+    };
+    let mut address = AddressText([0; 48]);
+    let attributes = visible(wants, told, &mut address);
+    filter.call_on_request_head(store, told.stream, head, attributes).map(said)
 }
 
 /// The longest textual address: 39 bytes for IPv6, 45 with an IPv4 tail.

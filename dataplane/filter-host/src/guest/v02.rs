@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use super::{Guest, Setup, Source, StartError, Whom, arm, refused_memory, store};
+use super::{Guest, Setup, Source, StartError, Whom, arm, called, store};
 use crate::bindings::v02::exports::weft::filter as exports;
 use crate::bindings::v02::weft::filter::types;
 use crate::chain::CalloutAnswer;
@@ -139,12 +139,11 @@ impl Source for Linked {
 impl Guest for Instance {
     fn configure(&mut self, id: u32, setup: &Setup) -> Result<Interest, StartError> {
         let Self { store, exports } = self;
-        arm(store, &setup.shared, CONFIGURE_TIMEOUT);
-        let refused = refused_memory(store);
-        let asked = exports.configuration.call_configure(&mut *store, id, &setup.json);
-        let asked = asked
-            .map_err(|error| StartError::Configure(Failure::of_call(&error, refused != refused_memory(store))))?
-            .map_err(StartError::Refused)?;
+        let configuration = &exports.configuration;
+        let asked = called(store, &setup.shared, CONFIGURE_TIMEOUT, |store| {
+            configuration.call_configure(store, id, &setup.json)
+        });
+        let asked = asked.map_err(StartError::Configure)?.map_err(StartError::Refused)?;
         let asked: Vec<AskedHook> = asked.hooks.into_iter().map(asked_hook).collect();
         Interest::named(&asked, |hook| exports.has(hook), setup.bounds).map_err(StartError::Interest)
     }
@@ -162,12 +161,12 @@ impl Guest for Instance {
         let asked = asked.get(told.hook.index()).map_or(&[][..], Vec::as_slice);
         values::pack(asked, told, whom.setup.bounds.authorization, buffer);
         let call = types::Call { config: whom.id, stream: told.stream, cookie: std::mem::take(cookie) };
-        arm(&mut self.store, &whom.setup.shared, whom.setup.call_timeout);
-        let refused = refused_memory(&self.store);
-        let result = self.dispatch(&call, told, buffer);
+        let Self { store, exports } = self;
+        let Setup { shared, call_timeout, .. } = whom.setup;
+        let result = called(store, shared, *call_timeout, |store| exports.dispatch(store, &call, told, buffer));
         *cookie = call.cookie;
-        let outcome = result.map_err(|error| Failure::of_call(&error, refused != refused_memory(&self.store)))?;
-        let callouts = self.store.data_mut().take_callouts();
+        let outcome = result?;
+        let callouts = store.data_mut().take_callouts();
         Ok(outcome.map_or_else(Said::default, |outcome| Said { callouts, ..said(outcome) }))
     }
 
@@ -183,40 +182,38 @@ impl Guest for Instance {
     }
 }
 
-impl Instance {
+impl Exports {
     /// Calls the hook. `None`: it has no outcome, or the component has no such hook, which no interest asks for then.
     fn dispatch(
-        &mut self,
+        &self,
+        store: &mut Store<State>,
         call: &types::Call,
         told: &Told<'_>,
         values: &Vec<u8>,
     ) -> wasmtime::Result<Option<types::Outcome>> {
-        let Self { store, exports } = self;
         let (chunk, end) = (told.chunk, told.end);
         let outcome = match told.hook {
-            Hook::Connection => exports.connection.as_ref().map(|it| it.call_on_connection(store, call, values)),
-            Hook::RequestHead => exports.request_head.as_ref().map(|it| it.call_on_request_head(store, call, values)),
+            Hook::Connection => self.connection.as_ref().map(|it| it.call_on_connection(store, call, values)),
+            Hook::RequestHead => self.request_head.as_ref().map(|it| it.call_on_request_head(store, call, values)),
             Hook::RequestBody => {
-                exports.request_body.as_ref().map(|it| it.call_on_request_body(store, call, values, chunk, end))
+                self.request_body.as_ref().map(|it| it.call_on_request_body(store, call, values, chunk, end))
             }
             Hook::RequestTrailers => {
-                exports.request_trailers.as_ref().map(|it| it.call_on_request_trailers(store, call, values))
+                self.request_trailers.as_ref().map(|it| it.call_on_request_trailers(store, call, values))
             }
-            Hook::ResponseHead => {
-                exports.response_head.as_ref().map(|it| it.call_on_response_head(store, call, values))
-            }
+            Hook::ResponseHead => self.response_head.as_ref().map(|it| it.call_on_response_head(store, call, values)),
             Hook::ResponseBody => {
-                exports.response_body.as_ref().map(|it| it.call_on_response_body(store, call, values, chunk, end))
+                self.response_body.as_ref().map(|it| it.call_on_response_body(store, call, values, chunk, end))
             }
             Hook::ResponseTrailers => {
-                exports.response_trailers.as_ref().map(|it| it.call_on_response_trailers(store, call, values))
+                self.response_trailers.as_ref().map(|it| it.call_on_response_trailers(store, call, values))
             }
             Hook::StreamData => {
-                exports.stream_data.as_ref().map(|it| it.call_on_stream_data(store, call, values, chunk, end))
+                self.stream_data.as_ref().map(|it| it.call_on_stream_data(store, call, values, chunk, end))
             }
-            Hook::Tick => exports.tick.as_ref().map(|it| it.call_on_tick(store, call, values)),
+            Hook::Tick => self.tick.as_ref().map(|it| it.call_on_tick(store, call, values)),
             Hook::Callout => {
-                let Some((export, (id, answer))) = exports.callout_answer.as_ref().zip(told.answer) else {
+                let Some((export, (id, answer))) = self.callout_answer.as_ref().zip(told.answer) else {
                     return Ok(None);
                 };
                 let answer = answer.map(answer_of);
@@ -224,7 +221,7 @@ impl Instance {
                 Some(export.call_on_callout(store, call, values, id, answer))
             }
             Hook::Done => {
-                if let Some(export) = &exports.done {
+                if let Some(export) = &self.done {
                     export.call_on_done(store, call, values)?;
                 }
                 None

@@ -42,7 +42,7 @@ impl Worker {
             if chunk.bytes.is_empty() && !end {
                 continue;
             }
-            let is_messages = told.hook.is_body() && mode(filter, of_caller) == BodyMode::Messages;
+            let is_messages = told.hook.is_body() && filter.interest.body(of_caller) == BodyMode::Messages;
             let (bytes, delay) = if is_messages {
                 self.messages(filter, told, &chunk.bytes, end)?
             } else {
@@ -218,10 +218,6 @@ impl Made {
             Made::Other(bytes) => bytes,
         }
     }
-}
-
-fn mode(filter: &Prepared, of_request: bool) -> BodyMode {
-    if of_request { filter.interest.request_body } else { filter.interest.response_body }
 }
 
 /// True where the filter asked for the hook, as things pass by.

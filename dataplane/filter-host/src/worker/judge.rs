@@ -7,7 +7,7 @@ use weft_policy::path::Ambiguous;
 
 use crate::chain::{Callout, Cut, LocalReply, ReplyCause};
 use crate::edits::{self, AtHand, Changes};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, shown};
 use crate::hook::{Hook, Said, Verdict};
 use crate::prepare::Prepared;
 
@@ -65,7 +65,7 @@ pub(super) fn judge(filter: &Prepared, said: Said, may: May) -> Result<Step, Fai
             return wait(filter, calls, ms, may);
         }
         Verdict::Unknown(name) => {
-            let name: String = name.chars().take(64).collect();
+            let name = shown(&name);
             return Err(Failure::invalid(format!("the verdict {name:?}, which this release does not know")));
         }
         Verdict::ContinueAfter(_) if !may.delay => return Err(Failure::invalid("a delay where nothing can be held")),
