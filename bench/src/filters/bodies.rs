@@ -34,7 +34,7 @@ pub(super) fn measure(bench: &Bench<'_>, extent: Extent, components: &Path) -> R
     let looks = Attached { components: told_component(components), policies: policies.to_vec() };
     let mut pairs = Vec::new();
     for (number, name, attached) in
-        [(WITHOUT, "without a body hook", Attached::default()), (LOOKS, "with a body hook", looks)]
+        [(WITHOUT, "without-body-hook", Attached::default()), (LOOKS, "with-body-hook", looks)]
     {
         pairs.push(start(bench, Setup { number, name, workers: 2, attached, headers: Vec::new() })?);
     }
