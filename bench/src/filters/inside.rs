@@ -373,7 +373,29 @@ fn chains(place: &Place, apart: bool) -> Result<Series> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    /// Where `cargo xtask build` puts components.
+    fn components() -> PathBuf {
+        if let Some(folder) = std::env::var_os("WEFT_FILTERS_DIR") {
+            return folder.into();
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let target = std::env::var_os("CARGO_TARGET_DIR");
+        target.map_or_else(|| root.join("target"), |target| root.join(target)).join("filters")
+    }
+
+    #[test]
+    fn what_is_measured_without_a_proxy_runs() {
+        let cache = tempfile::tempdir().unwrap();
+        let place = Place { components: components(), cache: cache.path().join("compiled") };
+        for (measured, values) in [(cookie(&place, 1), 1), (first_call(&place, 2), 2), (endless(&place, 1), 1)] {
+            let series = measured.unwrap();
+            assert_eq!((series.len(), series[0].1.len()), (1, values), "{series:?}");
+        }
+    }
 
     #[test]
     fn the_last_of_the_rules_is_the_caller_s() {
