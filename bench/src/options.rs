@@ -153,7 +153,7 @@ pub(crate) struct Filters {
     /// Size of a body.
     #[arg(long, default_value_t = 512)]
     pub(crate) mebibytes: u64,
-    /// One short round of everything: shows that it runs, and nothing of what filters cost.
+    /// One short round of everything: shows that it runs, and writes no report.
     #[arg(long)]
     pub(crate) quick: bool,
     /// Folder of all components, those for tests too.

@@ -91,7 +91,7 @@ pub(crate) enum Bench {
         /// Seconds of load for each pair of sidecars in each round.
         #[arg(long, default_value_t = 3)]
         seconds: u32,
-        /// One short round of everything: shows that it runs, and nothing of what filters cost.
+        /// One short round of everything: shows that it runs, and writes no report.
         #[arg(long)]
         quick: bool,
     },
