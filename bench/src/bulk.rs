@@ -89,7 +89,7 @@ pub(crate) fn run(options: &Bulk) -> Result<()> {
 }
 
 /// One body through a chain: MiB a second, CPU seconds of both proxies for a GiB, memory of both in MiB at its end.
-fn carry(chain: &mut Chain, way: Way, bytes: u64, upload: &Path) -> Result<(f64, f64, f64)> {
+pub(crate) fn carry(chain: &mut Chain, way: Way, bytes: u64, upload: &Path) -> Result<(f64, f64, f64)> {
     let before = chain.usage();
     let took = transfer(Command::new("curl"), &chain.entry, way, bytes, upload)?;
     let after = chain.usage();

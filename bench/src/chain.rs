@@ -28,6 +28,11 @@ impl Chain {
         self.proxies.iter().map(Process::usage).fold(Usage::default(), Usage::plus)
     }
 
+    /// Of B, which stands before the origin and was started first.
+    pub(crate) fn callee(&self) -> Usage {
+        self.proxies.first().map_or_else(Usage::default, Process::usage)
+    }
+
     pub(crate) fn check(&mut self) -> Result<()> {
         self.proxies.iter_mut().chain(&mut self.others).try_for_each(Process::check)
     }
@@ -95,7 +100,7 @@ impl<'o> Bench<'o> {
             let configuration = self.fill(&format!("{name}-{side}.{suffix}"), ports)?;
             proxies.push(Process::start(&format!("{name}-{side}"), &self.scratch, &mut command(&configuration))?);
         }
-        let entry = Entry { address: format!("127.0.0.1:{ports}"), forward_to: None };
+        let entry = Entry { address: format!("127.0.0.1:{ports}"), forward_to: None, headers: Vec::new() };
         Ok(Chain { name, entry, proxies, others: Vec::new() })
     }
 
@@ -118,6 +123,9 @@ impl<'o> Bench<'o> {
 pub(crate) fn probe(entry: &Entry) -> Result<()> {
     let mut curl = Command::new("curl");
     curl.args(["-sS", "--max-time", "5", "-w", "%{http_code}"]);
+    for (name, value) in &entry.headers {
+        curl.args(["-H", &format!("{name}: {value}")]);
+    }
     match &entry.forward_to {
         Some(host) => curl.args(["-x", &format!("http://{}", entry.address), &format!("http://{host}/")]),
         None => curl.arg(format!("http://{}/", entry.address)),

@@ -200,7 +200,11 @@ mod tests {
 
     #[test]
     fn a_forward_proxy_is_asked_in_absolute_form() {
-        let entry = Entry { address: "127.0.0.1:1".to_owned(), forward_to: Some("origin.bench".to_owned()) };
+        let entry = Entry {
+            address: "127.0.0.1:1".to_owned(),
+            forward_to: Some("origin.bench".to_owned()),
+            headers: Vec::new(),
+        };
         assert!(request(&entry, "close").starts_with("GET http://origin.bench/ HTTP/1.1\r\nhost: origin.bench\r\n"));
     }
 }

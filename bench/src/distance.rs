@@ -16,8 +16,8 @@ use crate::load::Entry;
 use crate::options::Distance;
 use crate::process::{Process, wait_for};
 use crate::report::{self, Verdict, write_pair};
-use crate::statistics::{Ratio, median, ratio};
-use crate::weft::{Host, Pair, start_pair};
+use crate::statistics::{Median, median, ratio};
+use crate::weft::{Attached, Host, Pair, start_pair};
 
 /// What weft may take for a body, of what plain TCP takes.
 const GOAL: f64 = 1.25;
@@ -32,7 +32,7 @@ struct Row {
     weft_seconds: f64,
     /// The first body after a start, whose connection is as new as that of each plain one.
     weft_first_seconds: f64,
-    ratio: Option<Ratio>,
+    ratio: Option<Median>,
 }
 
 pub(crate) fn run(options: &Distance) -> Result<()> {
@@ -63,9 +63,11 @@ fn at(options: &Distance, rtt_ms: u32) -> Result<Vec<Row>> {
         control: far.clone(),
         callee: far.clone(),
         caller: near.clone(),
+        workers: 2,
+        attached: Attached::default(),
     };
     let mut chain = start_pair(&bench, &pair)?;
-    let plain = Entry { address: format!("{}:19080", far.address), forward_to: None };
+    let plain = Entry { address: format!("{}:19080", far.address), forward_to: None, headers: Vec::new() };
     let transfer = |entry: &Entry, way| bulk::transfer(near.command("curl"), entry, way, bytes, &upload);
     let mut rows = Vec::new();
     for way in [Way::Down, Way::Up] {

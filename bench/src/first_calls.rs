@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::process::{Process, wait_for};
 use crate::statistics::{ms, percentile};
-use crate::weft::{Host, NAMESPACE, Operator, Pair, service, sidecar};
+use crate::weft::{Attached, Host, NAMESPACE, Operator, Pair, service, sidecar};
 
 /// The relay in front of the control plane: the caller's proxy knows no other way.
 const RELAY: &str = "127.91.0.43";
@@ -59,6 +59,8 @@ pub(crate) fn measure(binaries: &Path, calls: usize) -> Result<Vec<Case>> {
         control: host(40),
         callee: host(42),
         caller: host(41),
+        workers: 2,
+        attached: Attached::default(),
     };
     let mut control = Command::new(binaries.join("weft-control"));
     let settings = serde_json::json!({

@@ -14,8 +14,9 @@ use weft_policy::path::NormalPath;
 use weft_policy::route::{self, Authority, HeadView, Meant, Resolution, Resolver, RouteTable};
 
 use crate::options::Index;
+use crate::process::resident_kib;
 use crate::report::{self, Verdict, write_pair};
-use crate::statistics::{Ratio, count, median, ms, ratio};
+use crate::statistics::{Median, count, median, ms, ratio};
 use crate::weft::NAMESPACE;
 
 /// What a request may cost with the most routes, of what it costs with the fewest.
@@ -90,8 +91,8 @@ struct Compared {
     spread: Spread,
     most: usize,
     fewest: usize,
-    hot: Ratio,
-    all: Ratio,
+    hot: Median,
+    all: Median,
     verdict: Verdict,
 }
 
@@ -149,9 +150,9 @@ impl Case {
         let other = route(0, 0, "other")?;
         changed.routes.insert(other.name.clone(), other);
         let (bundle, changed) = (Arc::new(bundle), Arc::new(changed));
-        let (before, began) = (resident()?, Instant::now());
+        let (before, began) = (resident_kib()?, Instant::now());
         let table = RouteTable::new(&bundle);
-        let (build_ms, taken) = (ms(began.elapsed()), resident()?.saturating_sub(before));
+        let (build_ms, taken) = (ms(began.elapsed()), resident_kib()?.saturating_sub(before) * 1024);
         let began = Instant::now();
         drop(black_box(RouteTable::following(&changed, Some(&table))));
         let change_ms = ms(began.elapsed());
@@ -246,14 +247,6 @@ fn request(number: usize, service: usize) -> Result<Request> {
 
 fn place(number: usize) -> String {
     format!("/api/v1/thing-{number}")
-}
-
-/// Bytes of this process that are in memory.
-fn resident() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("memory of this process")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib * 1024)
 }
 
 fn markdown(options: &Index, figures: &Figures) -> String {

@@ -13,6 +13,8 @@ pub(crate) struct Entry {
     pub(crate) address: String,
     /// `Some(host)`: the first proxy is a forward proxy, the target is `http://HOST/`.
     pub(crate) forward_to: Option<String>,
+    /// Headers of each request beyond those that a client has by itself.
+    pub(crate) headers: Vec<(&'static str, String)>,
 }
 
 impl Entry {
@@ -30,13 +32,17 @@ impl Entry {
 pub(crate) struct Closed {
     pub(crate) requests: u64,
     pub(crate) rate: f64,
+    pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
 }
 
 /// As many requests as `connections` keep-alive connections can carry one after the other.
 pub(crate) fn closed_loop(entry: &Entry, connections: u32, seconds: u32, scratch: &Path) -> Result<Closed> {
     let script = scratch.join("wrk.lua");
-    let lua = format!("wrk.path = \"{}\"\nwrk.headers[\"Host\"] = \"{}\"\n", entry.target(), entry.host());
+    let mut lua = format!("wrk.path = \"{}\"\nwrk.headers[\"Host\"] = \"{}\"\n", entry.target(), entry.host());
+    for (name, value) in &entry.headers {
+        lua.push_str(&format!("wrk.headers[\"{name}\"] = \"{value}\"\n"));
+    }
     std::fs::write(&script, lua).with_context(|| format!("cannot write {}", script.display()))?;
     let mut wrk = Command::new("wrk");
     wrk.args(["-t1", "--latency", "-c", &connections.to_string(), "-d", &format!("{seconds}s"), "-s"]).arg(&script);
@@ -52,7 +58,8 @@ pub(crate) fn closed_loop(entry: &Entry, connections: u32, seconds: u32, scratch
 fn parse_wrk(text: &str) -> Option<Closed> {
     let after = |key: &str| text.lines().find_map(|line| line.trim().strip_prefix(key)).map(str::trim);
     let requests = text.lines().find(|line| line.contains(" requests in "))?.trim().split(' ').next()?.parse().ok()?;
-    Some(Closed { requests, rate: after("Requests/sec:")?.parse().ok()?, p99_ms: milliseconds(after("99%")?)? })
+    let (p50_ms, p99_ms) = (milliseconds(after("50%")?)?, milliseconds(after("99%")?)?);
+    Some(Closed { requests, rate: after("Requests/sec:")?.parse().ok()?, p50_ms, p99_ms })
 }
 
 fn milliseconds(text: &str) -> Option<f64> {
@@ -82,6 +89,9 @@ pub(crate) fn paced(entry: &Entry, connections: u32, rate: f64, seconds: u32, sc
     let each = (rate / f64::from(connections)).max(1.0);
     let mut h2load = Command::new("h2load");
     h2load.args(["--h1", "-t1", "-c", &connections.to_string(), "-D", &seconds.to_string(), "--warm-up-time", "1"]);
+    for (name, value) in &entry.headers {
+        h2load.args(["-H", &format!("{name}: {value}")]);
+    }
     h2load.args(["--rps", &format!("{each:.0}"), "--log-file"]).arg(&log);
     // The URI names the origin, so that Host does; the connection goes to the first proxy.
     h2load.arg("--connect-to").arg(&entry.address).arg(format!("http://{}/", entry.host()));
@@ -125,7 +135,8 @@ mod tests {
     fn reads_wrk() {
         let text = "  Latency Distribution\n     50%  1.03ms\n     99%  950.00us\n  123456 requests in 5.00s, 9MB read\nRequests/sec:  24691.2\n";
         let closed = parse_wrk(text).unwrap();
-        assert_eq!((closed.requests, closed.rate, closed.p99_ms), (123_456, 24_691.2, 0.95));
+        assert_eq!((closed.requests, closed.rate), (123_456, 24_691.2));
+        assert_eq!((closed.p50_ms, closed.p99_ms), (1.03, 0.95));
     }
 
     #[test]

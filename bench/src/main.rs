@@ -6,6 +6,7 @@ mod chain;
 mod connections;
 mod control;
 mod distance;
+mod filters;
 mod first_calls;
 mod index;
 mod link;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use self::options::{Bulk, Connections, Control, Distance, Index, Peers, Places, Storm};
+use self::options::{Bulk, Connections, Control, Distance, Filters, Index, Inside, Peers, Places, Storm};
 
 /// Measures Weft beside its peers. Usually called as `cargo xtask bench peers`.
 #[derive(Parser)]
@@ -51,6 +52,11 @@ enum Bench {
     Index(Index),
     /// Three tiers whose last fails: what retries make of it, beside Envoy.
     Storm(Storm),
+    /// What filters cost: at heads, with bodies, in memory, and where they never end.
+    Filters(Filters),
+    /// One measurement of `filters` that wants a process of its own.
+    #[command(hide = true)]
+    FiltersInside(Inside),
     /// The origin of `distance`, which runs on a host of its own.
     #[command(hide = true)]
     Origin { address: std::net::SocketAddr, bytes: u64 },
@@ -70,6 +76,8 @@ fn main() -> ExitCode {
         Bench::Distance(options) => distance::run(&options),
         Bench::Index(options) => index::run(&options),
         Bench::Storm(options) => storm::run(&options),
+        Bench::Filters(options) => filters::run(&options),
+        Bench::FiltersInside(options) => filters::inside(&options),
         Bench::Origin { address, bytes } => std::net::TcpListener::bind(address)
             .with_context(|| format!("cannot bind {address}"))
             .map(|listener| bulk::origin(&listener, bytes)),

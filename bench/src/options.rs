@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// The chain of Weft as an earlier build has it.
 pub(crate) const BEFORE: &str = "weft-before";
@@ -137,6 +137,57 @@ pub(crate) struct Storm {
     pub(crate) seconds: u32,
     #[command(flatten)]
     pub(crate) places: Places,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Filters {
+    /// Rounds that alternate over what is compared; an interval of 95 % needs six.
+    #[arg(long, default_value_t = 12)]
+    pub(crate) rounds: u32,
+    /// Seconds of load for each pair in each round.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) seconds: u32,
+    /// Connections of the client.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) connections: u32,
+    /// Size of a body.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) mebibytes: u64,
+    /// One short round of everything: shows that it runs, and writes no report.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Folder of all components, those for tests too.
+    #[arg(long)]
+    pub(crate) components: PathBuf,
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+/// A measurement in a process that does nothing else.
+#[derive(Debug, Args)]
+pub(crate) struct Inside {
+    #[arg(value_enum)]
+    pub(crate) what: Measure,
+    #[arg(long)]
+    pub(crate) rounds: u32,
+    #[arg(long)]
+    pub(crate) components: PathBuf,
+    /// Folder of compiled filters.
+    #[arg(long)]
+    pub(crate) cache: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Measure {
+    Heads,
+    Rules,
+    Cookie,
+    FirstCall,
+    Loop,
+    /// 100 chains of one namespace.
+    Chains,
+    /// 100 chains, each of a namespace of its own.
+    ChainsApart,
 }
 
 #[derive(Debug, Args)]

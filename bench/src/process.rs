@@ -63,6 +63,7 @@ impl Drop for Process {
 pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     pub(crate) pss_kib: u64,
+    pub(crate) rss_kib: u64,
 }
 
 impl Usage {
@@ -70,18 +71,28 @@ impl Usage {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         let nanoseconds: u64 = tasks.filter_map(|task| first_number(&task.path().join("schedstat"))).sum();
         let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-        let pss_kib = pss.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
-        Self { cpu: Duration::from_nanos(nanoseconds), pss_kib }
+        let kib = |key: &str| {
+            let rest = rollup.lines().find_map(|line| line.strip_prefix(key));
+            rest.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+        };
+        Self { cpu: Duration::from_nanos(nanoseconds), pss_kib: kib("Pss:"), rss_kib: kib("Rss:") }
     }
 
     pub(crate) fn plus(self, other: Self) -> Self {
-        Self { cpu: self.cpu + other.cpu, pss_kib: self.pss_kib + other.pss_kib }
+        let (pss_kib, rss_kib) = (self.pss_kib + other.pss_kib, self.rss_kib + other.rss_kib);
+        Self { cpu: self.cpu + other.cpu, pss_kib, rss_kib }
     }
 }
 
 fn first_number(path: &Path) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
+}
+
+/// Kibibytes of this process that are in memory.
+pub(crate) fn resident_kib() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("memory of this process")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
 /// The process and its descendants, itself first.

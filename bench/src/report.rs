@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::options::{BEFORE, Peers};
-use crate::statistics::{Ratio, ratio};
+use crate::statistics::{Median, ratio};
 
 /// One chain.
 #[derive(Debug, Clone, Serialize)]
@@ -48,7 +48,7 @@ pub(crate) struct Report {
 struct Goal {
     what: String,
     most: f64,
-    measured: Ratio,
+    measured: Median,
     verdict: Verdict,
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    pub(crate) fn of(measured: &Ratio, most: f64) -> Self {
+    pub(crate) fn of(measured: &Median, most: f64) -> Self {
         if measured.low.is_some_and(|low| low > most) {
             Self::Missed
         } else if measured.median > most {

@@ -1,4 +1,4 @@
-//! Statistics of a handful of measurements: medians, and the confidence interval of the median of ratios.
+//! Statistics of a handful of measurements: medians of values, of ratios and of differences, with their confidence intervals.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 /// A median, and the order statistics that hold it with 95 % or more. With fewer than six pairs there is no such interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Ratio {
+pub(crate) struct Median {
     pub(crate) median: f64,
     pub(crate) low: Option<f64>,
     pub(crate) high: Option<f64>,
 }
 
-impl fmt::Display for Ratio {
+impl fmt::Display for Median {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.low, self.high) {
             (Some(low), Some(high)) => write!(out, "{:.3} [{low:.3}-{high:.3}]", self.median),
@@ -54,19 +54,28 @@ pub(crate) fn percentile(values: &[f64], percent: f64) -> f64 {
 }
 
 /// The ratios of what was measured side by side; `None` where there is no pair.
-pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Option<Ratio> {
+pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Option<Median> {
     let pairs = ours.iter().zip(theirs).filter(|(_, theirs)| **theirs > 0.0);
-    let mut ratios: Vec<f64> = pairs.map(|(ours, theirs)| ours / theirs).collect();
-    if ratios.is_empty() {
+    interval(pairs.map(|(ours, theirs)| ours / theirs).collect())
+}
+
+/// How much more each of `ours` is than what was measured beside it.
+pub(crate) fn differences(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
+    ours.iter().zip(theirs).map(|(ours, theirs)| ours - theirs).collect()
+}
+
+/// The median of values and its interval; `None` where there is no value.
+pub(crate) fn interval(mut values: Vec<f64>) -> Option<Median> {
+    if values.is_empty() {
         return None;
     }
-    ratios.sort_by(f64::total_cmp);
-    let outside = outside(ratios.len());
-    let at = |index: usize| ratios.get(index).copied();
-    Some(Ratio {
-        median: median(&ratios),
+    values.sort_by(f64::total_cmp);
+    let outside = outside(values.len());
+    let at = |index: usize| values.get(index).copied();
+    Some(Median {
+        median: median(&values),
         low: outside.and_then(at),
-        high: outside.and_then(|outside| at(ratios.len() - 1 - outside)),
+        high: outside.and_then(|outside| at(values.len() - 1 - outside)),
     })
 }
 
@@ -116,6 +125,15 @@ mod tests {
         let ours: Vec<f64> = (0..12).map(|round| if round == 5 { 90.0 } else { 1.1 }).collect();
         let seen = ratio(&ours, &[1.0; 12]).unwrap();
         assert_eq!((seen.median, seen.low, seen.high), (1.1, Some(1.1), Some(1.1)));
+    }
+
+    #[test]
+    fn differences_have_the_interval_of_their_median() {
+        let theirs = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0];
+        let ours = [11.0, 22.0, 31.0, 42.0, 51.0, 62.0];
+        let seen = interval(differences(&ours, &theirs)).unwrap();
+        assert_eq!((seen.median, seen.low, seen.high), (1.5, Some(1.0), Some(2.0)));
+        assert_eq!(interval(Vec::new()), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::options::Storm;
 use crate::process::{Process, wait_for};
 use crate::report::{self, write_pair};
 use crate::statistics::{count, ms, percentile};
-use crate::weft::{Host, NAMESPACE, Operator, Pair, service, sidecar};
+use crate::weft::{Attached, Host, NAMESPACE, Operator, Pair, service, sidecar};
 
 const CONTROL: &str = "127.91.0.50";
 const A: &str = "127.91.0.51";
@@ -260,8 +260,16 @@ impl Mesh {
         let mesh = Self { folder, binaries, processes: vec![control].into() };
         let host = |address: &str| Host { namespace: None, address: address.to_owned() };
         let (control, binaries) = (host(CONTROL), mesh.binaries.clone());
-        let pair =
-            Pair { name: "storm", binaries, manifest: "", control: control.clone(), callee: host(B), caller: host(A) };
+        let pair = Pair {
+            name: "storm",
+            binaries,
+            manifest: "",
+            control: control.clone(),
+            callee: host(B),
+            caller: host(A),
+            workers: 2,
+            attached: Attached::default(),
+        };
         let operator = mesh.operator(&control);
         operator.wait()?;
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});

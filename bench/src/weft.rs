@@ -22,6 +22,34 @@ pub(crate) struct Pair {
     pub(crate) control: Host,
     pub(crate) callee: Host,
     pub(crate) caller: Host,
+    /// Data-plane threads of each sidecar.
+    pub(crate) workers: u16,
+    pub(crate) attached: Attached,
+}
+
+/// Filters beyond what a pair's manifest has.
+#[derive(Debug, Default)]
+pub(crate) struct Attached {
+    /// Components to be published, by name.
+    pub(crate) components: Vec<(&'static str, PathBuf)>,
+    /// Objects to be applied.
+    pub(crate) policies: Vec<serde_json::Value>,
+}
+
+impl Attached {
+    fn put(&self, operator: &Operator<'_>) -> Result<()> {
+        if !self.components.is_empty() {
+            let key = operator.folder.join("publisher.key").display().to_string();
+            operator.weft(&["filter", "keygen", "--out", &key])?;
+            for (name, file) in &self.components {
+                let file = file.display().to_string();
+                let publish =
+                    ["filter", "publish", file.as_str(), "--name", *name, "--version", "1.0.0", "--key", key.as_str()];
+                operator.weft(&publish)?;
+            }
+        }
+        if self.policies.is_empty() { Ok(()) } else { operator.apply(&self.policies) }
+    }
 }
 
 /// An address, and the network namespace that it is in where that is another than ours.
@@ -57,7 +85,9 @@ pub(crate) fn start(bench: &Bench<'_>, name: &'static str) -> Result<Chain> {
     let earlier = if name == BEFORE { places.before.as_ref() } else { None };
     let binaries = earlier.unwrap_or(&places.binaries).clone();
     let host = |last: u8| Host { namespace: None, address: format!("127.91.0.{digit}{last}") };
-    start_pair(bench, &Pair { name, binaries, manifest, control: host(0), callee: host(2), caller: host(1) })
+    let (control, callee, caller) = (host(0), host(2), host(1));
+    let attached = Attached::default();
+    start_pair(bench, &Pair { name, binaries, manifest, control, callee, caller, workers: 2, attached })
 }
 
 pub(crate) fn start_pair(bench: &Bench<'_>, pair: &Pair) -> Result<Chain> {
@@ -72,11 +102,12 @@ pub(crate) fn start_pair(bench: &Bench<'_>, pair: &Pair) -> Result<Chain> {
     operator.wait()?;
     let manifest = bench.fill(pair.manifest, 0)?.display().to_string();
     operator.weft(&["apply", "-f", &manifest])?;
+    pair.attached.put(&operator)?;
     let callee = sidecar(&operator, pair, "origin", &pair.callee, &pair.control.address)?;
     let caller = sidecar(&operator, pair, "client", &pair.caller, &pair.control.address)?;
     operator.weft(&["apply", "-f", &manifest, "--wait", "30s"])?;
-    let entry =
-        Entry { address: format!("{}:15080", pair.caller.local()), forward_to: Some("origin.bench".to_owned()) };
+    let address = format!("{}:15080", pair.caller.local());
+    let entry = Entry { address, forward_to: Some("origin.bench".to_owned()), headers: Vec::new() };
     Ok(Chain { name, entry, proxies: vec![callee, caller], others: vec![control] })
 }
 
@@ -185,7 +216,7 @@ pub(crate) fn sidecar(
         "listen": {
             "explicit": at(15080), "mesh": format!("{ip}:15008"), "admin": at(15000), "metrics": at(15020), "health": at(15021),
         },
-        "workers": 2,
+        "workers": pair.workers,
     });
     let file = folder.join("proxy.yaml");
     std::fs::write(&file, serde_json::to_string_pretty(&configuration)?)?;

@@ -83,6 +83,18 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 5)]
         seconds: u32,
     },
+    /// What filters cost: at heads, with bodies, in memory, and where they never end.
+    Filters {
+        /// Rounds that alternate over what is compared; an interval of 95 % needs six.
+        #[arg(long, default_value_t = 12)]
+        rounds: u32,
+        /// Seconds of load for each pair of sidecars in each round.
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+        /// One short round of everything: shows that it runs, and writes no report.
+        #[arg(long)]
+        quick: bool,
+    },
     /// New connections a second and the memory of idle ones, beside HAProxy and Envoy.
     Connections {
         /// Seconds of new connections for each chain.
@@ -123,6 +135,11 @@ impl Bench {
             Self::Storm { rate, seconds } => {
                 (vec!["storm".to_owned(), format!("--rate={rate}"), format!("--seconds={seconds}")], &none)
             }
+            Self::Filters { rounds, seconds, quick } => {
+                let mut call = vec!["filters".to_owned(), format!("--rounds={rounds}"), format!("--seconds={seconds}")];
+                call.extend(quick.then(|| "--quick".to_owned()));
+                (call, &none)
+            }
             Self::Connections { seconds, idle, chains } => {
                 (vec!["connections".to_owned(), format!("--seconds={seconds}"), format!("--idle={idle}")], chains)
             }
@@ -148,5 +165,8 @@ pub(crate) fn run(workspace: &Workspace, what: &Bench) -> Result<()> {
     bench.arg("--binaries").arg(&binaries).arg("--envoy").arg(&installed.envoy);
     bench.arg("--configurations").arg(workspace.root.join("bench/peers"));
     bench.arg("--reports").arg(workspace.root.join("bench/reports"));
+    if let Bench::Filters { .. } = what {
+        bench.arg("--components").arg(workspace.target.join("filters"));
+    }
     cargo::run(bench.env("PATH", &installed.path).current_dir(&workspace.root))
 }

@@ -35,6 +35,14 @@ pub(super) fn text(stage: &Stage) -> String {
                 "for i in $(seq 100); do {partner} -s -o /dev/null -w '%{{http_code}} ' http://frontend/healthz & done; wait"
             ),
         ),
+        ("a broken body", format!("{partner} -i --data '{{' http://reviews/reviews/tea")),
+        (
+            "a page that the guard keeps, and a badge",
+            format!(
+                "{partner} -i http://frontend/product/cake; {partner} -H 'x-badge: gold' http://frontend/product/cake"
+            ),
+        ),
+        ("a rule of an expression", format!("{partner} -i -H 'x-demo: word-0' http://reviews/reviews/tea")),
         ("gRPC, all four kinds", format!("grpc_proxy={probe} weft-shop probe-prices prices:80")),
         ("TCP, the server speaks first", format!("ALL_PROXY={probe} weft-shop probe-stock stock:7000")),
         ("what the mesh counted", format!("curl -s http://{}:15020/metrics | grep istio_requests_total", ip(FRONTEND))),

@@ -19,6 +19,8 @@ pub(super) const FRONTEND: &str = "frontend";
 pub(super) const REVIEWS: [&str; 2] = ["reviews-v1", "reviews-v2"];
 pub(super) const PRICES: &str = "prices";
 pub(super) const STOCK: &str = "stock";
+/// What the frontend's sidecar asks.
+pub(super) const GUARD: &str = "guard";
 /// Sends the load and nothing else, so that its numbers can be compared exactly.
 pub(super) const SHOPPER: &str = "shopper";
 /// Through whose sidecar the story's own calls go.
@@ -28,7 +30,7 @@ pub(super) const PARTNER: &str = "partner";
 pub(super) const LOAD_TARGETS: [(&str, usize); 2] =
     [("http://reviews/reviews/tea", 11), ("http://frontend/product/tea", 1)];
 
-pub(super) const SERVERS: [Member; 5] = [
+pub(super) const SERVERS: [Member; 6] = [
     Member {
         name: FRONTEND,
         service_account: "frontend",
@@ -64,6 +66,13 @@ pub(super) const SERVERS: [Member; 5] = [
         labels: &[],
         command: &["stock", "--port", "7000"],
     },
+    Member {
+        name: GUARD,
+        service_account: "guard",
+        serves: Some((7070, "http")),
+        labels: &[],
+        command: &["guard", "--port", "7070"],
+    },
 ];
 
 pub(super) const CLIENTS: [Member; 2] = [
@@ -82,19 +91,30 @@ pub(super) const BASE: &str = include_str!("../../demo/base.yaml");
 pub(super) const DENY: &str = include_str!("../../demo/deny-admin.yaml");
 pub(super) const DELAY: &str = include_str!("../../demo/delay.yaml");
 pub(super) const LIMIT: &str = include_str!("../../demo/limit.yaml");
+pub(super) const BODY: &str = include_str!("../../demo/body.yaml");
+pub(super) const ASK: &str = include_str!("../../demo/ask.yaml");
+pub(super) const STAMP: &str = include_str!("../../demo/stamp.yaml");
 /// Further names of reviews, for what goes wrong.
 pub(super) const TRAFFIC: &str = include_str!("../../demo/traffic.yaml");
-/// All three policies, as the running demo has them.
+/// The policies that the running demo has.
 pub(super) const POLICIES: &str = concat!(
     include_str!("../../demo/deny-admin.yaml"),
     "---\n",
     include_str!("../../demo/delay.yaml"),
     "---\n",
-    include_str!("../../demo/limit.yaml")
+    include_str!("../../demo/limit.yaml"),
+    "---\n",
+    include_str!("../../demo/body.yaml"),
+    "---\n",
+    include_str!("../../demo/ask.yaml"),
+    "---\n",
+    include_str!("../../demo/rule.yaml")
 );
 
 /// Requests that `demo/limit.yaml` grants each caller: as many at once, and as many a second.
 pub(super) const LIMIT_BURST: u32 = 25;
+/// Status with which `demo/rule.yaml` refuses.
+pub(super) const RULE_STATUS: u16 = 451;
 /// Delay that `demo/delay.yaml` adds.
 pub(super) const DELAY_MS: u64 = 400;
 
@@ -107,6 +127,15 @@ pub(super) fn canary(v1: u32, v2: u32) -> String {
     marked.replace("{v1}", &v1.to_string()).replace("{v2}", &v2.to_string())
 }
 
+/// The policy that refuses requests with `x-demo: word-NUMBER`.
+pub(super) fn rule(number: u32) -> String {
+    include_str!("../../demo/rule.yaml").replace("word-0", &word(number))
+}
+
+pub(super) fn word(number: u32) -> String {
+    format!("word-{number}")
+}
+
 pub(super) fn identity(account: &str) -> String {
     format!("spiffe://cluster.local/ns/{NAMESPACE}/sa/{account}")
 }
@@ -117,9 +146,9 @@ mod tests {
 
     #[test]
     fn every_manifest_of_the_demo_is_valid() {
-        let fixed =
-            [("base", BASE), ("policies", POLICIES), ("traffic", TRAFFIC)].map(|(name, text)| (name, text.to_owned()));
-        for (name, text) in fixed.into_iter().chain([("canary", canary(90, 10))]) {
+        let fixed = [("base", BASE), ("policies", POLICIES), ("traffic", TRAFFIC), ("stamp", STAMP)];
+        let fixed = fixed.map(|(name, text)| (name, text.to_owned()));
+        for (name, text) in fixed.into_iter().chain([("canary", canary(90, 10)), ("rule", rule(3))]) {
             let documents = weft_policy::manifest::parse(name, &text);
             assert!(documents.is_ok_and(|documents| !documents.is_empty()), "{name}");
         }
@@ -137,5 +166,7 @@ mod tests {
     #[test]
     fn what_the_story_expects_is_what_the_manifests_say() {
         assert!(LIMIT.contains(&format!("burst: {LIMIT_BURST}")) && DELAY.contains(&DELAY_MS.to_string()));
+        let rule = rule(7);
+        assert!(rule.contains(&format!("status: {RULE_STATUS}")) && rule.contains("== 'word-7'\""), "{rule}");
     }
 }

@@ -278,17 +278,43 @@ impl Stage {
 
     /// `curl -x <sidecar of via> url`.
     pub(super) async fn fetch(&self, via: &str, url: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
-        let proxy = reqwest::Proxy::http(self.explicit(via)?).context("the sidecar's address")?;
-        let client = reqwest::Client::builder().proxy(proxy).timeout(Duration::from_secs(10)).build()?;
-        let mut request = client.get(url);
+        let mut request = self.client(via)?.get(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let started = Instant::now();
-        let response = request.send().await.with_context(|| format!("GET {url} as {via}"))?;
-        let status = response.status().as_u16();
-        let text = response.text().await.with_context(|| format!("GET {url} as {via}"))?;
-        Ok(Answer { status, text, took: started.elapsed() })
+        answer(request).await.with_context(|| format!("GET {url} as {via}"))
+    }
+
+    /// The same with `--data`, as JSON.
+    pub(super) async fn post(&self, via: &str, url: &str, json: &str) -> anyhow::Result<Answer> {
+        let request = self.client(via)?.post(url).header("content-type", "application/json").body(json.to_owned());
+        answer(request).await.with_context(|| format!("POST {url} as {via}"))
+    }
+
+    /// A client that goes through a member's sidecar.
+    fn client(&self, via: &str) -> anyhow::Result<reqwest::Client> {
+        let proxy = reqwest::Proxy::http(self.explicit(via)?).context("the sidecar's address")?;
+        Ok(reqwest::Client::builder().proxy(proxy).timeout(Duration::from_secs(10)).build()?)
+    }
+
+    /// `weft`, as the operator of this mesh would type it; what it prints.
+    pub(super) async fn weft(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let access = self.access();
+        let mut command = Command::new(std::env::current_exe().context("cannot find this executable")?);
+        command
+            .args(arguments)
+            .env("WEFT_SERVER", &access.server)
+            .env("WEFT_TOKEN_FILE", &access.token_file)
+            .env("WEFT_CA_FILE", &access.ca_file)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let typed = || format!("weft {}", arguments.join(" "));
+        let output = tokio::time::timeout(Duration::from_secs(30), command.output()).await;
+        let output = output.with_context(|| format!("{} takes over 30 s", typed()))??;
+        if !output.status.success() {
+            bail!("{}: {}", typed(), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     pub(super) async fn scrape(&self, name: &str) -> anyhow::Result<Scrape> {
@@ -355,6 +381,13 @@ impl Stage {
         let reserved: Result<Vec<_>, _> = (0..SERVERS.len() + CLIENTS.len()).map(|_| run::reserve(None)).collect();
         Ok(reserved?.iter().map(run::Reserved::ip).collect())
     }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
+    let started = Instant::now();
+    let response = request.send().await?;
+    let status = response.status().as_u16();
+    Ok(Answer { status, text: response.text().await?, took: started.elapsed() })
 }
 
 /// 127.0.0.1 where the control plane's ports are free, else the next one below the sidecars'.

@@ -3,6 +3,7 @@
 
 pub(super) mod basics;
 pub(super) mod change;
+pub(super) mod filters;
 pub(super) mod policies;
 pub(super) mod protection;
 pub(super) mod traffic;

@@ -45,6 +45,10 @@ pub(super) async fn tell(stage: &mut Stage) -> Outcome {
     step!("a release that fails is left out", steps::traffic::ejected(stage));
     step!("requests are copied to a release that nobody waits for", steps::traffic::mirrored(stage));
     step!("a storm of retries ends at its budget", steps::traffic::stormed(stage));
+    step!("a broken body is refused before the app sees it", steps::filters::judged(stage));
+    step!("a service is asked about each request", steps::filters::asked(stage));
+    step!("a filter's new version is taken back under load", steps::filters::rolled_back(stage));
+    step!("a rule changes under load, and none fails", steps::filters::changed(stage));
     step!("the control plane is killed with -9 and comes back", steps::change::outage(stage));
     step!("requests sent = answered = counted; none failed", steps::change::counted(stage));
     let took = started.elapsed().saturating_sub(before);

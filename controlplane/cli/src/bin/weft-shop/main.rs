@@ -2,6 +2,7 @@
 //! of their environment. Also the two probes that the demo and its reader run beside curl.
 
 mod frontend;
+mod guard;
 mod load;
 mod prices;
 mod probe;
@@ -35,6 +36,8 @@ enum Command {
     Frontend(Listen),
     /// Reviews of a product, over HTTP.
     Reviews(reviews::ReviewsArgs),
+    /// Says of each request that it is asked about whether it may pass, over HTTP.
+    Guard(Listen),
     /// Prices, over gRPC.
     Prices(Listen),
     /// Stock levels: a line protocol over TCP in which the server speaks first.
@@ -74,6 +77,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Frontend(listen) => frontend::serve(listen).await,
         Command::Reviews(args) => reviews::serve(args).await,
+        Command::Guard(listen) => guard::serve(listen).await,
         Command::Prices(listen) => prices::serve(listen).await,
         Command::Stock(listen) => stock::serve(listen).await,
         Command::Load(args) => load::run(args).await,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -33,7 +34,7 @@ struct Release {
 pub(crate) async fn serve(args: ReviewsArgs) -> anyhow::Result<()> {
     let release = Release { name: args.release, latency: Duration::from_millis(args.latency_ms) };
     let router = Router::new()
-        .route("/reviews/{product}", get(reviews))
+        .route("/reviews/{product}", get(reviews).post(write))
         .route("/admin/settings", get(settings))
         .route("/healthz", get(async || "ok"))
         .with_state(release);
@@ -55,6 +56,12 @@ async fn reviews(State(release): State<Release>, Path(product): Path<String>, he
         "reviews": [{"author": "Ada", "text": "Keeps the tea warm.", "stars": stars}],
     });
     ([("x-shop-release", release.name)], Json(body)).into_response()
+}
+
+/// Takes whatever it is sent: that it is a review is for the mesh's policy to say.
+async fn write(State(release): State<Release>, Path(product): Path<String>, review: Bytes) -> Response {
+    let taken = json!({"product": product, "release": release.name, "bytes": review.len()});
+    (StatusCode::CREATED, Json(taken)).into_response()
 }
 
 /// True where `x-demo` asks for failures: `broken` of every release, `broken-v2` of that one.

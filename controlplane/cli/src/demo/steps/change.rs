@@ -40,7 +40,7 @@ pub(in super::super) async fn canary(stage: &Stage) -> Evidence {
 }
 
 /// The load once what was open at the change has been answered: everything later is decided by it.
-async fn settled(stage: &Stage) -> anyhow::Result<Load> {
+pub(super) async fn settled(stage: &Stage) -> anyhow::Result<Load> {
     let mark = stage.load().await?.sent;
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
@@ -51,6 +51,12 @@ async fn settled(stage: &Stage) -> anyhow::Result<Load> {
         ensure!(Instant::now() < deadline, "requests are open for over 5 s");
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Has a load that was paused go on, whatever was seen of it.
+pub(super) async fn resumed(stage: &Stage, seen: anyhow::Result<Load>) -> anyhow::Result<Load> {
+    stage.set_load("resume").await?;
+    seen
 }
 
 /// The load after a while that is the subject, not a wait for something.
