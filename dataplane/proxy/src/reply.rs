@@ -260,6 +260,8 @@ pub enum Failure {
     FilterBodyLate(u64),
     #[error("a filter of the rule that the request took changed its path or authority")]
     FilterRerouted,
+    #[error("filter {filter}, which the rule that the request took can't do without, is not ready")]
+    RuleClosed { filter: String },
 }
 
 /// A filter's own answer.
@@ -359,6 +361,7 @@ impl Failure {
                 verdict(StatusCode::REQUEST_TIMEOUT, Flag::DownstreamProtocol, "filter", "filter_body_late", 4)
             }
             Failure::FilterRerouted => unavailable(Flag::None, "filter", "filter_rerouted"),
+            Failure::RuleClosed { .. } => unavailable(Flag::None, "filter", "filter_not_ready"),
         }
     }
 
@@ -412,6 +415,9 @@ impl Failure {
         }
         if let Failure::FilterCut(cut) = self {
             return Some(Cow::Borrowed(&cut.filter));
+        }
+        if let Failure::RuleClosed { filter } = self {
+            return Some(Cow::Borrowed(filter));
         }
         if let Failure::Route(refusal) = self {
             return refusal.route().map(|route| Cow::Owned(RouteName::of(route).to_string()));
