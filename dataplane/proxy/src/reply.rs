@@ -254,6 +254,8 @@ pub enum Failure {
     FilterCut(Box<Cut>),
     #[error("the service was not asked, its proxy answered {status}: {told}")]
     CalloutRefused { status: StatusCode, told: String },
+    #[error("it says that it is a filter's question to a service, and a filter would ask a service about it")]
+    CalloutAsks,
     #[error("no room to gather a body for a filter")]
     FilterBodies,
     #[error("the body that a filter judges was not there within {0} ms")]
@@ -354,6 +356,7 @@ impl Failure {
             Failure::CalloutRefused { status, .. } => {
                 verdict(*status, Flag::UpstreamFailure, "connect", "callout_refused", grpc_of_http(*status))
             }
+            Failure::CalloutAsks => unavailable(Flag::None, "filter", "callout_asks"),
             Failure::FilterBodies => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::Overload, "filter", "filter_body_budget", 8)
             }
