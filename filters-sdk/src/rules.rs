@@ -36,8 +36,9 @@ pub fn header_name(name: &str) -> Result<(), String> {
     }
     let lower = name.to_ascii_lowercase();
     // Servers fold `_` into `-`: who calls is not to be said in another spelling either.
-    let is_identity = lower.replace('_', "-") == "x-forwarded-client-cert";
-    if lower.starts_with("weft-") || is_identity || FORBIDDEN.contains(&lower.as_str()) {
+    let folded = lower.replace('_', "-");
+    let is_identity = folded == "x-forwarded-client-cert";
+    if folded.starts_with("weft-") || is_identity || FORBIDDEN.contains(&lower.as_str()) {
         return Err(format!("the header {lower} is not for filters to change"));
     }
     Ok(())

@@ -14,7 +14,7 @@ use pattern::Header;
 #[cfg(feature = "manifest")]
 pub(crate) use pattern::check_principal;
 pub(crate) use pattern::is_token;
-pub use pattern::{PathTemplate, is_alike};
+pub use pattern::{PathTemplate, is_alike, is_of_mesh};
 
 /// Configuration of the authz filter: the policies that select one workload, already resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -33,7 +33,7 @@ pub use cors::Cors;
 pub use external::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
 pub use grant::{
     CalloutGrant, CalloutService, FilterLimits, Grant, KvGrant, KvScope, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES,
-    MAX_KV_BYTES, MAX_KV_ENTRIES, OverBody, needs_every_import,
+    MAX_FILTER_MEMORY_BYTES, MAX_KV_BYTES, MAX_KV_ENTRIES, OverBody, needs_every_import,
 };
 pub use health::{HealthCheck, HealthProbe, HttpProbe, StatusRange};
 pub use mirror::Mirror;

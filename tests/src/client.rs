@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,6 +39,18 @@ impl Answer {
 
 pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body with trailers behind it.
+///
+/// # Panics
+/// When one of them is none.
+pub fn with_trailers(bytes: impl Into<Bytes>, trailers: &[(&str, &str)]) -> Body {
+    let field = |(name, value): &(&str, &str)| {
+        (HeaderName::from_bytes(name.as_bytes()).expect("a name"), HeaderValue::from_str(value).expect("a value"))
+    };
+    let trailers = Frame::trailers(trailers.iter().map(field).collect());
+    StreamBody::new(futures_util::stream::iter([Ok(Frame::data(bytes.into())), Ok(trailers)])).boxed_unsync()
 }
 
 pub fn full(bytes: impl Into<Bytes>) -> Body {

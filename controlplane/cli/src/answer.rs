@@ -57,6 +57,8 @@ impl Failure {
 /// Tells the person or, where the answer was to be JSON or YAML, the program (errors on stderr), and the shell (exit status).
 pub(crate) fn conclude(outcome: &Outcome, is_structured: bool) -> ExitCode {
     match outcome {
+        // What was asked for did not reach whoever asked.
+        Ok(Answer::Yes) if crate::output::is_lost() => ExitCode::from(2),
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Ok(Answer::Status(status)) => ExitCode::from(*status),

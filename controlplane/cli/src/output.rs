@@ -1,7 +1,8 @@
 //! How things are printed: tables for people, JSON and YAML for programs, progress and complaints on stderr. A reader
-//! that goes away (`| head`) ends the output quietly.
+//! that goes away (`| head`) ends the output quietly, and what shows something again and again ends with it.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use weft_policy::text::escaped;
 
-use crate::answer::{Failure, Outcome};
+use crate::answer::{Answer, Failure, Outcome};
 
 /// The forms of `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -29,11 +30,30 @@ pub(crate) struct OutputArgs {
     pub(crate) format: Format,
 }
 
+/// Why stdout took no more, once it did.
+static UNWRITTEN: OnceLock<ErrorKind> = OnceLock::new();
+
+/// True until stdout took no more: its reader has gone, or there is no room for it.
+pub(crate) fn is_read() -> bool {
+    UNWRITTEN.get().is_none()
+}
+
+/// True where something is missing of what was printed although somebody may read it: a full disk, not a reader that left.
+pub(crate) fn is_lost() -> bool {
+    UNWRITTEN.get().is_some_and(|kind| *kind != ErrorKind::BrokenPipe)
+}
+
 /// Writes text to stdout. Nothing that somebody else told steers the terminal.
 pub(crate) fn print(text: &str) {
+    if !is_read() {
+        return;
+    }
     let mut out = std::io::stdout().lock();
-    if out.write_all(harmless(text).as_bytes()).and_then(|()| out.flush()).is_err() {
-        // The reader has gone: nobody is left to tell.
+    if let Err(error) = out.write_all(harmless(text).as_bytes()).and_then(|()| out.flush())
+        && UNWRITTEN.set(error.kind()).is_ok()
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        complain(&format!("error: cannot write to stdout: {error}"));
     }
 }
 
@@ -184,7 +204,8 @@ fn visible(cell: &str) -> usize {
 /// How often it is looked whether something has changed.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Prints what `shown` gives, again and again: it says what is news beside what it has seen. Ends with an error or a signal.
+/// Prints what `shown` gives, again and again: it says what is news beside what it has seen. Ends with an error, a signal, or
+/// once nobody reads it.
 pub(crate) async fn watch<S: Default>(
     mut shown: impl AsyncFnMut(&mut S) -> Result<Option<String>, Failure>,
 ) -> Outcome {
@@ -194,6 +215,9 @@ pub(crate) async fn watch<S: Default>(
         if let Some(text) = shown(&mut seen).await? {
             let apart = if std::mem::take(&mut is_first) { "" } else { "\n" };
             print(&format!("{apart}{text}"));
+        }
+        if !is_read() {
+            return Ok(Answer::Yes);
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
-use weft_policy::authz::is_alike;
+use weft_policy::authz::{is_alike, is_of_mesh};
 use weft_policy::path::{Ambiguous, NormalPath};
 
 use crate::chain::{LocalReply, ReplyCause, RequestView, ResponseView};
@@ -321,7 +321,7 @@ fn checked_name(name: &str) -> Result<HeaderName, Why> {
     ];
     let text = name.as_str();
     // Servers fold `_` into `-`: who calls is not to be said in another spelling either.
-    if text.starts_with("weft-") || forbidden.contains(&text) || is_alike(text, "x-forwarded-client-cert") {
+    if is_of_mesh(text) || forbidden.contains(&text) || is_alike(text, "x-forwarded-client-cert") {
         return Err(Why::OutOfReach);
     }
     Ok(name)

@@ -8,6 +8,7 @@ use std::time::Instant;
 use dashmap::DashMap;
 use wasmtime::component::Component;
 use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use weft_policy::bundle::MAX_FILTER_MEMORY_BYTES;
 use weft_policy::component;
 
 use crate::bucket::{BucketLimits, BucketRegistry};
@@ -37,7 +38,7 @@ pub struct HostConfig {
     pub compile: CompileLimits,
     /// Instances of all filters on all workers. Default 512; each reserves address space, not memory.
     pub max_instances: u32,
-    /// Linear memory that any filter may be granted, bytes. Default 64 MiB.
+    /// Linear memory that any filter may be granted, bytes. Default: the most that a policy may ask for.
     pub max_memory_bytes: usize,
     /// Instances made ready with each filter, so that no worker has to make its first. Default 1.
     pub workers: usize,
@@ -52,7 +53,7 @@ impl Default for HostConfig {
             compiler: Compiler::default(),
             compile: CompileLimits::default(),
             max_instances: 512,
-            max_memory_bytes: 64 << 20,
+            max_memory_bytes: usize::try_from(MAX_FILTER_MEMORY_BYTES).unwrap_or(usize::MAX),
             workers: 1,
             buckets: BucketLimits::default(),
         }

@@ -51,6 +51,8 @@ pub use metrics::{CustomKind, CustomMetric, CustomSeries, CustomValue, HISTOGRAM
 pub use order::Chain;
 pub use prepare::{Interest, PrepareError, Prepared};
 pub use spec::{Digest, FilterSpec, SpecError};
-pub use stats::{Audited, CALL_TIME_BOUNDS, CallTimes, Counter, FilterStats, Gauge, HostStats, Timing};
+pub use stats::{
+    Audited, CALL_TIME_BOUNDS, CallTimes, Counter, FilterStats, Gauge, HostStats, OTHER_REASONS, Replies, Tally, Timing,
+};
 pub use verify::VerifyError;
 pub use worker::Worker;

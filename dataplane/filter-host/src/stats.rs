@@ -42,26 +42,35 @@ impl Gauge {
     }
 }
 
-/// Rules that are counted apart: their names are a filter's own words.
+/// Rules of a filter that are counted apart.
 const MAX_RULES: usize = 64;
+/// Reasons of a filter's answers that are counted apart.
+const MAX_REASONS: usize = 32;
+/// How reasons beyond them are told together.
+pub const OTHER_REASONS: &str = "other";
 
 /// Verdicts that audit mode kept from happening, by the rule that decided.
+pub type Audited = Tally<MAX_RULES>;
+/// Answers of a filter, by the reason that it gave.
+pub type Replies = Tally<MAX_REASONS>;
+
+/// Counts by a filter's own words: the first `MOST` of them apart, all others together.
 #[derive(Debug, Default)]
-pub struct Audited {
-    /// Those of no rule, and of rules beyond the bound.
+pub struct Tally<const MOST: usize> {
+    /// Those without a word, and of words beyond the bound.
     rest: Counter,
-    by_rule: RwLock<BTreeMap<Box<str>, Counter>>,
+    by_word: RwLock<BTreeMap<Box<str>, Counter>>,
 }
 
-impl Audited {
-    pub(crate) fn add(&self, rule: Option<&str>) {
-        let Some(rule) = rule else { return self.rest.add(1) };
-        if let Some(known) = self.by_rule.read().unwrap_or_else(PoisonError::into_inner).get(rule) {
+impl<const MOST: usize> Tally<MOST> {
+    pub(crate) fn add(&self, word: Option<&str>) {
+        let Some(word) = word else { return self.rest.add(1) };
+        if let Some(known) = self.by_word.read().unwrap_or_else(PoisonError::into_inner).get(word) {
             return known.add(1);
         }
-        let mut rules = self.by_rule.write().unwrap_or_else(PoisonError::into_inner);
-        let counter = match rules.len() < MAX_RULES || rules.contains_key(rule) {
-            true => &*rules.entry(rule.into()).or_default(),
+        let mut words = self.by_word.write().unwrap_or_else(PoisonError::into_inner);
+        let counter = match words.len() < MOST || words.contains_key(word) {
+            true => &*words.entry(word.into()).or_default(),
             false => &self.rest,
         };
         counter.add(1);
@@ -69,18 +78,18 @@ impl Audited {
 
     /// All of them.
     pub fn value(&self) -> u64 {
-        self.rest() + self.by_rule().iter().map(|(_, count)| count).sum::<u64>()
+        self.rest() + self.by_word().iter().map(|(_, count)| count).sum::<u64>()
     }
 
-    /// Those of no rule that is counted apart.
+    /// Those of no word that is counted apart.
     pub fn rest(&self) -> u64 {
         self.rest.value()
     }
 
-    /// The others, each rule with its count.
-    pub fn by_rule(&self) -> Vec<(String, u64)> {
-        let rules = self.by_rule.read().unwrap_or_else(PoisonError::into_inner);
-        rules.iter().map(|(rule, count)| (rule.to_string(), count.value())).collect()
+    /// The others, each word with its count.
+    pub fn by_word(&self) -> Vec<(String, u64)> {
+        let words = self.by_word.read().unwrap_or_else(PoisonError::into_inner);
+        words.iter().map(|(word, count)| (word.to_string(), count.value())).collect()
     }
 }
 
@@ -159,7 +168,7 @@ pub struct FilterStats {
     pub calls_by_hook: [Counter; Hook::COUNT],
     pub call_time: CallTimes,
     /// Answers given by the filter that were sent.
-    pub replies: Counter,
+    pub replies: Replies,
     /// Answers, delays and changes that audit mode kept from happening.
     pub audited: Audited,
     pub delays: Counter,
@@ -225,6 +234,11 @@ impl FilterStats {
         self.traps_by_kind[kind.index()].value()
     }
 
+    /// Notes an answer of the filter that is sent. One whose reason is the word for all others is among those.
+    pub(crate) fn replied(&self, reason: &str) {
+        self.replies.add((reason != OTHER_REASONS).then_some(reason));
+    }
+
     pub(crate) fn failed(&self, kind: FailureKind) {
         let counter = match kind {
             FailureKind::Trap(kind) => {
@@ -280,10 +294,24 @@ mod tests {
             audited.add(Some("rule-00"));
         }
         audited.add(None);
-        let by_rule = audited.by_rule();
+        let by_rule = audited.by_word();
         assert_eq!((by_rule.len(), audited.rest()), (MAX_RULES, 2), "one of no rule, one beyond the bound");
         assert_eq!(by_rule[0], ("rule-00".to_owned(), 66));
         assert_eq!(audited.value(), 2 * 65 + 1);
+    }
+
+    #[test]
+    fn answers_are_counted_by_the_first_reasons_and_the_rest_together() {
+        let stats = FilterStats::default();
+        for number in 0..MAX_REASONS {
+            stats.replied(&format!("reason-{number:02}"));
+        }
+        for reason in ["from 10.0.0.1", "from 10.0.0.2", OTHER_REASONS, "reason-31"] {
+            stats.replied(reason);
+        }
+        let by_reason = stats.replies.by_word();
+        assert_eq!((by_reason.len(), stats.replies.rest(), stats.replies.value()), (MAX_REASONS, 3, 36));
+        assert_eq!(by_reason.last(), Some(&("reason-31".to_owned(), 2)));
     }
 
     #[test]

@@ -491,8 +491,9 @@ fn hook_now(
     if filter.passes_long_bodies() {
         return Ok(None);
     }
-    filter.stats().replies.add(1);
-    Err(Outcome::Respond(Box::new(edits::too_long(&filter.label, of_request, most, filter.cause()))))
+    let reply = Box::new(edits::too_long(&filter.label, of_request, most, filter.cause()));
+    filter.stats().replied(&reply.reason);
+    Err(Outcome::Respond(reply))
 }
 
 impl<T> Outcome<T> {

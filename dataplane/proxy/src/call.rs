@@ -37,7 +37,7 @@ impl Call<'_, '_> {
     pub fn rewind(&mut self) -> bool {
         let again = self.responder.is_some() && self.body.rewind();
         if again {
-            self.record.sent.bytes.set(0);
+            self.record.sent.begin_again();
         }
         again
     }

@@ -5,7 +5,7 @@
 pub(crate) mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -101,6 +101,8 @@ pub struct ServiceState {
     pub budget: Arc<Budget>,
     /// By workload; those that an update leaves as they were are kept, with what was learned of them.
     destinations: RefCell<BTreeMap<ObjectName, Rc<Destination>>>,
+    /// The same by the marks of their sessions. `None`: nobody has asked for one since they changed.
+    sessions: RefCell<Option<HashMap<u64, Rc<Destination>>>>,
     /// The ports of the service; each says its number at the endpoints.
     ports: RefCell<Vec<ServicePort>>,
     /// For requests that never reached an endpoint.
@@ -164,8 +166,12 @@ impl ServiceState {
     /// The endpoint that a session belongs to, where that takes requests as any other; its weight does not matter.
     pub fn in_session(&self, mark: u64) -> Option<Rc<Destination>> {
         self.heed();
-        let destinations = self.destinations.borrow();
-        destinations.values().find(|it| it.session == mark && it.vitals.is_in()).map(Rc::clone)
+        let mut sessions = self.sessions.borrow_mut();
+        let sessions = sessions.get_or_insert_with(|| {
+            let destinations = self.destinations.borrow();
+            destinations.values().map(|destination| (destination.session, Rc::clone(destination))).collect()
+        });
+        sessions.get(&mark).filter(|destination| destination.vitals.is_in()).map(Rc::clone)
     }
 
     /// Takes in what checks of the endpoints have found by now, and has them go on.
@@ -388,6 +394,7 @@ impl Destinations {
             balancer: RefCell::new(Balancer::new()),
             budget: self.budgets.of(&service.name),
             destinations: RefCell::default(),
+            sessions: RefCell::default(),
             ports: RefCell::default(),
             unreached: self.metrics.pair(&labels),
             ejects: Cell::new(false),
@@ -405,6 +412,7 @@ impl Destinations {
     fn refresh(&self, state: &ServiceState, from: &Served, service: &Service, port: Option<&ServicePort>) {
         let is_meant = |name: &ObjectName| port.is_none_or(|port| port.target_of(name).is_some());
         let endpoints = || service.endpoints.iter().filter(|(name, _)| is_meant(name));
+        state.sessions.replace(None);
         let mut destinations = state.destinations.borrow_mut();
         let stays = |name: &ObjectName, kept: &Rc<Destination>| {
             service.endpoints.get(name).is_some_and(|now| is_meant(name) && is_same(&kept.endpoint, now))

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
+use weft_policy::authz::is_of_mesh;
 use weft_policy::bundle::ServedWorkload;
 use weft_policy::identity::SpiffeId;
 use weft_transport::detect::Text;
@@ -28,7 +29,9 @@ pub(crate) const CLIENT_CERT: &str = "x-forwarded-client-cert";
 /// On a copy of a request that a route mirrors, for the callee's metrics and access log.
 pub const WEFT_MIRRORED: HeaderName = HeaderName::from_static("weft-mirrored");
 
-/// On a request that a filter has sent to a service: the filters that judge it there send none themselves.
+/// On a request that a filter has sent to a service: it is refused where a filter that judges it there would ask somebody, too.
+/// The proxy of its caller has put it there, after it took off what an app said; another who holds an identity of the mesh can
+/// say it of itself and is judged no more loosely for it.
 pub const WEFT_CALLOUT: HeaderName = HeaderName::from_static("weft-callout");
 
 /// Removes everything that only proxies may say.
@@ -44,16 +47,15 @@ pub fn strip(headers: &mut HeaderMap) {
 
 /// True for what only proxies may say, also in a spelling that servers fold into it (`_` is `-` in CGI and WSGI).
 fn is_internal(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    name.starts_with(b"weft-") || name.len() == CLIENT_CERT.len() && const { Text::new(CLIENT_CERT) }.read(name)
+    let text = name.as_str();
+    is_of_mesh(text) || text.len() == CLIENT_CERT.len() && const { Text::new(CLIENT_CERT) }.read(text.as_bytes())
 }
 
 /// Removes from a response what only proxies may say to each other. What HTTP/1 alone can say of an answer stays for a
 /// client that speaks it (`http1`), or for the proxy of one.
 pub fn strip_response(headers: &mut HeaderMap, http1: bool) {
-    let internal = |name: &HeaderName| {
-        name.as_str().starts_with("weft-") && !(http1 && (*name == WEFT_REASON || *name == WEFT_OFFERS))
-    };
+    let internal =
+        |name: &HeaderName| is_of_mesh(name.as_str()) && !(http1 && (*name == WEFT_REASON || *name == WEFT_OFFERS));
     let names: Vec<HeaderName> = headers.keys().filter(|name| internal(name)).cloned().collect();
     for name in names {
         headers.remove(name);
@@ -262,6 +264,9 @@ mod tests {
             ("Weft-Anything", "y"),
             ("x-forwarded-client-cert", "URI=admin"),
             ("X_Forwarded_Client-Cert", "URI=admin"),
+            ("weft-callout", "1"),
+            ("Weft_Callout", "1"),
+            ("weft_", ""),
         ]);
         strip(&mut head.headers);
         assert!(head.headers.is_empty());

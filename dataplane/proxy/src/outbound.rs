@@ -129,7 +129,7 @@ async fn carry<'h>(
         let chance = (worker.dice(), life::unix(SystemTime::now()));
         let plan = routing::route(&snapshot, from, to, (head, filtered.path()), chance)?;
         let rest = Rest { body: &mut *body, client: responder.as_mut() };
-        let permit = filtered.take_rule(plan.filters(from), permit, place, head, rest).await?;
+        let permit = filtered.take_rule(plan.filters(from)?, permit, place, head, rest).await?;
         plan.modify(head)?;
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| RouteName::of(&route.name).place()));

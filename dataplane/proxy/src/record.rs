@@ -16,7 +16,7 @@ use weft_transport::http::{Content, RequestHead, Responder, ResponseHead, SendEr
 
 use crate::filtering::Filtered;
 use crate::ledger::Ledger;
-use crate::relay::{self, Answered, ClientGone, ExchangeError, Idle, Progress};
+use crate::relay::{self, Answered, ClientGone, ExchangeError, Idle, NotTaken, Progress};
 use crate::reply::{Failure, Flag, Form, Party, Side};
 use crate::snapshot::Current;
 use crate::telemetry::access_log::{self, Logged};
@@ -190,9 +190,10 @@ impl Record {
         self.received.grpc_status.set(relay::grpc_status(&head.headers));
         let bodiless = self.bodiless || Content::of(head.status) != Content::Framed;
         let body = if bodiless { Bytes::new() } else { body };
-        self.received.bytes.set(body.len() as u64);
-        if relay::answer(responder, &head, body, idle).await.is_err() {
-            self.flag = Flag::Downstream;
+        let length = body.len() as u64;
+        match relay::answer(responder, &head, body, idle).await {
+            Ok(()) => self.received.bytes.set(length),
+            Err(NotTaken) => self.flag = Flag::Downstream,
         }
     }
 

@@ -43,7 +43,10 @@ use crate::trial::{Again, Begun, End};
 /// Bytes and gRPC status that have passed in one direction. Written as they pass, so that a cancelled pump still tells.
 #[derive(Debug, Default)]
 pub struct Progress {
+    /// Of the attempt that came furthest: what is sent again is the same bytes.
     pub bytes: Cell<u64>,
+    /// Of the attempt under way.
+    at: Cell<u64>,
     pub grpc_status: Cell<Option<u16>>,
     /// Counts bytes while they pass, for connections that live long.
     live: Option<Arc<Counter>>,
@@ -55,8 +58,14 @@ impl Progress {
         Self { live: Some(Arc::clone(counter)), ..Self::default() }
     }
 
+    /// All of it is sent again.
+    pub fn begin_again(&self) {
+        self.at.set(0);
+    }
+
     fn moved(&self, bytes: usize) {
-        self.bytes.set(self.bytes.get() + bytes as u64);
+        self.at.set(self.at.get() + bytes as u64);
+        self.bytes.set(self.bytes.get().max(self.at.get()));
         if let Some(counter) = &self.live {
             counter.add(bytes as u64);
         }
@@ -488,9 +497,13 @@ async fn respond(
     let stalls = terms.idle.stalls;
     if let Some(body) = replaced {
         source.stop(Code::REQUEST_CANCELLED);
-        received.bytes.set(body.len() as u64);
-        let sink = tell(stalls, body.len(), pin!(responder.head(&head, body.is_empty()))).await?;
-        return if body.is_empty() { Ok(()) } else { tell(stalls, body.len(), pin!(send_all(sink, body))).await };
+        let length = body.len();
+        let sink = tell(stalls, length, pin!(responder.head(&head, body.is_empty()))).await?;
+        if !body.is_empty() {
+            tell(stalls, length, pin!(send_all(sink, body))).await?;
+            received.bytes.set(length as u64);
+        }
+        return Ok(());
     }
     let ended = source.is_end();
     if !ended && terms.filtered.look_at_answer(&mut source) {

@@ -254,12 +254,16 @@ pub enum Failure {
     FilterCut(Box<Cut>),
     #[error("the service was not asked, its proxy answered {status}: {told}")]
     CalloutRefused { status: StatusCode, told: String },
+    #[error("it says that it is a filter's question to a service, and a filter would ask a service about it")]
+    CalloutAsks,
     #[error("no room to gather a body for a filter")]
     FilterBodies,
     #[error("the body that a filter judges was not there within {0} ms")]
     FilterBodyLate(u64),
     #[error("a filter of the rule that the request took changed its path or authority")]
     FilterRerouted,
+    #[error("filter {filter}, which the rule that the request took can't do without, is not ready")]
+    RuleClosed { filter: String },
 }
 
 /// A filter's own answer.
@@ -352,6 +356,7 @@ impl Failure {
             Failure::CalloutRefused { status, .. } => {
                 verdict(*status, Flag::UpstreamFailure, "connect", "callout_refused", grpc_of_http(*status))
             }
+            Failure::CalloutAsks => unavailable(Flag::None, "filter", "callout_asks"),
             Failure::FilterBodies => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::Overload, "filter", "filter_body_budget", 8)
             }
@@ -359,6 +364,7 @@ impl Failure {
                 verdict(StatusCode::REQUEST_TIMEOUT, Flag::DownstreamProtocol, "filter", "filter_body_late", 4)
             }
             Failure::FilterRerouted => unavailable(Flag::None, "filter", "filter_rerouted"),
+            Failure::RuleClosed { .. } => unavailable(Flag::None, "filter", "filter_not_ready"),
         }
     }
 
@@ -412,6 +418,9 @@ impl Failure {
         }
         if let Failure::FilterCut(cut) = self {
             return Some(Cow::Borrowed(&cut.filter));
+        }
+        if let Failure::RuleClosed { filter } = self {
+            return Some(Cow::Borrowed(filter));
         }
         if let Failure::Route(refusal) = self {
             return refusal.route().map(|route| Cow::Owned(RouteName::of(route).to_string()));

@@ -5,7 +5,7 @@ mod custom;
 
 use std::fmt::Write as _;
 
-use weft_filter_host::{FilterStats, Host, HostStats};
+use weft_filter_host::{FilterStats, Host, HostStats, OTHER_REASONS};
 
 use self::custom::Told;
 use crate::admin::{Admin, Door};
@@ -139,15 +139,15 @@ type Read = fn(&FilterStats) -> u64;
 
 fn filters(admin: &Admin, out: &mut String) {
     let hosts = admin.shared.filter_host.stats();
-    let columns: [(Metric, Read); 6] = [
+    let columns: [(Metric, Read); 5] = [
         (Metric::FilterCalls, |stats| stats.calls.value()),
-        (Metric::FilterReplies, |stats| stats.replies.value()),
         (Metric::FilterTraps, |stats| stats.traps.value()),
         (Metric::FilterTimeouts, |stats| stats.timeouts.value()),
         (Metric::FilterFailedOpen, |stats| stats.failed_open.value()),
         (Metric::FilterFailedClosed, |stats| stats.failed_closed.value()),
     ];
     per_filter(&columns, &hosts, out);
+    replies(&hosts, out);
     audited(&hosts, out);
     compiled(&admin.shared.filter_host, out);
     calls::render(&hosts, out);
@@ -179,13 +179,30 @@ fn audited(hosts: &[HostStats], out: &mut String) {
     for host in hosts {
         let labels = filter_labels(host);
         sample(out, Metric::FilterAudited.name(), &labels, host.stats.audited.rest());
-        for (rule, count) in host.stats.audited.by_rule() {
-            let mut labels = format!("{labels},");
-            push_label(&mut labels, "rule", &rule);
-            labels.pop();
-            sample(out, Metric::FilterAudited.name(), &labels, count);
+        for (rule, count) in host.stats.audited.by_word() {
+            sample(out, Metric::FilterAudited.name(), &with_label(&labels, "rule", &rule), count);
         }
     }
+}
+
+/// What filters answered themselves, by the reason that they gave.
+fn replies(hosts: &[HostStats], out: &mut String) {
+    header(out, Metric::FilterReplies);
+    for host in hosts {
+        let (labels, replies) = (filter_labels(host), &host.stats.replies);
+        let others = (OTHER_REASONS.to_owned(), replies.rest());
+        for (reason, count) in replies.by_word().into_iter().chain([others]) {
+            sample(out, Metric::FilterReplies.name(), &with_label(&labels, "reason", &reason), count);
+        }
+    }
+}
+
+/// These labels, and one more.
+fn with_label(labels: &str, name: &str, value: &str) -> String {
+    let mut labels = format!("{labels},");
+    push_label(&mut labels, name, value);
+    labels.pop();
+    labels
 }
 
 /// What became of the capabilities that filters are granted, and of those that they are not.

@@ -20,8 +20,9 @@ use weft_policy::identity::SpiffeId;
 use weft_policy::route::RouteTable;
 
 pub use self::originations::Originations;
-pub use self::rules::RuleChains;
-pub use self::stages::{Awaited, Loaded, Readiness, is_required, may_be_absent};
+use self::rules::Earlier;
+pub use self::rules::{RuleChain, RuleChains};
+pub use self::stages::{Awaited, Loaded, Readiness, closes_rules, is_required, may_be_absent};
 use self::stages::{Guard, Guards, Stage};
 use crate::mesh;
 use crate::telemetry::series::Peer;
@@ -206,10 +207,11 @@ impl Snapshot {
                 guards.extend(guard.map(|guard| ((workload.name.clone(), direction), guard)));
                 Ok(chain)
             };
+            let earlier = before.and_then(|before| before.rules_of(&workload.name));
             served.push(Arc::new(Served {
                 inbound: chain(Direction::Inbound)?,
                 outbound: chain(Direction::Outbound)?,
-                rules: RuleChains::of(&stage, workload)?,
+                rules: RuleChains::of(&stage, workload, earlier.as_ref())?,
                 source: mesh::source_value(workload),
                 workload: workload.clone(),
             }));
@@ -289,6 +291,12 @@ impl Snapshot {
             Direction::Outbound => &served.outbound,
         };
         Some((chain, self.guards.get(&(name.clone(), direction))))
+    }
+
+    /// What runs for rules of routes in the proxy of a workload.
+    fn rules_of(&self, name: &ObjectName) -> Option<Earlier<'_>> {
+        let served = self.served.iter().find(|served| served.workload.name == *name)?;
+        Some(Earlier { chains: &served.rules, bundle: &self.bundle })
     }
 
     /// True where this workload is served.

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -230,6 +231,19 @@ pub(crate) async fn gone(stream: &TcpStream) {
             return;
         }
         pause = next_look(pause, owner);
+    }
+}
+
+/// Resolves when the peer of a connection that nobody reads yet has left: nobody is waited for on its behalf. A peer that
+/// wrote and closed may count on what it wrote (`has_written`: some of that was read already), so that it is given
+/// `patience`; one that reset the connection may not. Cancel safe.
+pub async fn left(stream: &TcpStream, has_written: bool, patience: Duration) {
+    gone(stream).await;
+    let is_reset = !matches!(stream.take_error(), Ok(None));
+    let mut first = [MaybeUninit::uninit()];
+    let has_unread = matches!(SockRef::from(stream).peek(&mut first), Ok(1..));
+    if !is_reset && (has_written || has_unread) {
+        sleep(patience).await;
     }
 }
 

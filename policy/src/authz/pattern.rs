@@ -248,6 +248,13 @@ pub fn is_alike(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().map(plain).eq(b.bytes().map(plain))
 }
 
+/// True for names of headers, in lower case, in which only proxies of the mesh say something: `weft-*`, also in a spelling that
+/// servers fold into it (`_` is `-` in CGI and WSGI).
+#[must_use]
+pub fn is_of_mesh(name: &str) -> bool {
+    name.strip_prefix("weft").is_some_and(|rest| rest.starts_with(['-', '_']))
+}
+
 //= rfc9110#section-5.6.2
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))

@@ -12,6 +12,8 @@ pub const MAX_KV_BYTES: u64 = 64 << 20;
 pub const MAX_CALLOUT_SERVICES: usize = 16;
 /// The longest body that a filter may ask to be gathered, bytes.
 pub const MAX_BODY_BYTES: u64 = 16 << 20;
+/// The most linear memory that an instance of a filter may have, bytes. Policies may ask for no more, and proxies give no more.
+pub const MAX_FILTER_MEMORY_BYTES: u64 = 64 << 20;
 const DEFAULT_BODY_BYTES: u64 = 1 << 20;
 
 /// A capability that is granted with parameters. Only components of contract 0.2 and later can use one.

@@ -433,7 +433,11 @@ fn filters_and_policies() {
     );
     policy(
         "  filter: {name: a}\n  limits: {memoryBytes: 1}\n",
-        "6: spec.limits.memoryBytes: 1 is out of range: 65536 to 268435456",
+        "6: spec.limits.memoryBytes: 1 is out of range: 65536 to 67108864",
+    );
+    policy(
+        "  filter: {name: a}\n  limits: {memoryBytes: 67108865}\n",
+        "6: spec.limits.memoryBytes: 67108865 is out of range: 65536 to 67108864",
     );
     policy(
         "  filter: {name: a}\n  limits: {callTimeoutMs: 5000}\n",

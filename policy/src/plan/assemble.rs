@@ -412,7 +412,7 @@ fn attached_filter(world: &World, policy: &Attaching<'_>) -> Option<FilterAttach
         order: spec.phase.place(spec.order),
         mode,
         on_failure: spec.on_failure,
-        config: Json(expression::config_of(spec)),
+        config: Json(expression::config_of(world.compilations(), spec)),
         rules: rules_of(policy),
         ..published(world, &name, &filter_name, found)
     };

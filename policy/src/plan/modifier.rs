@@ -1,5 +1,6 @@
 //! Actions of routes, as proxies are told them.
 
+use crate::authz::is_of_mesh;
 use crate::bundle::{Cors, HeaderModifier, Mirror, ObjectName, PathChange, Redirect, Rewrite, RouteAction};
 use crate::resource::route::{
     CorsSpec, HeaderField, HeaderModifierSpec, MirrorSpec, PathModifierSpec, Referred, RewriteSpec, RouteFilter,
@@ -88,7 +89,7 @@ pub(crate) fn uneditable(name: &str) -> Option<&'static str> {
             "it belongs to one leg and is not passed on"
         }
         "x-forwarded-client-cert" => "it tells the app who its caller is, by the caller's certificate",
-        _ if name.starts_with("weft-") => "it is the mesh's own",
+        _ if is_of_mesh(name) => "it is the mesh's own",
         _ => return None,
     })
 }

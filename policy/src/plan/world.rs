@@ -8,6 +8,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
+use super::expression::Compilations;
 use super::index::Index;
 use super::{Action, Owned, Owner, ProxyKey, Release};
 use crate::bundle::{ObjectName, Revision};
@@ -74,6 +75,7 @@ pub struct World {
     versions: Arc<BTreeMap<(String, String), Release>>,
     /// Follows each change of an object.
     index: Index,
+    compilations: Compilations,
 }
 
 impl World {
@@ -96,6 +98,11 @@ impl World {
         from.map(|(key, held)| (key, &*held.0))
     }
 
+    /// What was compiled of policies' expressions, in this world or in one before it.
+    pub(super) fn compilations(&self) -> &Compilations {
+        &self.compilations
+    }
+
     pub fn len(&self) -> usize {
         self.objects.len()
     }
@@ -113,6 +120,7 @@ impl World {
             unreadable: Arc::new(self.unreadable.iter().filter(|key| is_seen(key)).cloned().collect()),
             versions: Arc::clone(&self.versions),
             index: Index::default(),
+            compilations: self.compilations.clone(),
         };
         for (key, Held(entry)) in self.objects.iter().filter(|(key, _)| is_seen(key)) {
             part.set(key, Some(entry.clone()));

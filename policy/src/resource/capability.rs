@@ -9,14 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::value;
 use crate::bundle::{
-    FilterLimits, KvScope, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, OverBody,
+    FilterLimits, KvScope, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_FILTER_MEMORY_BYTES, MAX_KV_BYTES, MAX_KV_ENTRIES,
+    OverBody,
 };
 use crate::text::did_you_mean;
 
 /// Capabilities that a policy may grant; `log` and `metrics` are always there.
 pub const CAPABILITIES: [&str; 7] = ["log", "metrics", "token-bucket", "kv", "callout", "crypto", "wasi"];
-/// More memory than this is not given to any filter.
-const MAX_MEMORY_BYTES: u64 = 256 << 20;
 /// A call may not last longer.
 const MAX_CALL_TIMEOUT_MS: u64 = 1000;
 const MIN_KV_BYTES: u64 = 1 << 10;
@@ -291,7 +290,7 @@ impl LimitsSpec {
     /// Keys are inside `spec`.
     pub(super) fn check(&self) -> Vec<(String, String)> {
         let bounds = [
-            ("limits.memoryBytes", self.memory_bytes, 1 << 16, MAX_MEMORY_BYTES),
+            ("limits.memoryBytes", self.memory_bytes, 1 << 16, MAX_FILTER_MEMORY_BYTES),
             ("limits.callTimeoutMs", self.call_timeout_ms, 1, MAX_CALL_TIMEOUT_MS),
             ("limits.bodyBytes", self.body_bytes, 1, MAX_BODY_BYTES),
         ];

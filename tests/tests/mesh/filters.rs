@@ -10,7 +10,7 @@ use weft_policy::bundle::{
     Retry, Revision, Route, RouteKind, RouteMatch, RouteRule, Traffic,
 };
 use weft_tests::app::bytes;
-use weft_tests::client::{empty, full, raw, tunnel};
+use weft_tests::client::{empty, full, raw, tunnel, with_trailers};
 use weft_tests::{App, Client};
 
 use super::in_process::{Filter, Of, Pair, attach, attach_all, attach_with};
@@ -322,4 +322,55 @@ async fn the_answer_of_a_further_attempt_is_judged_too() {
     let answer = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await.get("/").await;
     assert_eq!((answer.status, &*answer.text()), (StatusCode::OK, "checked"));
     app.await.expect("both attempts came");
+}
+
+/// By whichever way an app's request comes in: the mesh's own fields are the mesh's, in heads and in trailers. The mark of a
+/// callout, which this filter asks about, is no way past it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_app_says_what_only_proxies_say() {
+    let pair = Pair::start(&[(8080, Protocol::Auto), (8081, Protocol::Http)]);
+    let (_app, quota) = (App::start("one", pair.origin, 8080).await, App::start("quota", pair.origin, 8081).await);
+    let authority = Some("origin.default.svc.cluster.local:8081".to_owned());
+    attach_with(&pair, Of::Origin, &[hostile(Direction::Inbound, ASK)], |it| {
+        let services = vec![CalloutService { name: "quota".to_owned(), authority: authority.clone() }];
+        it.grants = vec![Grant::Callout(CalloutGrant { services })];
+    });
+    let said = [
+        ("weft-callout", "1"),
+        ("weft_callout", "1"),
+        ("weft-mirrored", "1"),
+        ("weft-attempt", "9"),
+        ("weft_attempt", "9"),
+        ("weft-no-host", "1"),
+        ("weft-source", "liar"),
+        ("weft-dst", "127.0.0.1:1"),
+        ("weft-of-tomorrow", "1"),
+    ];
+    let plain = [&said[..], &[("x-ask", "/status/200")]].concat();
+    let grpc = [&plain[..], &[("content-type", "application/grpc"), ("te", "trailers")]].concat();
+    let proxy = pair.proxy();
+    let ways = [
+        ("explicit, HTTP/1.1", Client::through(proxy, "origin:8080").await, &plain),
+        ("explicit, HTTP/2", Client::h2_through(proxy, "origin:8080").await, &plain),
+        ("tunnel, HTTP/1.1", Client::h1_in_tunnel(proxy, "origin:8080").await, &plain),
+        ("tunnel, HTTP/2", Client::h2_in_tunnel(proxy, "origin:8080").await, &plain),
+        ("tunnel, gRPC", Client::h2_in_tunnel(proxy, "origin:8080").await, &grpc),
+    ];
+    for (way, mut client, fields) in ways {
+        let asked = quota.served();
+        let answer = client.get_with("/seen", fields).await;
+        assert_eq!((answer.status, quota.served()), (StatusCode::OK, asked + 1), "{way}: {}", answer.text());
+        let seen: serde_json::Value = serde_json::from_str(&answer.text()).expect("what the app was sent");
+        let headers: Vec<(String, String)> = serde_json::from_value(seen["headers"].clone()).expect("its fields");
+        let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(said.iter().all(|(name, _)| !names.contains(name)), "{way}: {names:?}");
+    }
+    for mut client in [Client::h2_through(proxy, "origin:8080").await, Client::h2_in_tunnel(proxy, "origin:8080").await]
+    {
+        let body = with_trailers("whole", &[said.as_slice(), &[("x-sum", "42")]].concat());
+        let answer = client.call(Method::POST, "/echo", &[], body).await.expect("an answer");
+        let trailers = answer.trailers.as_ref().expect("trailers");
+        let names: Vec<_> = trailers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!((&*answer.text(), names), ("whole", vec!["x-sum"]));
+    }
 }

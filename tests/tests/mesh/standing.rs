@@ -390,6 +390,33 @@ async fn a_client_that_leaves_while_a_filter_holds_it_up_is_noticed() {
     assert_eq!(app.served(), 0);
 }
 
+/// The same of connections, before anybody reads them. One that was written to and closed may still be delivered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_connection_is_held_up_by_a_filter_is_noticed_when_it_leaves() {
+    let pair = Pair::start(&[(6000, Protocol::Tcp), (6001, Protocol::Auto)]);
+    let config = r#"{"mode": "hold", "at": "connection"}"#;
+    let hold = |direction| Filter { component: "hostile2", direction, config, authorization: false };
+    // Answered once its far end is open, and before anything is known of it.
+    let asked = async || {
+        let mut stream = TcpStream::connect(pair.proxy()).await.unwrap();
+        stream.write_all(b"CONNECT origin:6000 HTTP/1.1\r\nhost: origin:6000\r\n\r\n").await.unwrap();
+        stream
+    };
+    let answered = async || {
+        let mut stream = tunnel(pair.proxy(), "origin:6001").await;
+        stream.write_all(b"\x00\x01\x02 no HTTP\r\n\r\n").await.unwrap();
+        stream.set_zero_linger().unwrap();
+        stream
+    };
+    for (of, direction) in [(Of::Caller, Direction::Outbound), (Of::Origin, Direction::Inbound)] {
+        pair.change(Of::Caller, &HashMap::new(), |bundle| bundle.filters.clear());
+        attach(&pair, of, hold(direction));
+        for (way, took) in [("closed", noticed(&pair, asked).await), ("reset", noticed(&pair, answered).await)] {
+            assert!(took < Duration::from_millis(100), "{way}, {direction:?}: after {took:?}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standing_tunnel_ends_when_its_port_takes_none_any_more() {
     let pair = Pair::start(&[(6000, Protocol::Auto), (6001, Protocol::Auto), (6002, Protocol::Auto)]);

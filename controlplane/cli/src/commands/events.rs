@@ -73,7 +73,7 @@ pub(crate) async fn run(args: EventsArgs) -> Outcome {
         last = newest(&entries, last);
     }
     let mut is_away = false;
-    loop {
+    while output::is_read() {
         match next(&client, &filter, last).await {
             Ok(batch) => {
                 is_away = false;
@@ -91,6 +91,7 @@ pub(crate) async fn run(args: EventsArgs) -> Outcome {
             Err(refused @ (Failure::Refused(_) | Failure::Told { .. })) => return Err(refused),
         }
     }
+    Ok(Answer::Yes)
 }
 
 async fn next(client: &Client, filter: &EventQuery, last: u64) -> Result<Vec<Told<Event>>, Failure> {

@@ -1,6 +1,6 @@
 //! Lists as people look at them: chosen by labels, with their age, again on each change; and what shells and `man` are told.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -60,6 +60,52 @@ fn what_is_watched_is_shown_again_when_it_has_changed_only() {
     child.wait().unwrap();
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert!(!rest.iter().any(|line| line.starts_with("NAMESPACE")), "{rest:?}");
+}
+
+/// `| head` and the like.
+#[test]
+fn a_reader_that_goes_away_ends_each_command_quietly() {
+    let event = json!({"number": 1, "time_unix_ms": 0, "actor": "system", "action": "apply", "object": "shop/web",
+        "revision": 1, "detail": ""});
+    let events = json!({"entries": [event]});
+    let services = json!({"revision": 3, "items": [service("reviews", "reviews", "2000-01-01T00:00:00Z")]});
+    let control =
+        Control::start(&[("GET /api/v1/resources/services", 200, services), ("GET /api/v1/events", 200, events)]);
+    let commands: [&[&str]; 7] = [
+        &["get", "services", "-n", "shop"],
+        &["get", "services", "-n", "shop", "-o", "yaml"],
+        &["get", "services", "-n", "shop", "--watch"],
+        &["events", "-o", "json"],
+        &["events", "--watch"],
+        &["completions", "bash"],
+        &["--help"],
+    ];
+    for arguments in commands {
+        let mut command = control.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(std::time::Instant::now() < deadline, "{arguments:?} goes on without a reader");
+            std::thread::yield_now();
+        };
+        let mut complaints = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
+        assert_eq!((status.code(), complaints.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+/// Something is missing, and somebody may rely on it.
+#[test]
+fn output_that_finds_no_room_is_an_error() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let child = weft(&["completions", "bash"]).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!(ran.status, 2, "{}", ran.err);
+    assert!(ran.err.starts_with("error: cannot write to stdout: "), "{}", ran.err);
 }
 
 #[test]

@@ -16,8 +16,6 @@ use crate::host::{Host, HostConfig};
 const MAX_JOB: u64 = 4 << 20;
 /// For all cases of a filter together.
 const MOST: Duration = Duration::from_secs(120);
-/// Any filter's linear memory.
-const MAX_MEMORY: usize = 64 << 20;
 
 /// Does one job. The status is 0 where it was done, whatever was found, and else 2, with the reason on stderr.
 pub fn try_child() -> ExitCode {
@@ -41,7 +39,7 @@ fn work() -> Result<Done, String> {
     let read = io::stdin().lock().take(MAX_JOB).read_to_string(&mut text);
     read.map_err(|error| format!("nothing to do: {error}"))?;
     let job: Job = serde_json::from_str(&text).map_err(|error| format!("weft and this program differ: {error}"))?;
-    let config = HostConfig { max_instances: 8, max_memory_bytes: MAX_MEMORY, ..HostConfig::default() };
+    let config = HostConfig { max_instances: 8, ..HostConfig::default() };
     let host = Host::new(config).map_err(|error| error.to_string())?;
     match job {
         Job::Test { file, cases } => {

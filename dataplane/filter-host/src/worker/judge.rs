@@ -55,7 +55,7 @@ pub(super) fn judge(filter: &Prepared, said: Said, may: May) -> Result<Step, Fai
                 audit_reply(filter, &reply);
                 return Ok(Step::pass());
             }
-            stats.replies.add(1);
+            stats.replied(&reply.reason);
             return Ok(Step::Reply { reply, delay });
         }
         Verdict::Reset(reason) => return Ok(cut(filter, reason, false)),
@@ -120,8 +120,9 @@ pub(super) fn refuse_ambiguous(filter: &Prepared, ambiguous: Ambiguous) -> Step 
         filter.stats().audited.add(None);
         return Step::pass();
     }
-    filter.stats().replies.add(1);
-    Step::Reply { reply: Box::new(edits::ambiguous(&filter.label, ambiguous)), delay: Duration::ZERO }
+    let reply = Box::new(edits::ambiguous(&filter.label, ambiguous));
+    filter.stats().replied(&reply.reason);
+    Step::Reply { reply, delay: Duration::ZERO }
 }
 
 fn wait(filter: &Prepared, calls: Vec<Callout>, ms: u32, may: May) -> Result<Step, Failure> {

@@ -146,7 +146,8 @@ impl Applier {
         let kept = self.current.clone();
         let revision = kept.bundle.revision.0;
         // Nothing is in force that could stand in for a filter.
-        let prepared = self.preparer.prepare(&kept.bundle, &Loaded::new(), &Staging::default()).await;
+        let staging = Staging { closes_rules: true, ..Staging::default() };
+        let prepared = self.preparer.prepare(&kept.bundle, &Loaded::new(), &staging).await;
         let prepared = prepared.map_err(|error| format!("filter {}: {}", error.filter, error.reason));
         match prepared.and_then(|ready| self.swap(kept, ready).map_err(|error| error.to_string())) {
             Ok(()) => {

@@ -12,7 +12,7 @@ use weft_policy::wire::v1;
 use weft_transport::tls::IdentityHandle;
 
 use super::channel::{Channel, ChannelError};
-use crate::snapshot::{Awaited, Loaded, Readiness, is_required, may_be_absent};
+use crate::snapshot::{Awaited, Loaded, Readiness, closes_rules, is_required, may_be_absent};
 use crate::state::{State, StateError};
 
 /// Result of preparing the filters of a bundle.
@@ -57,16 +57,17 @@ pub(super) struct Staging {
     /// Any may: something is in force that can stand in for them, and the control plane can be told so.
     pub is_on: bool,
     /// Also those that would refuse calls of an app, whatever rule they take: nothing comes with them that it could call.
-    /// Those of certain rules are waited for in any case: no chain could stand in for them.
+    /// Those of certain rules come later in any case: a rule that lacks one is closed.
     pub of_calls: bool,
+    /// One of certain rules that can't be made ready keeps nothing else from being served: its rules are closed.
+    pub closes_rules: bool,
     /// Those that are awaited already, and are not told anew.
     pub waiting: HashSet<String>,
 }
 
 impl Staging {
     fn allows(&self, attachment: &FilterAttachment) -> bool {
-        let is_of_rules = !attachment.rules.is_empty();
-        let stands_in = self.of_calls && !is_of_rules || attachment.direction == Direction::Inbound;
+        let stands_in = self.of_calls || attachment.direction == Direction::Inbound || closes_rules(attachment);
         self.is_on && (stands_in || !is_required(attachment))
     }
 }
@@ -168,6 +169,10 @@ impl Preparer {
                 Err(reason) if may_be_absent(attachment) => {
                     warn!(filter = name, reason, "filter is not ready and is skipped");
                     ready.failed.insert(name.clone(), reason);
+                }
+                Err(reason) if staging.closes_rules && closes_rules(attachment) => {
+                    warn!(filter = name, reason, "filter is not ready; the rules that it is attached to are closed");
+                    ready.awaited.insert(name.clone(), Wait { earlier: None, refused: Some(reason) });
                 }
                 Err(reason) => return Err(NotReady { filter: name.clone(), reason }),
             }

@@ -383,6 +383,25 @@ fn an_endpoint_is_the_same_until_its_address_is_another() {
     assert_eq!(fixture.out.unreachable.value(), 0, "who left is not counted");
 }
 
+/// However many endpoints there are, and whatever becomes of them.
+#[test]
+fn a_session_finds_its_endpoint_and_none_that_left_or_is_another() {
+    let fixture = Fixture::new();
+    let first = snapshot(&[("a", 2, 1), ("b", 3, 1)]);
+    let state = fixture.service(&first);
+    let of = |name: &str| state.in_session(weft_flow::hash(format!("session endpoint shop/{name}").as_bytes()));
+    let (a, b) = (of("a").unwrap(), of("b").unwrap());
+    assert_eq!((&a.endpoint.workload, &b.endpoint.workload), (&name("a"), &name("b")));
+    assert!(of("c").is_none());
+    let second = snapshot(&[("b", 4, 1), ("c", 5, 1)]);
+    fixture.service(&second);
+    assert!(of("a").is_none() && of("c").is_some());
+    assert!(of("b").is_some_and(|now| !Rc::ptr_eq(&now, &b)), "its address is another");
+    let c = of("c").unwrap();
+    state.not_reached(&c, Duration::ZERO, 0);
+    assert!(of("c").is_none(), "it takes no requests");
+}
+
 #[test]
 fn an_older_snapshot_brings_nobody_back() {
     let fixture = Fixture::new();

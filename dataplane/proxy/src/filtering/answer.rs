@@ -119,7 +119,7 @@ impl Filtered<'_> {
                     waiting.end();
                     (self.gather(most, &mut body, head, &mut content).await?, resume)
                 }
-                Outcome::Wait { calls, within, resume } => (waiting.next(calls, within, resume == from).await, resume),
+                Outcome::Wait { calls, within, resume } => (waiting.next(calls, within, resume == from).await?, resume),
                 Outcome::Respond(reply) => {
                     waiting.end();
                     head.status = reply.status;

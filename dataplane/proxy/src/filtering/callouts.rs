@@ -12,6 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use weft_filter_host::{Callout, CalloutAnswer, Event};
 
 use super::Filters;
+use crate::reply::Failure;
 
 /// Sends what filters ask of services.
 pub trait SendCallout {
@@ -26,7 +27,7 @@ pub trait SendCallout {
 /// What one stream waits for.
 pub(super) struct Waiting<'f> {
     filters: &'f Filters,
-    /// `None`: its filters may ask nobody.
+    /// `None`: it is such a question itself, and its filters may ask nobody.
     asks_as: Option<IpAddr>,
     /// `None`: nothing was asked yet. Most streams ask nothing.
     asked: Option<FuturesUnordered<LocalBoxFuture<'static, Event>>>,
@@ -39,20 +40,24 @@ impl<'f> Waiting<'f> {
 
     /// Asks what is new, and waits for the next answer, or until the time is up. `goes_on`: it is for the same filter
     /// as before. Else what was asked before is cancelled: an answer goes to whoever waits, who did not ask that.
+    ///
+    /// # Errors
+    /// It would ask, and is a question itself. The filter does not decide about that: anybody could say that it is one.
     pub(super) async fn next(
         &mut self,
         calls: impl IntoIterator<Item = Callout>,
         within: Duration,
         goes_on: bool,
-    ) -> Event {
+    ) -> Result<Event, Failure> {
         if !goes_on {
             self.end();
         }
         let asked = self.asked.get_or_insert_with(FuturesUnordered::new);
         for callout in calls {
-            asked.push(self.filters.ask(self.asks_as, callout));
+            let workload = self.asks_as.ok_or(Failure::CalloutAsks)?;
+            asked.push(self.filters.ask(workload, callout));
         }
-        match select(asked.next(), pin!(tokio::time::sleep(within))).await {
+        Ok(match select(asked.next(), pin!(tokio::time::sleep(within))).await {
             Either::Left((Some(event), _)) => event,
             // Nothing is asked: it waits for the time alone.
             Either::Left((None, over)) => {
@@ -60,7 +65,7 @@ impl<'f> Waiting<'f> {
                 Event::Tick
             }
             Either::Right(((), _)) => Event::Tick,
-        }
+        })
     }
 
     /// The wait is over: what is still asked is cancelled.
@@ -70,16 +75,52 @@ impl<'f> Waiting<'f> {
 }
 
 impl Filters {
-    fn ask(&self, asks_as: Option<IpAddr>, callout: Callout) -> LocalBoxFuture<'static, Event> {
+    fn ask(&self, workload: IpAddr, callout: Callout) -> LocalBoxFuture<'static, Event> {
         let id = callout.id;
         let sender = self.sender.borrow().as_ref().and_then(Weak::upgrade);
         Box::pin(async move {
-            let answer = match (sender, asks_as) {
-                (Some(sender), Some(workload)) => sender.send(workload, callout).await,
-                (Some(_), None) => Err("this request is a callout itself, and causes no further one".to_owned()),
-                (None, _) => Err("nothing can be asked here".to_owned()),
+            let answer = match sender {
+                Some(sender) => sender.send(workload, callout).await,
+                None => Err("nothing can be asked here".to_owned()),
             };
             Event::Answer { id, answer }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, Method};
+    use weft_filter_host::{Host, HostConfig};
+    use weft_policy::path::NormalPath;
+
+    use super::*;
+    use crate::filtering::Bodies;
+
+    fn callout() -> Callout {
+        Callout {
+            id: 7,
+            service: "auth:80".to_owned(),
+            method: Method::GET,
+            path: NormalPath::new(Bytes::from_static(b"/")).unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            timeout: Duration::from_secs(1),
+            most: 1,
+        }
+    }
+
+    /// A filter is not told that nobody can be asked: it might let pass what says of itself that it is a callout.
+    #[tokio::test]
+    async fn a_callout_whose_filter_asks_is_refused_whatever_the_filter_would_make_of_it() {
+        let filters = Filters::new(&Host::new(HostConfig::default()).unwrap(), Bodies::of_tests());
+        let within = Duration::from_secs(60);
+        let refused = Waiting::new(&filters, None).next([callout()], within, false).await;
+        assert!(matches!(refused, Err(Failure::CalloutAsks)), "{refused:?}");
+        let waits = Waiting::new(&filters, None).next([], Duration::ZERO, false).await;
+        assert!(matches!(waits, Ok(Event::Tick)), "a wait for a time asks nobody: {waits:?}");
+        let asked = Waiting::new(&filters, Some([127, 0, 0, 1].into())).next([callout()], within, false).await;
+        assert!(matches!(asked, Ok(Event::Answer { id: 7, .. })), "{asked:?}");
     }
 }

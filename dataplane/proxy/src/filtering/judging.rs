@@ -107,7 +107,7 @@ impl Judging<'_, '_> {
                 }
                 Outcome::Wait { calls, within, resume } => {
                     let next = waiting.next(calls, within, resume == from);
-                    let event = Box::pin(unless_left(&mut rest, next)).await?;
+                    let event = Box::pin(unless_left(&mut rest, next)).await??;
                     (event, resume)
                 }
                 Outcome::Respond(reply) => return Err(failure(*reply)),
@@ -137,7 +137,7 @@ impl Judging<'_, '_> {
                 // A connection has no body that ends.
                 Outcome::Body { resume, .. } => (Event::TooLong, resume),
                 Outcome::Wait { calls, within, resume } => {
-                    (Box::pin(waiting.next(calls, within, resume == from)).await, resume)
+                    (Box::pin(waiting.next(calls, within, resume == from)).await?, resume)
                 }
                 Outcome::Respond(reply) => return Err(failure(*reply)),
                 Outcome::Reset(cut) => return Err(Failure::FilterCut(cut)),

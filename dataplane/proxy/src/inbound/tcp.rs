@@ -21,7 +21,7 @@ use crate::apps::Share;
 use crate::filtering::{self, Filtered, Place};
 use crate::mesh::{self, Said};
 use crate::record::connection::ConnectionRecord;
-use crate::relay::{self, Idle, Source, TunnelEnd};
+use crate::relay::{self, ClientGone, Idle, Source, TunnelEnd};
 use crate::reply::{Failure, Form, Side};
 use crate::snapshot::Snapshot;
 use crate::sockets::PlainSocket;
@@ -33,14 +33,19 @@ pub(super) async fn serve(
     worker: &Rc<Worker>,
     caller: &Caller,
     mut head: RequestHead,
-    (body, responder): (RecvBody<'_>, Responder<'_>),
+    (body, mut responder): (RecvBody<'_>, Responder<'_>),
 ) {
     let _in_flight = worker.in_flight.enter();
     let said = mesh::take(&mut head);
     let authority = head.authority.as_ref().map(ToString::to_string).unwrap_or_default();
     let mut record = ConnectionRecord::open(Side::Inbound, caller.address, authority);
     record.source = Some(caller.identity.to_string());
-    let opened = match open(worker, caller, &head, &said, &mut record).await {
+    let opened = {
+        let opening = pin!(open(worker, caller, &head, &said, &mut record));
+        // Filters may have it wait for minutes.
+        relay::unless_gone(opening, Some(&mut responder)).await
+    };
+    let opened = match opened.unwrap_or_else(|ClientGone| Err(Failure::ClientGone)) {
         Ok(opened) => opened,
         Err(failure) => {
             refuse(&failure, body, responder, worker.idle()).await;

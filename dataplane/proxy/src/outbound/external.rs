@@ -25,6 +25,7 @@ use crate::filtering::Filtered;
 use crate::reply::{Failure, NotOutside};
 use crate::snapshot::{Served, Snapshot};
 use crate::sockets::PlainSocket;
+use crate::telemetry::counters::Limited;
 use crate::telemetry::series::PairMetrics;
 use crate::worker::Worker;
 
@@ -123,7 +124,11 @@ impl Exit {
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        found.truncate(worker.shared.config.limits.outside_addresses);
+        let most = worker.shared.config.limits.outside_addresses;
+        if found.len() > most {
+            Limited::OutsideAddresses.hit();
+            found.truncate(most);
+        }
         if found.is_empty() {
             let none =
                 || Failure::Passthrough { address: self.to_string(), reason: "no name has an address".to_owned() };

@@ -16,7 +16,7 @@ use super::session::{self, Session};
 use super::{Origin, Target};
 use crate::hosts::Hosts;
 use crate::reply::Failure;
-use crate::snapshot::{Served, Snapshot};
+use crate::snapshot::{RuleChain, Served, Snapshot};
 
 /// Where a request or a connection goes.
 pub(super) enum Way<'s> {
@@ -117,12 +117,20 @@ impl Plan<'_> {
     }
 
     /// The filters of a caller for the rule that was met, and its name.
-    pub(super) fn filters<'f>(&self, from: &'f Served) -> Option<(&'f Chain, String)> {
-        let route = self.route?;
-        let chain = from.rules.of_rule(route, self.plan.rule_index)?;
+    ///
+    /// # Errors
+    /// One that the rule can't do without is not ready.
+    pub(super) fn filters<'f>(&self, from: &'f Served) -> Result<Option<(&'f Chain, String)>, Failure> {
+        let Some(route) = self.route else { return Ok(None) };
+        let chain = match from.rules.of_rule(route, self.plan.rule_index) {
+            Some(RuleChain::Runs(chain)) => chain,
+            Some(RuleChain::Closed(filter)) => return Err(Failure::RuleClosed { filter: filter.clone() }),
+            None => return Ok(None),
+        };
         let rule = route.rules.get(self.plan.rule_index).and_then(|rule| rule.name.as_deref());
         let number = || self.plan.rule_index.to_string();
-        Some((chain, format!("{}/{}", RouteName::of(&route.name).place(), rule.map_or_else(number, str::to_owned))))
+        let name = format!("{}/{}", RouteName::of(&route.name).place(), rule.map_or_else(number, str::to_owned));
+        Ok(Some((chain, name)))
     }
 
     /// The decision that it was made of.

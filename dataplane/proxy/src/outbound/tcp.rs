@@ -2,9 +2,11 @@
 //! on where it is not.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::net::TcpStream;
 use weft_filter_host::Permit;
@@ -37,7 +39,16 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes,
     let Some(target) = &origin.target else { return };
     let _in_flight = worker.in_flight.enter();
     let mut record = ConnectionRecord::open(Side::Outbound, origin.peer, target.to_string());
-    match Box::pin(open(worker, origin, target, hello, &mut record)).await {
+    let opened = {
+        let opening = Box::pin(open(worker, origin, target, hello, &mut record));
+        // Filters may have it wait for minutes, and nobody reads it meanwhile.
+        let left = pin!(tcp::left(&stream, !prefix.is_empty(), worker.idle().late_upload));
+        match select(opening, left).await {
+            Either::Left((opened, _)) => opened,
+            Either::Right(((), _)) => Err(Failure::ClientGone),
+        }
+    };
+    match opened {
         Ok(far) => Box::pin(carry(worker, stream, &prefix, far, record)).await,
         Err(failure) => {
             tcp::split(stream, &prefix).1.reset();

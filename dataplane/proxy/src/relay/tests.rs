@@ -79,6 +79,19 @@ fn a_proxy_says_by_its_own_answer_that_the_time_is_over() {
     check(200, &[reply, ("grpc-status", "14")], false);
 }
 
+/// A client that leaves between two attempts has sent what the first of them was given.
+#[test]
+fn what_is_sent_again_is_counted_once() {
+    let sent = Progress::default();
+    let seen = |moved: usize| {
+        sent.moved(moved);
+        sent.bytes.get()
+    };
+    assert_eq!(seen(10), 10);
+    sent.begin_again();
+    assert_eq!([seen(0), seen(4), seen(6), seen(5)], [10, 10, 10, 15]);
+}
+
 /// A server of HTTP/2 that hands each exchange to `handle`, and a client of it.
 async fn h2_pair<H, F>(limits: h2::Limits, handle: H) -> h2::ClientConn
 where

@@ -8,6 +8,7 @@ use weft_filter_host::{Chain, Prepared};
 use weft_policy::bundle::{Bundle, Direction, FilterAttachment, FilterMode, ObjectName, OnFailure, ServedWorkload};
 
 use super::SnapshotError;
+use super::rules::RuleChain;
 
 /// How far an attachment is, as it was told last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,11 @@ fn runs(readiness: Readiness, has_earlier: bool, is_required: bool) -> Runs {
 /// True for an attachment without which more would pass than is meant.
 pub fn is_required(attachment: &FilterAttachment) -> bool {
     attachment.mode == FilterMode::Enforce && (attachment.authorization || attachment.on_failure == OnFailure::Deny)
+}
+
+/// True for an attachment without which the rules that it is attached to are closed.
+pub fn closes_rules(attachment: &FilterAttachment) -> bool {
+    !attachment.rules.is_empty() && is_required(attachment)
 }
 
 /// Filters that are ready, by attachment name; of one that is awaited, the configuration that ran before.
@@ -102,21 +108,20 @@ impl Stage<'_> {
         Ok((Chain::new(all), Some(guard)))
     }
 
-    /// The chain of a rule of a route, of these attachments. What it can't do without is not staged: no chain before could
-    /// stand in for a rule that may be new itself.
+    /// The chain of a rule of a route, of these attachments. It is closed while it lacks one that it can't do without.
     pub(super) fn rule_chain<'b>(
         &self,
         attachments: impl Iterator<Item = &'b FilterAttachment>,
-    ) -> Result<Chain, SnapshotError> {
-        let mut filters = Vec::new();
+    ) -> Result<RuleChain, SnapshotError> {
+        let (mut filters, mut lacking) = (Vec::new(), None);
         for attachment in in_order(attachments) {
             let (_, filter) = self.stands_in(attachment)?;
             if filter.is_none() && is_required(attachment) {
-                return Err(not_ready(attachment));
+                lacking = lacking.or(Some(&attachment.name));
             }
             filters.extend(filter);
         }
-        Ok(Chain::new(filters))
+        Ok(lacking.map_or_else(|| RuleChain::Runs(Chain::new(filters)), |name| RuleChain::Closed(name.clone())))
     }
 
     /// How far an attachment is, and what runs in its place.

@@ -115,7 +115,7 @@ metrics! {
     FilterCalls = "weft_filter_calls_total", Counter, "Calls into a filter.";
     FilterTraps = "weft_filter_traps_total", Counter, "Filter calls that trapped.";
     FilterTimeouts = "weft_filter_timeouts_total", Counter, "Filter calls stopped at their deadline.";
-    FilterReplies = "weft_filter_replies_total", Counter, "Requests a filter answered itself.";
+    FilterReplies = "weft_filter_replies_total", Counter, "Requests a filter answered itself, by the reason that it gave.";
     FilterAudited = "weft_filter_audited_total", Counter, "Verdicts not enforced because the filter is in Audit mode.";
     FilterFailedOpen = "weft_filter_failed_open_total", Counter, "Requests that passed a failed filter by onFailure Allow.";
     FilterFailedClosed = "weft_filter_failed_closed_total", Counter, "Requests that a failed filter cost by onFailure Deny.";

@@ -162,3 +162,43 @@ fn a_peer_is_gone_when_it_closed_and_not_when_it_half_closed() {
         }
     });
 }
+
+/// Who waits for a client is let go in time, and nothing is lost of a client that writes, closes and exits.
+#[test]
+fn who_is_not_read_yet_has_left_once_nothing_is_owed_to_it() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const SOON: Duration = Duration::from_millis(600);
+    run(async {
+        let cases: [(&[u8], bool, bool, bool); 6] = [
+            // What it wrote, whether some of that was read, whether it resets; whether it is waited for no longer.
+            (b"", false, false, true),
+            (b"", true, false, false),
+            (b"all of it", false, false, false),
+            (b"all of it", false, true, true),
+            (b"", true, true, true),
+            (b"", false, true, true),
+        ];
+        for (wrote, was_read, resets, expect) in cases {
+            let case = format!("{wrote:?} read: {was_read} reset: {resets}");
+            let (mut near, far) = pair().await;
+            near.write_all(wrote).await.unwrap();
+            delivered(&near).await;
+            {
+                let mut early = Box::pin(left(&far, was_read, HOUR));
+                let is_over = std::future::poll_fn(|cx| Poll::Ready(early.as_mut().poll(cx).is_ready())).await;
+                assert!(!is_over, "{case}: it is there");
+            }
+            if resets {
+                linger_zero(&near);
+            }
+            drop(near);
+            if expect {
+                timeout(SOON, left(&far, was_read, HOUR)).await.expect(&case);
+            } else {
+                let waiting = timeout(Duration::from_millis(150), left(&far, was_read, HOUR)).await;
+                assert!(waiting.is_err(), "{case}");
+                timeout(SOON, left(&far, was_read, Duration::ZERO)).await.expect(&case);
+            }
+        }
+    });
+}

@@ -272,6 +272,26 @@ pub(super) fn partial_traffic_policy(unreadable: &Unreadable, revision: Revision
 /// The stand-in for a policy that attaches a filter: an access policy, which has a name of its own. One that makes
 /// faults has none, since nobody is kept out by it.
 pub(in crate::hub) fn stand_in_aside(unreadable: &Unreadable) -> Option<ObjectKey> {
+    stand_in_of_known(unreadable).or_else(|| stand_in_of_tomorrow(unreadable))
+}
+
+/// The same for a policy of a kind that only a newer release knows, which wrote it to this store: nobody here can tell whom it
+/// keeps out. A newer release says of one that keeps out nobody that its record `restricts` nothing.
+fn stand_in_of_tomorrow(unreadable: &Unreadable) -> Option<ObjectKey> {
+    let mut parts = unreadable.key.splitn(3, '/').filter(|_| unreadable.table == "objects");
+    let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
+    if kind.parse::<Kind>().is_ok() || !kind.ends_with("policies") {
+        return None;
+    }
+    let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
+    if record["restricts"].as_bool() == Some(false) {
+        return None;
+    }
+    let namespace = if namespace.is_empty() { ROOT_NAMESPACE } else { namespace };
+    Some(ObjectKey::new(Kind::AccessPolicy, namespace, &format!("{name}.unreadable-{kind}")))
+}
+
+fn stand_in_of_known(unreadable: &Unreadable) -> Option<ObjectKey> {
     let is_guarding = |key: &ObjectKey| key.kind.attaches_filters() && key.kind != Kind::FaultPolicy;
     let key = unreadable.object().filter(is_guarding)?;
     let kind = match key.kind == Kind::FilterPolicy {
@@ -328,4 +348,42 @@ pub(in crate::hub) fn release(published: &FilterVersion) -> Release {
 
 fn named(name: &ObjectName) -> Metadata {
     Metadata { name: name.name.clone(), namespace: name.namespace.clone(), ..Metadata::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What closes for a record that can't be read: the policy's name, and the targets that it holds for.
+    fn check(key: &str, record: &str, expect: Option<(&str, &[&str])>) {
+        let (reason, record) = ("unknown variant".to_owned(), record.to_owned());
+        let unreadable = Unreadable { table: "objects", key: key.to_owned(), reason, record };
+        let closed = closed_policy(&unreadable, Revision(1)).map(|entry| {
+            let Resource::AccessPolicy(policy) = entry.resource else { panic!("no access policy: {key}") };
+            assert!(
+                policy.spec.rules.is_empty() && policy.spec.mode == PolicyMode::Enforce,
+                "{key}: it allows nothing"
+            );
+            let targets: Vec<_> = policy.spec.target_refs.iter().map(|target| target.name.clone()).collect();
+            (policy.name().to_string(), targets)
+        });
+        let closed = closed
+            .as_ref()
+            .map(|(name, targets)| (name.as_str(), targets.iter().map(String::as_str).collect::<Vec<_>>()));
+        assert_eq!(closed, expect.map(|(name, targets)| (name, targets.to_vec())), "{key}");
+    }
+
+    /// After a control plane went back to a release that does not know a kind.
+    #[test]
+    fn a_policy_of_a_kind_of_tomorrow_closes_what_it_holds_for() {
+        let spec = r#"{"entry": {"resource": {"kind": "QuotaPolicy",
+            "spec": {"targetRefs": [{"kind": "Service", "name": "web"}]}}}}"#;
+        check("quotapolicies/shop/q", spec, Some(("shop/q.unreadable-quotapolicies", &["web"])));
+        check("quotapolicies/shop/q", "{", Some(("shop/q.unreadable-quotapolicies", &[])));
+        check("quotapolicies//q", "{}", Some(("weft-system/q.unreadable-quotapolicies", &[])));
+        check("quotapolicies/shop/q", r#"{"restricts": false}"#, None);
+        check("dashboards/shop/d", spec, None);
+        check("faultpolicies/shop/f", spec, None);
+        check("filterpolicies/shop/f", "{", Some(("shop/f.unreadable-filter-policy", &[])));
+    }
 }

@@ -5,6 +5,8 @@ mod bombs;
 mod heads;
 mod wasi;
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use weft_filters_sdk::{
     Answer, Chunk, Connection, Counter, Filter, Interest, Outcome, Reply, Request, RequestBody, Response, ResponseBody,
@@ -24,6 +26,7 @@ use weft_filters_sdk::{
 /// | `trap-panic`, `trap-index`, `trap-overflow`, `trap-unreachable` | trap at `at` |
 /// | `loop`, `memory`, `stack` | never end, eat memory, recurse at `at` |
 /// | `reset`, `close` | end the stream at `at`; `reset-in-body`: at each chunk of both bodies |
+/// | `hold` | goes on after 5 minutes, at `at` |
 /// | `wait-tick` | waits 30 ms, then goes on with `x-ticked: yes`; `wait-forever` waits on at each tick; `wait-long` too long |
 /// | `ask` | asks `quota` for the path in `x-ask`, 300 ms, 1,000 bytes; 200 or no `x-ask` passes, else 403 |
 /// | `ask-two` | asks it for the path in `x-ask` and for `/slow/50`; the first answer decides |
@@ -274,6 +277,7 @@ impl Hostile {
         match self.mode.as_str() {
             "reset" => Some(Outcome::reset("as_told")),
             "close" => Some(Outcome::close("as_told")),
+            "hold" => Some(Outcome::pass_after(Duration::from_secs(300))),
             _ => None,
         }
     }

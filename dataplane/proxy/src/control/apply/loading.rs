@@ -14,7 +14,7 @@ use weft_policy::wire::{Received, v1};
 
 use super::{Applier, Step};
 use crate::control::prepare::{Preparer, Ready, Staging, Wait};
-use crate::snapshot::may_be_absent;
+use crate::snapshot::{closes_rules, may_be_absent};
 use crate::state::KeptBundle;
 use crate::telemetry::names::Metric;
 
@@ -77,7 +77,7 @@ pub(super) async fn ended<T>(task: Option<&mut JoinHandle<T>>) -> Result<T, Join
 }
 
 /// The bundle that a start without a control plane is to serve, where that is not the one in force: what can't be made ready
-/// is in it as it runs, or not at all.
+/// is in it as it runs, or not at all, unless rules are closed for want of it.
 pub(super) fn lasting(target: &KeptBundle, ready: &Ready) -> Option<KeptBundle> {
     let refused: Vec<_> = ready.awaited.iter().filter(|(_, wait)| wait.refused.is_some()).collect();
     if refused.is_empty() {
@@ -91,6 +91,8 @@ pub(super) fn lasting(target: &KeptBundle, ready: &Ready) -> Option<KeptBundle> 
                 lasting.bundle.filters.insert(name.clone(), earlier.clone());
                 lasting.versions.insert(key, NO_VERSION);
             }
+            // Without it the rules would be open that are closed for want of it.
+            None if target.bundle.filters.get(name).is_some_and(closes_rules) => {}
             None => {
                 lasting.bundle.filters.remove(name);
                 lasting.versions.remove(&key);
@@ -114,7 +116,8 @@ impl Applier {
         });
         let is_told_anew = |name: &String| received.versions.contains_key(&Key::Filter(name.clone()));
         let waiting = self.ready.awaited.keys().filter(|name| !is_told_anew(name)).cloned();
-        Staging { is_on: stages && !self.kept && serves_all, of_calls: !brings_callees, waiting: waiting.collect() }
+        let is_on = stages && !self.kept && serves_all;
+        Staging { is_on, of_calls: !brings_callees, closes_rules: false, waiting: waiting.collect() }
     }
 
     /// Brings what was prepared in step with what has become of awaited filters meanwhile. `waiting`: those that were awaited

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use weft_filter_host::{Host, HostConfig};
 use weft_policy::bundle::{
-    Direction, Egress, FILTER_CONTRACT, FilterAttachment, FilterLimits, FilterMode, MeshSettings, ObjectName,
-    OnFailure, Protocol, Route, RouteKind, RouteMatch, RouteRule, ServedWorkload, WorkloadPort,
+    AttachedRule, Backend, Direction, Egress, FILTER_CONTRACT, FilterAttachment, FilterLimits, FilterMode,
+    MeshSettings, ObjectName, OnFailure, Protocol, Route, RouteKind, RouteMatch, RouteRule, ServedWorkload,
+    WorkloadPort,
 };
 use weft_policy::delta::Object;
 use weft_policy::wire::encode;
@@ -16,6 +17,7 @@ use super::super::channel::Channel;
 use super::*;
 use crate::config::Config;
 use crate::shared::Shared;
+use crate::snapshot::RuleChain;
 use crate::state::State;
 
 fn with(digests: &[&str]) -> Bundle {
@@ -480,4 +482,74 @@ async fn a_filter_of_calls_comes_before_what_is_called() {
     assert!(matches!(answer(&mut applier, in_stages(2, both)).await, Message::Nack(_)));
     let Message::Ack(ack) = answer(&mut applier, in_stages(3, vec![outbound])).await else { panic!("it is alone") };
     assert_eq!(ack.pending.len(), 1);
+}
+
+/// A filter of calls that take the rules of the route of [`world`].
+fn filter_of_rules() -> Object {
+    let Object::Filter(filter) = filter(OnFailure::Deny) else { panic!("it is one") };
+    let rules = vec![AttachedRule { kind: RouteKind::Http, route: ObjectName::new("shop", "r"), rule: None }];
+    Object::Filter(FilterAttachment { direction: Direction::Outbound, rules, ..filter })
+}
+
+/// What the only rule is closed for want of.
+fn closed(applier: &Applier) -> Option<String> {
+    let snapshot = applier.control.shared.snapshot.load_full().unwrap();
+    let route = &snapshot.bundle.routes[&ObjectName::new("shop", "r")];
+    match snapshot.first().rules.of_rule(route, 0)? {
+        RuleChain::Closed(filter) => Some(filter.clone()),
+        RuleChain::Runs(_) => None,
+    }
+}
+
+/// Nothing waits for it, and nobody takes its rule without it, after another start either.
+#[tokio::test]
+async fn a_rule_that_comes_with_its_filter_is_closed_until_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = applier(dir.path());
+    assert!(matches!(answer(&mut first, told(1, world())).await, Message::Ack(_)));
+    let denials = v1::ControlMessage {
+        message: Some(v1::control_message::Message::Denials(v1::Denials { identities: vec![], evicted: vec![] })),
+    };
+    assert!(matches!(first.told(denials), Step::Nothing));
+    let guard = v1::Object { version: 7, ..encode(&filter_of_rules()) };
+    let all = vec![guard, encode(&route("/b")), encode(&Object::Service(service("new")))];
+    let Message::Ack(ack) = answer(&mut first, in_stages(2, all)).await else { panic!("it is in force") };
+    assert_eq!((ack.pending.len(), closed(&first).as_deref()), (1, Some("shop/guard")));
+    let Step::Acked(Message::Settled(settled)) = first.prepared().await else { panic!("it is told") };
+    assert_eq!((settled.refused.len(), closed(&first).as_deref()), (1, Some("shop/guard")), "it can't be fetched");
+    let kept = State::open(dir.path()).unwrap().bundle().unwrap();
+    let mut again = starting(dir.path(), kept);
+    assert!(again.has_kept() && again.serve_kept().await, "everything else is served");
+    assert_eq!(closed(&again).as_deref(), Some("shop/guard"));
+    assert_eq!((states(&again), known(&again)), (vec!["failed".to_owned()], Some(0)));
+}
+
+/// As everything that stands: a rule that was there goes on, until it is another or leads to somebody new.
+#[tokio::test]
+async fn a_rule_that_stood_goes_on_until_its_filter_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    let to = |path: &str, callee: &str| {
+        let Object::Route(mut route) = route(path) else { panic!("it is one") };
+        let service = Some(ObjectName::new("shop", callee));
+        route.rules[0].backends = vec![Backend { service, outside: false, port: 80, weight: 1, actions: Vec::new() }];
+        encode(&Object::Route(route))
+    };
+    let all = world().into_iter().take(2).chain([to("/a", "late")]).collect();
+    assert!(matches!(answer(&mut applier, told(1, all)).await, Message::Ack(_)));
+    let alone = in_stages(2, vec![encode(&filter_of_rules())]);
+    assert!(matches!(answer(&mut applier, alone).await, Message::Ack(_)));
+    assert_eq!(closed(&applier), None);
+    let other = in_stages(3, vec![encode(&Object::Service(service("other")))]);
+    assert!(matches!(applier.told(other), Step::Nothing));
+    while applier.current().bundle.revision != Revision(3) {
+        applier.prepared().await;
+    }
+    assert_eq!(closed(&applier), None, "it does not lead there");
+    let callee = in_stages(4, vec![encode(&Object::Service(service("late")))]);
+    assert!(matches!(applier.told(callee), Step::Nothing));
+    while applier.current().bundle.revision != Revision(4) {
+        applier.prepared().await;
+    }
+    assert_eq!(closed(&applier).as_deref(), Some("shop/guard"));
 }

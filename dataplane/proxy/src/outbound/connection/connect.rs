@@ -1,6 +1,7 @@
 //! CONNECT on the explicit proxy. It is answered once its far end is known: opened, where bytes are carried as they are;
 //! reachable, where the bytes first have to tell what they are.
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::super::{Origin, Target, routing, tcp};
 use super::{payload, refuse};
 use crate::call::Request;
 use crate::record::connection::ConnectionRecord;
-use crate::relay::TunnelEnd;
+use crate::relay::{self, ClientGone, TunnelEnd};
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Served, Snapshot};
 use crate::worker::Worker;
@@ -35,13 +36,21 @@ pub(super) async fn accept<'w>(
     origin: &Origin,
     request: &mut Request<'_>,
 ) -> Option<Accepted<'w>> {
+    let _in_flight = worker.in_flight.enter();
     let target = request.head.authority.as_ref().and_then(Target::of_connect);
     let opened = match target {
         _ if origin.target.is_some() => {
             Err(Failure::ConnectRefused("a connection that already has a destination".to_owned()))
         }
         None => Err(Failure::BadRequest("CONNECT needs host:port".into())),
-        Some(target) => open(worker, origin, &target).await.map(|opened| Accepted { target, opened }),
+        Some(target) => {
+            let opened = {
+                let opening = pin!(open(worker, origin, &target));
+                relay::unless_gone(opening, request.responder.as_mut()).await
+            };
+            let opened = opened.unwrap_or_else(|ClientGone| Err(Failure::ClientGone));
+            opened.map(|opened| Accepted { target, opened })
+        }
     };
     let mut accepted = match opened {
         Ok(accepted) => accepted,
