@@ -110,6 +110,7 @@ fn filter(direction: Direction, on_failure: OnFailure, mode: FilterMode) -> Filt
         signature: String::new(),
         public_key_pem: String::new(),
         statement: None,
+        shipped: false,
         direction,
         order: 0,
         mode,
