@@ -28,6 +28,7 @@ mod kv;
 mod metrics;
 mod order;
 mod prepare;
+mod refill;
 mod spec;
 mod state;
 mod stats;

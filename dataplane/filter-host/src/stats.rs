@@ -191,6 +191,8 @@ pub struct FilterStats {
     /// Times that a stream was held for answers or for a time, and what was asked of services.
     pub waits: Counter,
     pub callouts: Counter,
+    /// Times that a request waited while an instance was made or given its configuration: no spare one was ready.
+    pub configured_inline: Counter,
     /// Instances replaced because their memory had grown.
     pub recycled: Counter,
     /// Failures that let the request go on (`onFailure: Allow`, or audit mode).

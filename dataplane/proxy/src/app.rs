@@ -66,6 +66,7 @@ pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
         cache: config.limits.compiled(),
         compiler: Compiler::own_child(),
         compile: config.limits.compiling(),
+        workers: config.worker_count(),
         ..HostConfig::default()
     };
     let host = Host::new(host_config).context("cannot start the filter host")?;

@@ -60,6 +60,7 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::MirrorsInFlight, shared.copies.value());
     gauge(Metric::FilterCalloutsOpen, shared.filter_callouts.used());
     gauge(Metric::FilterBodyBytes, shared.filter_bodies.used());
+    gauge(Metric::FilterSpares, shared.filter_host.spare_instances());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());
     gauge(Metric::SourcesDropped, shared.series.sources_dropped());
     if let Some(capturing) = admin.capture.get() {

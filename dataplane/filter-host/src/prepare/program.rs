@@ -3,8 +3,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
+use super::Prepared;
 use super::instance::Instance;
+use super::spares::Spares;
 use crate::failure::Failure;
 use crate::guest::{Setup, Source};
 use crate::host::Inner;
@@ -16,17 +19,16 @@ const MAX_CONFIGURATIONS: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Program {
-    host: Arc<Inner>,
+    pub(super) host: Arc<Inner>,
     /// `None`: it serves one configuration.
     key: Option<Key>,
     pub(crate) shared: Arc<Shared>,
-    source: Box<dyn Source>,
+    pub(super) source: Box<dyn Source>,
     /// Place in each worker's table, and the id that tells it from earlier owners of the place.
     pub(crate) slot: usize,
     pub(crate) id: u64,
     configurations: AtomicUsize,
-    /// Made ahead for the workers that will ask first.
-    spares: Mutex<Vec<Instance>>,
+    pub(super) spares: Spares,
 }
 
 /// Everything on which filters must agree to share a program.
@@ -34,22 +36,28 @@ pub(crate) struct Program {
 pub(crate) struct Key {
     digest: Digest,
     memory_bytes: u64,
-    capabilities: Vec<String>,
-    grants: Vec<weft_policy::bundle::Grant>,
-    scope: String,
+    trust: Trust,
+}
+
+/// Whose code it is, and so who may share an instance of it.
+#[derive(Debug, Clone, PartialEq)]
+enum Trust {
+    /// The control plane's own, which every namespace runs as it runs the proxy.
+    Shipped,
+    /// Somebody's: his namespace's filters that are granted the same.
+    Namespace { scope: String, capabilities: Vec<String>, grants: Vec<weft_policy::bundle::Grant> },
 }
 
 impl Key {
     pub(crate) fn of(spec: &FilterSpec) -> Self {
-        let mut capabilities = spec.capabilities.clone();
-        capabilities.sort_unstable();
-        Self {
-            digest: spec.digest,
-            memory_bytes: spec.memory_bytes,
-            capabilities,
-            grants: spec.grants.clone(),
-            scope: spec.scope.clone(),
-        }
+        let trust = if spec.shipped {
+            Trust::Shipped
+        } else {
+            let mut capabilities = spec.capabilities.clone();
+            capabilities.sort_unstable();
+            Trust::Namespace { scope: spec.scope.clone(), capabilities, grants: spec.grants.clone() }
+        };
+        Self { digest: spec.digest, memory_bytes: spec.memory_bytes, trust }
     }
 }
 
@@ -74,7 +82,7 @@ impl Program {
     /// With one configuration in it.
     pub(crate) fn new(host: &Arc<Inner>, key: Option<Key>, shared: Arc<Shared>, source: Box<dyn Source>) -> Self {
         let (slot, id) = host.take_slot();
-        let (configurations, spares) = (AtomicUsize::new(1), Mutex::default());
+        let (configurations, spares) = (AtomicUsize::new(1), Spares::default());
         Self { host: host.clone(), key, shared, source, slot, id, configurations, spares }
     }
 
@@ -88,25 +96,31 @@ impl Program {
         self.configurations.fetch_sub(1, Relaxed);
     }
 
-    pub(super) fn source(&self) -> &dyn Source {
-        &*self.source
+    /// A new instance without a configuration, for a request that can't do with a spare one.
+    pub(crate) fn instance(&self, setup: &Setup, within: Duration) -> Result<Instance, Failure> {
+        Ok(Instance::new(self.source.start(setup, within)?))
     }
 
-    pub(super) fn keep(&self, instances: Vec<Instance>) {
-        self.spares.lock().unwrap_or_else(PoisonError::into_inner).extend(instances);
+    /// The filter is ready: its program's spare instances know it from now on. `made`: those that were made of the program
+    /// for it, where it is the first.
+    pub(crate) fn welcome(self: &Arc<Self>, filter: &Arc<Prepared>, made: Vec<Instance>) {
+        self.spares.welcome(self, filter, made);
     }
 
-    /// An instance for one worker: a spare one, or a new one, which costs microseconds and its `configure`.
-    pub(crate) fn instance(&self, setup: &Setup) -> Result<Instance, Failure> {
-        if let Some(spare) = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            return Ok(spare);
-        }
-        Ok(Instance::new(self.source.start(setup)?))
+    /// A spare instance that has the filter's configuration.
+    pub(crate) fn spare(self: &Arc<Self>, filter: &Prepared) -> Option<Instance> {
+        self.spares.take(self, filter.id)
+    }
+
+    /// A request had to make do without a spare one; `failed`: it could not.
+    pub(crate) fn missed(self: &Arc<Self>, failed: bool) {
+        self.spares.missed(self, failed);
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
+        self.spares.clear(&self.host.shelf);
         self.host.return_slot(self.slot);
     }
 }

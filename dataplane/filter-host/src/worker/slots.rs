@@ -1,11 +1,12 @@
 //! This thread's instances, one for each program that it has called. An instance whose call failed for good is replaced
-//! at the next call.
+//! at the next call, and one that lacks a configuration is, by a spare one that waits configured. Only where there is none
+//! does a request wait for `configure`, and no longer than for any call.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::deadline::thread_time;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::guest::Whom;
 use crate::hook::{Said, Told};
 use crate::prepare::{Instance, Prepared, Program};
@@ -94,12 +95,16 @@ impl Slot {
         buffer: &mut Vec<u8>,
         on_processor: bool,
     ) -> (Result<Said, Failure>, Duration) {
-        let (instance, id) = match self.serve(filter) {
-            Ok(served) => served,
+        let known = self.instance.as_mut().and_then(|instance| instance.config_of(filter));
+        let id = match known.map_or_else(|| self.bring(filter), Ok) {
+            Ok(id) => id,
             Err(failure) => {
                 self.replace();
                 return (Err(failure), Duration::ZERO);
             }
+        };
+        let Some(instance) = &mut self.instance else {
+            return (Err(Failure::new(FailureKind::NoInstance, "there is none")), Duration::ZERO);
         };
         let stats = filter.stats();
         stats.calls.add(1);
@@ -124,12 +129,28 @@ impl Slot {
         (result, time)
     }
 
-    fn serve(&mut self, filter: &Arc<Prepared>) -> Result<(&mut Instance, u32), Failure> {
+    /// Puts an instance that has the filter's configuration in place, and says by which id it knows it.
+    #[cold]
+    fn bring(&mut self, filter: &Arc<Prepared>) -> Result<u32, Failure> {
+        if let Some(mut spare) = filter.program.spare(filter)
+            && let Some(id) = spare.config_of(filter)
+        {
+            self.instance = Some(spare);
+            return Ok(id);
+        }
+        filter.stats().configured_inline.add(1);
+        let given = self.configure(filter);
+        filter.program.missed(given.is_err());
+        given
+    }
+
+    /// While the request waits, within the time of one call.
+    fn configure(&mut self, filter: &Arc<Prepared>) -> Result<u32, Failure> {
+        let within = filter.setup.call_timeout;
         let instance = match &mut self.instance {
             Some(instance) => instance,
-            none => none.insert(filter.program.instance(&filter.setup)?),
+            none => none.insert(filter.program.instance(&filter.setup, within)?),
         };
-        let id = instance.serve(filter)?;
-        Ok((instance, id))
+        Ok(instance.give(filter, within)?)
     }
 }

@@ -1,6 +1,7 @@
 //! Runs of chains over guests that are played by closures: no component, no engine's time.
 
 mod model;
+mod spares;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -53,7 +54,7 @@ impl std::fmt::Debug for PlayedInstance {
 }
 
 impl Source for Played {
-    fn start(&self, _setup: &Setup) -> Result<Box<dyn Guest>, StartError> {
+    fn start(&self, _setup: &Setup, _within: Duration) -> Result<Box<dyn Guest>, StartError> {
         count(&self.counts, 0);
         let Self { asked, say, counts } = self;
         Ok(Box::new(PlayedInstance { asked: asked.clone(), say: say.clone(), counts: counts.clone() }))
@@ -61,8 +62,11 @@ impl Source for Played {
 }
 
 impl Guest for PlayedInstance {
-    fn configure(&mut self, _id: u32, setup: &Setup) -> Result<Interest, StartError> {
+    fn configure(&mut self, _id: u32, setup: &Setup, _within: Duration) -> Result<Interest, StartError> {
         count(&self.counts, 1);
+        if setup.json == "refused" {
+            return Err(StartError::Refused("as told".to_owned()));
+        }
         Interest::named(&self.asked, |_| true, setup.bounds).map_err(StartError::Interest)
     }
 
@@ -103,6 +107,7 @@ fn spec(name: &str) -> FilterSpec {
         capabilities: Vec::new(),
         grants: Vec::new(),
         scope: String::new(),
+        shipped: false,
         memory_bytes: 1 << 20,
         call_timeout: Duration::from_secs(1),
         body_bytes: 16,
@@ -130,12 +135,16 @@ fn program(
     let played = Played { asked: asked.clone(), say: Arc::new(say), counts: counts.clone() };
     let shared = Arc::new(Shared::new(&host.0, 1 << 20, Arc::default()));
     let program = Arc::new(Program::new(&host.0, None, shared, Box::new(played)));
-    let one = |spec: &FilterSpec| {
-        let setup = setup(&host.0, spec).expect("no grants");
-        let interest = Interest::named(&asked, |_| true, setup.bounds).expect("hooks that there are");
-        Arc::new(Prepared::assemble(spec.clone(), setup, interest, program.clone(), host.0.take_id()))
-    };
-    (specs.iter().map(one).collect(), counts)
+    (specs.iter().map(|spec| join(host, &program, spec, &asked)).collect(), counts)
+}
+
+/// One more configuration of a program.
+fn join(host: &Host, program: &Arc<Program>, spec: &FilterSpec, asked: &[AskedHook]) -> Arc<Prepared> {
+    let setup = setup(&host.0, spec).expect("no grants");
+    let interest = Interest::named(asked, |_| true, setup.bounds).expect("hooks that there are");
+    let filter = Arc::new(Prepared::assemble(spec.clone(), setup, interest, program.clone(), host.0.take_id()));
+    program.welcome(&filter, Vec::new());
+    filter
 }
 
 fn filter(
@@ -148,7 +157,7 @@ fn filter(
 }
 
 fn host() -> Host {
-    Host::new(HostConfig { max_instances: 1, ..HostConfig::default() }).expect("a host")
+    Host::new(HostConfig { max_instances: 1, spares: 0, ..HostConfig::default() }).expect("a host")
 }
 
 fn pass() -> Result<Said, Failure> {

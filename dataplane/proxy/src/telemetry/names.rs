@@ -128,6 +128,7 @@ metrics! {
     FilterResets = "weft_filter_resets_total", Counter, "Streams that a filter ended without an answer.";
     FilterWaits = "weft_filter_waits_total", Counter, "Times that a filter held a stream for answers or for a time.";
     FilterRecycled = "weft_filter_recycled_total", Counter, "Instances of a filter replaced because their memory had grown.";
+    FilterConfiguredInline = "weft_filter_configured_inline_total", Counter, "Requests that waited while an instance of a filter was made or configured: no spare one was ready.";
     FilterLogDropped = "weft_filter_log_lines_dropped_total", Counter, "Log lines of a filter, or about it, over its rate.";
     FilterCuts = "weft_filter_cuts_total", Counter, "Streams that a filter ended after their answer had begun, and connections that it ended, by side and filter.";
     FilterCallouts = "weft_filter_callouts_total", Counter, "Requests that filters had sent to services, by service and result.";
@@ -135,6 +136,7 @@ metrics! {
     FilterBodyBytes = "weft_filter_body_bytes", Gauge, "Bytes of bodies that are gathered for filters.";
     FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter, shared with filters of its namespace that run the same program.";
     FilterMemory = "weft_filter_memory_bytes", Gauge, "Linear memory of these instances.";
+    FilterSpares = "weft_filter_spare_instances", Gauge, "Instances of filters that wait, configured, for the next that is needed.";
     FilterDenied = "weft_filter_denied_calls_total", Counter, "Calls of capabilities that a filter is not granted.";
     FilterKvEvictions = "weft_filter_kv_evictions_total", Counter, "Values of a filter that had to go for others before they ended.";
     FilterMetricOverflows = "weft_filter_metric_overflows_total", Counter, "Values of a filter's own metrics beyond the bound of label sets, counted under other.";

@@ -1,0 +1,158 @@
+//! Instances of a program that wait, configured, for a worker that needs one: the first, one in place of another that
+//! trapped, or one that knows a configuration which came later. Invariant: a spare has every configuration that the
+//! program had when it was made and that could be given.
+
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::instance::Instance;
+use super::{Prepared, Program};
+use crate::deadline::CONFIGURE_TIMEOUT;
+use crate::refill::{Shelf, Stock};
+
+/// Making the spares for a new configuration of a program that runs may take so long; what is missing is made later.
+const WELCOME: Duration = Duration::from_secs(1);
+/// So long may it take to find the configurations that an instance can be given.
+const SEARCH: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    held: Mutex<Held>,
+    /// The thread that makes them has been told, and has not looked yet.
+    is_told: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    ready: Vec<Instance>,
+    /// Filters of the program, in the order in which they came.
+    filters: Vec<Weak<Prepared>>,
+    /// Grows with each of them: what was made before lacks one.
+    edition: u64,
+    /// A request failed for want of one.
+    is_missed: bool,
+}
+
+impl Spares {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a filter, and makes instances that know it for the workers that will call it, in the place of those that don't.
+    pub(super) fn welcome(&self, program: &Arc<Program>, filter: &Arc<Prepared>, made: Vec<Instance>) {
+        let host = &program.host;
+        let mut held = self.lock();
+        held.filters.retain(|known| known.strong_count() > 0);
+        held.filters.push(Arc::downgrade(filter));
+        held.edition += 1;
+        let stale = std::mem::take(&mut held.ready);
+        // What was made for it knows no other filter.
+        let is_only = held.filters.len() == 1;
+        for mut instance in made.into_iter().filter(|_| is_only) {
+            let _ = instance.config_of(filter);
+            held.put(instance, &host.shelf);
+        }
+        let ready = held.ready.len();
+        drop(held);
+        for instance in stale {
+            host.shelf.take(instance.guest.memory());
+        }
+        let wanted = if host.config.spares == 0 { 0 } else { host.config.workers };
+        let until = Instant::now() + WELCOME;
+        for _ in ready..wanted {
+            if Instant::now() >= until || !host.has_room_for_spares() || !self.add(program) {
+                break;
+            }
+        }
+    }
+
+    /// A spare that was given the configuration of this filter, by its id.
+    pub(super) fn take(&self, program: &Arc<Program>, filter: u64) -> Option<Instance> {
+        let mut held = self.lock();
+        let place = held.ready.iter().position(|instance| instance.has(filter))?;
+        let instance = held.ready.swap_remove(place);
+        drop(held);
+        program.host.shelf.take(instance.guest.memory());
+        self.tell(program);
+        Some(instance)
+    }
+
+    pub(super) fn missed(&self, program: &Arc<Program>, failed: bool) {
+        self.lock().is_missed |= failed;
+        self.tell(program);
+    }
+
+    /// Has more made, if there are to be more.
+    fn tell(&self, program: &Arc<Program>) {
+        if self.lacks(program) && !self.is_told.swap(true, AcqRel) {
+            let stock: Arc<dyn Stock> = program.clone();
+            program.host.refiller.refill(Arc::downgrade(&stock));
+        }
+    }
+
+    fn lacks(&self, program: &Program) -> bool {
+        let held = self.lock();
+        let stands = held.ready.len() < program.host.config.spares && program.host.has_room_for_spares();
+        stands || held.is_missed && held.ready.is_empty()
+    }
+
+    /// Makes one more; false where none could be made.
+    fn add(&self, program: &Program) -> bool {
+        let held = self.lock();
+        let edition = held.edition;
+        let mut filters: Vec<_> = held.filters.iter().filter_map(Weak::upgrade).collect();
+        drop(held);
+        let Some(instance) = make(program, &mut filters) else { return false };
+        let mut held = self.lock();
+        // A filter that came meanwhile has its own made.
+        if held.edition == edition {
+            held.is_missed = false;
+            held.put(instance, &program.host.shelf);
+        }
+        true
+    }
+
+    pub(super) fn clear(&self, shelf: &Shelf) {
+        for instance in self.lock().ready.drain(..) {
+            shelf.take(instance.guest.memory());
+        }
+    }
+}
+
+impl Held {
+    fn put(&mut self, instance: Instance, shelf: &Shelf) {
+        shelf.put(instance.guest.memory());
+        self.ready.push(instance);
+    }
+}
+
+/// An instance with as many of the configurations as it can be given: one that fails is left out, and the others start anew.
+fn make(program: &Program, filters: &mut Vec<Arc<Prepared>>) -> Option<Instance> {
+    let until = Instant::now() + SEARCH;
+    while let Some(first) = filters.first()
+        && Instant::now() < until
+    {
+        let mut instance = Instance::new(program.source.start(&first.setup, CONFIGURE_TIMEOUT).ok()?);
+        let failed = filters.iter().position(|filter| instance.give(filter, CONFIGURE_TIMEOUT).is_err());
+        match failed {
+            None => return Some(instance),
+            Some(place) => drop(filters.remove(place)),
+        }
+    }
+    None
+}
+
+impl Stock for Program {
+    fn make_one(&self) -> bool {
+        let spares = &self.spares;
+        // Who asks from here on is heard: what is to be made is looked up after this.
+        spares.is_told.store(false, Release);
+        let made = !spares.lacks(self) || spares.add(self);
+        if !made {
+            spares.lock().is_missed = false;
+        }
+        // One that could not be made is tried again when it is missed again.
+        made && spares.lacks(self) && !spares.is_told.swap(true, AcqRel)
+    }
+}
