@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::compile::{self, CompileError, CompileLimits, Compiler, Refusals};
 use crate::grants::GrantError;
 use crate::kv::KvRegistry;
+use crate::ledger::Ledger;
 use crate::prepare::{PrepareError, Prepared, Programs};
 use crate::refill::{Refiller, Shelf};
 use crate::spec::{Digest, FilterSpec};
@@ -54,6 +55,9 @@ pub struct HostConfig {
     pub spare_instances: u64,
     pub spare_bytes: u64,
     pub buckets: BucketLimits,
+    /// Bytes that the process keeps for all filters between calls: values of `kv`, token buckets, parts of messages. Default
+    /// 256 MiB. Above: values make room for each other, new keys share a bucket, streams fail.
+    pub kept_bytes: u64,
 }
 
 impl Default for HostConfig {
@@ -70,6 +74,7 @@ impl Default for HostConfig {
             spare_instances: 128,
             spare_bytes: 64 << 20,
             buckets: BucketLimits::default(),
+            kept_bytes: 256 << 20,
         }
     }
 }
@@ -94,6 +99,7 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) config: HostConfig,
     pub(crate) started: Instant,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) buckets: Arc<BucketRegistry>,
     pub(crate) kv: KvRegistry,
     cache: Option<Cache>,
@@ -137,12 +143,14 @@ impl Host {
         };
         let ticking = engine.clone();
         let clock = Clock::start(move || ticking.increment_epoch()).map_err(HostError::Clock)?;
+        let ledger = Arc::new(Ledger::new(config.kept_bytes));
         Ok(Self(Arc::new(Inner {
             engine,
             config,
             started: Instant::now(),
-            buckets: Arc::default(),
-            kv: KvRegistry::default(),
+            buckets: Arc::new(BucketRegistry::new(&ledger)),
+            kv: KvRegistry::new(&ledger),
+            ledger,
             cache,
             components: Mutex::default(),
             turns: Mutex::default(),
@@ -191,6 +199,16 @@ impl Host {
         known.push(Arc::downgrade(&prepared));
         drop(known);
         Ok(prepared)
+    }
+
+    /// Bytes that are kept for filters between calls.
+    pub fn kept_bytes(&self) -> u64 {
+        self.0.ledger.used()
+    }
+
+    /// Times that something could not be kept so, by what it was.
+    pub fn kept_refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.ledger.refusals().into_iter()
     }
 
     /// Filter instances that wait to be called.

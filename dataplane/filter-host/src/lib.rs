@@ -25,6 +25,7 @@ mod host;
 mod imports;
 mod interest;
 mod kv;
+mod ledger;
 mod metrics;
 mod order;
 mod prepare;

@@ -180,6 +180,8 @@ pub struct FilterStats {
     pub budgets_spent: Counter,
     /// Waits whose answers did not come in time.
     pub waits_over: Counter,
+    /// Streams of which something could not be kept: the process keeps as much for filters as it may.
+    pub no_room: Counter,
     /// Pauses that began: the filter had failed on one caller again and again (`onFailure: Allow`).
     pub backoffs: Counter,
     /// Requests that passed the filter by in such a pause.
@@ -239,6 +241,7 @@ impl FilterStats {
             FailureKind::NoInstance => &self.instantiation_failures,
             FailureKind::StateLost => &self.lost_streams,
             FailureKind::WaitOver => &self.waits_over,
+            FailureKind::NoRoom => &self.no_room,
         };
         counter.add(1);
     }

@@ -60,6 +60,7 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::MirrorsInFlight, shared.copies.value());
     gauge(Metric::FilterCalloutsOpen, shared.filter_callouts.used());
     gauge(Metric::FilterBodyBytes, shared.filter_bodies.used());
+    gauge(Metric::FilterKeptBytes, shared.filter_host.kept_bytes());
     gauge(Metric::FilterSpares, shared.filter_host.spare_instances());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());
     gauge(Metric::SourcesDropped, shared.series.sources_dropped());
@@ -149,6 +150,10 @@ fn filters(admin: &Admin, out: &mut String) {
         (Metric::FilterFailedClosed, |stats| stats.failed_closed.value()),
     ];
     per_filter(&columns, &hosts, out);
+    header(out, Metric::FilterKeptRefusals);
+    for (kind, count) in admin.shared.filter_host.kept_refusals() {
+        sample(out, Metric::FilterKeptRefusals.name(), &format!("kind=\"{kind}\""), count);
+    }
     audited(&hosts, out);
     compiled(&admin.shared.filter_host, out);
     calls::render(&hosts, out);

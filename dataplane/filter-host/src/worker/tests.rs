@@ -428,6 +428,33 @@ fn messages_come_one_by_one() {
 }
 
 #[test]
+fn parts_of_messages_are_held_within_what_the_process_keeps() {
+    let config = HostConfig { max_instances: 1, spares: 0, kept_bytes: 6, ..HostConfig::default() };
+    let host = Host::new(config).expect("a host");
+    let (mut open, closed) = (spec("open"), spec("closed"));
+    open.on_failure = OnFailure::Allow;
+    let hooks = ["request-body=frames:grpc"];
+    let mut worker = Worker::new(&host);
+    let part = Bytes::from_static(&[0, 0, 0, 0, 9, b'x', b'y']);
+    for spec in [open, closed] {
+        let filter = filter(&host, &spec, &hooks, |_, _| pass());
+        let chain = Chain::new(vec![filter.clone()]);
+        assert!(permitted(&Request::new(1).start(&mut worker, &chain)));
+        assert!(worker.request_chunk(&chain, 1, part.slice(..6), false).expect("held").bytes.is_empty());
+        assert_eq!(host.kept_bytes(), 6);
+        let more = worker.request_chunk(&chain, 1, part.slice(6..), false);
+        match spec.on_failure {
+            OnFailure::Allow => assert_eq!(more.expect("passed by").bytes, part, "not a byte is lost"),
+            OnFailure::Deny => assert_eq!(more.expect_err("cut").reason, "filter_no_room"),
+        }
+        assert_eq!(filter.stats().no_room.value(), 1);
+        worker.done(&chain, 1, &Summary::default());
+        assert_eq!(host.kept_bytes(), 0);
+    }
+    assert_eq!(host.kept_refusals().last(), Some(("message", 2)));
+}
+
+#[test]
 fn a_wait_ends_with_an_answer_or_with_its_time() {
     let host = host();
     let callout = || Callout {

@@ -70,6 +70,7 @@ fn failures(stats: &FilterStats) -> Vec<(&'static str, u64)> {
         ("not_instantiated", stats.instantiation_failures.value()),
         ("state_lost", stats.lost_streams.value()),
         ("wait_over", stats.waits_over.value()),
+        ("no_room", stats.no_room.value()),
     ];
     traps.chain(others).collect()
 }

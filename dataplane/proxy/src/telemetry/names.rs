@@ -136,6 +136,8 @@ metrics! {
     FilterBodyBytes = "weft_filter_body_bytes", Gauge, "Bytes of bodies that are gathered for filters.";
     FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter, shared with filters of its namespace that run the same program.";
     FilterMemory = "weft_filter_memory_bytes", Gauge, "Linear memory of these instances.";
+    FilterKeptBytes = "weft_filter_kept_bytes", Gauge, "Bytes that filters keep between calls: values of kv, token buckets, parts of messages.";
+    FilterKeptRefusals = "weft_filter_kept_refusals_total", Counter, "Times that something could not be kept for filters, or others had to go for it, by kind: limits.filter_kept_bytes.";
     FilterSpares = "weft_filter_spare_instances", Gauge, "Instances of filters that wait, configured, for the next that is needed.";
     FilterDenied = "weft_filter_denied_calls_total", Counter, "Calls of capabilities that a filter is not granted.";
     FilterKvEvictions = "weft_filter_kv_evictions_total", Counter, "Values of a filter that had to go for others before they ended.";
