@@ -273,6 +273,22 @@ fn a_trap_costs_its_own_request_and_no_cookie() {
 }
 
 #[test]
+fn each_failure_is_counted_by_its_kind() {
+    let host = host();
+    let say = |told: &Told<'_>, _: &[u8]| {
+        let place = usize::try_from(told.stream).expect("small");
+        Err(Failure::new(FailureKind::Trap(TrapKind::ALL[place]), "as told"))
+    };
+    let filter = filter(&host, &spec("a"), &["request-head"], say);
+    let (mut worker, chain) = (Worker::new(&host), Chain::new(vec![filter.clone()]));
+    for stream in 0..TrapKind::ALL.len() as u64 {
+        let Outcome::Respond(reply) = Request::new(stream).start(&mut worker, &chain) else { panic!("an answer") };
+        assert_eq!(reply.reason, "filter_trapped");
+    }
+    assert_eq!(TrapKind::ALL.map(|kind| filter.stats().traps_of(kind)), [1; TrapKind::ALL.len()]);
+}
+
+#[test]
 fn traps_of_one_caller_are_nobody_else_s() {
     let host = host();
     let say = |told: &Told<'_>, _: &[u8]| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use weft_filter_host::{Chain, FilterSpec, Host, Outcome, PrepareError, Prepared, Worker};
+use weft_filter_host::{Chain, FilterSpec, Host, Outcome, PrepareError, Prepared, TrapKind, Worker};
 
 use crate::support::{CALLER, Head, ask, host, refused, respond, spec, wasm};
 
@@ -12,6 +12,36 @@ fn prepare(host: &Host, config: &str, change: impl FnOnce(&mut FilterSpec)) -> R
     let mut spec = spec("hostile2", &wasm, config);
     change(&mut spec);
     host.prepare(&spec, &wasm)
+}
+
+/// The component with another text in each place of one that is as long: names in a binary have their length before them.
+fn renamed(from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = wasm("hostile2");
+    let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(from.as_bytes())).collect();
+    assert!(!places.is_empty(), "{from} is not in it");
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    bytes
+}
+
+/// The component as one built against a later patch of the contract.
+fn of_patch(patch: u8) -> Vec<u8> {
+    const START: &[u8] = b"weft:filter/";
+    const VERSION: &[u8] = b"@0.2.0";
+    let mut bytes = wasm("hostile2");
+    let starts: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(START)).collect();
+    assert!(!starts.is_empty());
+    for start in starts {
+        let name = start + START.len();
+        let length = bytes[name..].iter().take_while(|byte| byte.is_ascii_lowercase() || **byte == b'-').count();
+        let version = name + length;
+        if bytes[version..].starts_with(VERSION) {
+            bytes[version + VERSION.len() - 1] = patch;
+        }
+    }
+    bytes
 }
 
 fn chain(host: &Host, config: &str) -> Chain {
@@ -120,4 +150,62 @@ fn what_can_not_be_asked_for_is_refused() {
         let (chain, mut worker) = (chain(&host, config), Worker::new(&host));
         ask(&mut worker, &chain, 1, Head::get("/")).unwrap_or_else(|reply| panic!("{config}: {}", reply.reason));
     }
+}
+
+/// W10: the contract grows by patches. What such a component has in common with this release works as ever.
+#[test]
+fn a_component_of_a_later_patch_runs_where_it_needs_nothing_new() {
+    let host = host();
+    for patch in [b'1', b'7'] {
+        let wasm = of_patch(patch);
+        let filter = host.prepare(&spec("hostile2", &wasm, TOLD), &wasm);
+        let chain = Chain::new(vec![filter.unwrap_or_else(|error| panic!("0.2.{}: {error}", char::from(patch)))]);
+        let mut worker = Worker::new(&host);
+        ask(&mut worker, &chain, 1, Head::told("remember")).expect("fine");
+        let told = (HeaderName::from_static("x-do"), HeaderValue::from_static("count"));
+        let mut headers = HeaderMap::from_iter([told]);
+        assert!(matches!(respond(&mut worker, &chain, 1, &mut headers), Outcome::Permitted(())));
+        assert_eq!(headers["x-chunks"], "7", "both hooks, and what is kept between them");
+        // What a later release adds to a verdict comes as its last case, and is refused by name.
+        assert_eq!(refused(ask(&mut worker, &chain, 2, Head::told("verdict-other"))), "filter_result_invalid");
+    }
+}
+
+/// W10: and where it needs what this release has not, it is refused before it runs, with the name.
+#[test]
+fn a_component_that_needs_something_new_is_refused_by_name() {
+    let host = host();
+    for (from, to, word) in [
+        ("weft:filter/crypto@", "weft:filter/crypta@", "weft:filter/crypta@0.2.0"),
+        ("weft:filter/tick@", "weft:filter/tock@", "weft:filter/tock@0.2.0"),
+        ("timeout-ms", "timeout-us", "timeout-"),
+    ] {
+        let wasm = renamed(from, to);
+        let error = host.prepare(&spec("hostile2", &wasm, TOLD), &wasm).expect_err(to);
+        assert!(matches!(error, PrepareError::WrongWorld { .. }), "{to}: {error}");
+        assert!(error.to_string().contains(word), "{to}: {error}");
+    }
+}
+
+/// W8: how it trapped is told from the component's call to the counters.
+#[test]
+fn traps_are_counted_by_their_kind() {
+    let host = host();
+    let (chain, mut worker) = (chain(&host, TOLD), Worker::new(&host));
+    let modes = ["trap-panic", "trap-index", "trap-overflow", "trap-unreachable", "stack", "memory"];
+    for (stream, mode) in (1..).zip(modes) {
+        assert_eq!(refused(ask(&mut worker, &chain, stream, Head::told(mode))), "filter_trapped", "{mode}");
+    }
+    let stats = host.stats().pop().expect("one filter").stats;
+    let told: Vec<_> = TrapKind::ALL.map(|kind| (kind.as_str(), stats.traps_of(kind))).to_vec();
+    let expect = [
+        ("unreachable", 4),
+        ("stack_overflow", 1),
+        ("out_of_bounds", 0),
+        ("memory", 1),
+        ("arithmetic", 0),
+        ("malformed", 0),
+        ("other", 0),
+    ];
+    assert_eq!(told, expect);
 }
