@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -116,6 +117,7 @@ pub(crate) struct Inner {
     pub(crate) refiller: Refiller,
     pub(crate) shelf: Shelf,
     slots: Mutex<Slots>,
+    workers: AtomicUsize,
     pub(crate) clock: Arc<Clock>,
 }
 
@@ -162,6 +164,7 @@ impl Host {
             refiller: Refiller::default(),
             shelf: Shelf::default(),
             slots: Mutex::default(),
+            workers: AtomicUsize::new(0),
             clock,
         })))
     }
@@ -324,6 +327,11 @@ impl Inner {
         let mut slots = lock(&self.slots);
         slots.ids += 1;
         slots.ids
+    }
+
+    /// A number for one more worker.
+    pub(crate) fn take_worker(&self) -> usize {
+        self.workers.fetch_add(1, Relaxed)
     }
 
     pub(crate) fn return_slot(&self, slot: usize) {

@@ -142,7 +142,7 @@ type Read = fn(&FilterStats) -> u64;
 fn filters(admin: &Admin, out: &mut String) {
     let hosts = admin.shared.filter_host.stats();
     let columns: [(Metric, Read); 6] = [
-        (Metric::FilterCalls, |stats| stats.calls.value()),
+        (Metric::FilterCalls, FilterStats::calls),
         (Metric::FilterReplies, |stats| stats.replies.value()),
         (Metric::FilterTraps, |stats| stats.traps.value()),
         (Metric::FilterTimeouts, |stats| stats.timeouts.value()),

@@ -12,8 +12,10 @@ use crate::hook::{Said, Told};
 use crate::prepare::{Instance, Prepared, Program};
 
 /// By `Program::slot`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slots {
+    /// The worker's number, under which its calls are counted.
+    worker: usize,
     places: Vec<Option<Slot>>,
     /// What is packed for a call; used again by the next.
     buffer: Vec<u8>,
@@ -30,6 +32,10 @@ struct Slot {
 }
 
 impl Slots {
+    pub(super) fn new(worker: usize) -> Self {
+        Self { worker, places: Vec::new(), buffer: Vec::new() }
+    }
+
     /// Tells the instances of a filter apart, for those that keep streams in their memory.
     pub(super) fn generation(&mut self, filter: &Prepared) -> u32 {
         self.slot(&filter.program).generation
@@ -44,9 +50,9 @@ impl Slots {
         cookie: &mut Vec<u8>,
         on_processor: bool,
     ) -> (Result<Said, Failure>, Duration) {
-        let mut buffer = std::mem::take(&mut self.buffer);
+        let (mut buffer, worker) = (std::mem::take(&mut self.buffer), self.worker);
         let slot = self.slot(&filter.program);
-        let called = slot.call(filter, told, cookie, &mut buffer, on_processor);
+        let called = slot.call(filter, told, cookie, &mut buffer, (worker, on_processor));
         self.buffer = buffer;
         called
     }
@@ -93,7 +99,7 @@ impl Slot {
         told: &Told<'_>,
         cookie: &mut Vec<u8>,
         buffer: &mut Vec<u8>,
-        on_processor: bool,
+        (worker, on_processor): (usize, bool),
     ) -> (Result<Said, Failure>, Duration) {
         let known = self.instance.as_mut().and_then(|instance| instance.config_of(filter));
         let id = match known.map_or_else(|| self.bring(filter), Ok) {
@@ -107,15 +113,13 @@ impl Slot {
             return (Err(Failure::new(FailureKind::NoInstance, "there is none")), Duration::ZERO);
         };
         let stats = filter.stats();
-        stats.calls.add(1);
-        stats.calls_by_hook[told.hook.index()].add(1);
         let whom = Whom { id, setup: &filter.setup, interest: &filter.interest };
         let processor = on_processor.then(thread_time);
         let start = Instant::now();
         let result = instance.guest.call(whom, told, cookie, buffer);
         let wall = start.elapsed();
         let time = processor.map_or(wall, |before| thread_time().saturating_sub(before));
-        stats.call_time.record(wall);
+        stats.call_time.record(worker, told.hook, wall);
         let is_swollen = instance.is_swollen(filter.program.shared.memory_bytes);
         match &result {
             Err(failure) if failure.kind.kills() => self.replace(),
