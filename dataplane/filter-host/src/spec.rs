@@ -93,7 +93,7 @@ pub struct FilterSpec {
     pub shipped: bool,
     /// Linear memory of one instance, bytes.
     pub memory_bytes: u64,
-    /// Deadline of one call: it is ended when it has lasted this long and has used as much time on the processor since.
+    /// Deadline of one call: it is ended when it has used the processor for this long.
     pub call_timeout: Duration,
     /// The longest body that is gathered for it, bytes.
     pub body_bytes: u64,

@@ -281,7 +281,7 @@ pub struct HostStats {
     pub version: String,
     pub digest: Digest,
     pub stats: Arc<FilterStats>,
-    /// Its instances and their memory, which it may share with other filters of its namespace.
+    /// Its instances and their memory, which it may share with other filters.
     pub program: Arc<FilterStats>,
 }
 

@@ -1,5 +1,6 @@
 //! A program: a component that is linked, with its limits and grants, from which instances are made. Filters that agree
-//! on all of these, in one namespace, share it: each worker has one instance of it for all their configurations.
+//! on all of these, in one namespace, share it: each worker has one instance of it for all their configurations. Those
+//! that ship with the control plane share it in all namespaces.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,6 +17,10 @@ use crate::state::Shared;
 
 /// Configurations of one program at the most; others get a program of their own. They share an instance's memory.
 const MAX_CONFIGURATIONS: usize = 16;
+
+/// A configuration that has more than this part of the memory in bytes is shared with no other namespace: read, it takes many
+/// times as much, and what it takes the others of the instance lack.
+const SHARE: u64 = 512;
 
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -50,7 +55,8 @@ enum Trust {
 
 impl Key {
     pub(crate) fn of(spec: &FilterSpec) -> Self {
-        let trust = if spec.shipped {
+        let is_short = spec.config_json.len() as u64 <= spec.memory_bytes / SHARE;
+        let trust = if spec.shipped && is_short {
             Trust::Shipped
         } else {
             let mut capabilities = spec.capabilities.clone();
@@ -122,5 +128,41 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.spares.clear(&self.host.shelf);
         self.host.return_slot(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use weft_policy::bundle::FilterAttachment;
+
+    use super::*;
+
+    /// Of a policy's filter with 1 MiB.
+    fn key(policy: &str, shipped: bool, (digest, config): (char, &str)) -> Key {
+        let attachment = json!({
+            "name": policy, "filter": "f", "version": "1.0.0", "digest": format!("sha256:{}", digest.to_string().repeat(64)),
+            "signature": "", "public_key_pem": "", "shipped": shipped, "direction": "Inbound", "order": 0, "mode": "Enforce",
+            "on_failure": "Deny", "authorization": false, "config": config, "capabilities": [],
+            "limits": {"memory_bytes": 1 << 20, "call_timeout_ms": 10}, "workloads": [], "contract": "wit-0.2",
+        });
+        let attachment: FilterAttachment = serde_json::from_value(attachment).expect("an attachment");
+        Key::of(&FilterSpec::try_from(&attachment).expect("a spec"))
+    }
+
+    #[test]
+    fn who_shares_a_program() {
+        let (short, long) = ("{}", "x".repeat(4_096));
+        let same = |one: (&str, bool, (char, &str)), other: (&str, bool, (char, &str))| {
+            key(one.0, one.1, one.2) == key(other.0, other.1, other.2)
+        };
+        let a = ("a/p", true, ('1', short));
+        assert!(same(a, ("b/q", true, ('1', short))), "what ships, in all namespaces");
+        assert!(!same(a, ("a/q", true, ('2', short))), "another binary");
+        assert!(!same(a, ("a/q", false, ('1', short))), "the same binary, published by somebody");
+        assert!(same(("a/p", false, ('1', short)), ("a/q", false, ('1', short))), "one namespace");
+        assert!(!same(("a/p", false, ('1', short)), ("b/p", false, ('1', short))), "two namespaces");
+        assert!(!same(a, ("a/q", true, ('1', &long))), "a long configuration takes what others need");
+        assert!(!same(("a/p", true, ('1', &long)), ("b/p", true, ('1', &long))));
     }
 }

@@ -11,7 +11,7 @@ use super::{Prepared, Program};
 use crate::deadline::CONFIGURE_TIMEOUT;
 use crate::refill::{Shelf, Stock};
 
-/// Making the spares for a new configuration of a program that runs may take so long; what is missing is made later.
+/// Giving a new configuration to spares, and making more of them, may take so long; what is missing is made later.
 const WELCOME: Duration = Duration::from_secs(1);
 /// So long may it take to find the configurations that an instance can be given.
 const SEARCH: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ struct Held {
     ready: Vec<Instance>,
     /// Filters of the program, in the order in which they came.
     filters: Vec<Weak<Prepared>>,
-    /// Grows with each of them: what was made before lacks one.
+    /// Grows with each of them: what is being made meanwhile lacks one.
     edition: u64,
     /// A request failed for want of one.
     is_missed: bool,
@@ -39,27 +39,34 @@ impl Spares {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a filter, and makes instances that know it for the workers that will call it, in the place of those that don't.
+    /// Notes a filter and has the instances that wait know it, or those that were made for it. As many more are made as there
+    /// are workers, whose own instances know it as little.
     pub(super) fn welcome(&self, program: &Arc<Program>, filter: &Arc<Prepared>, made: Vec<Instance>) {
         let host = &program.host;
+        let until = Instant::now() + WELCOME;
         let mut held = self.lock();
         held.filters.retain(|known| known.strong_count() > 0);
         held.filters.push(Arc::downgrade(filter));
         held.edition += 1;
-        let stale = std::mem::take(&mut held.ready);
-        // What was made for it knows no other filter.
         let is_only = held.filters.len() == 1;
-        for mut instance in made.into_iter().filter(|_| is_only) {
-            let _ = instance.config_of(filter);
+        let mut ready = std::mem::take(&mut held.ready);
+        drop(held);
+        ready.retain_mut(|instance| {
+            host.shelf.take(instance.guest.memory());
+            Instant::now() < until && instance.forget_dead().is_ok() && instance.give(filter, CONFIGURE_TIMEOUT).is_ok()
+        });
+        // What was made for it knows no other filter.
+        ready.extend(made.into_iter().filter(|_| is_only).filter_map(|mut instance| {
+            instance.config_of(filter)?;
+            Some(instance)
+        }));
+        let mut held = self.lock();
+        for instance in ready {
             held.put(instance, &host.shelf);
         }
         let ready = held.ready.len();
         drop(held);
-        for instance in stale {
-            host.shelf.take(instance.guest.memory());
-        }
         let wanted = if host.config.spares == 0 { 0 } else { host.config.workers };
-        let until = Instant::now() + WELCOME;
         for _ in ready..wanted {
             if Instant::now() >= until || !host.has_room_for_spares() || !self.add(program) {
                 break;
