@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn who_shares_a_program() {
-        let (short, long) = ("{}", "x".repeat(4_096));
+        let long = "x".repeat(4_096);
+        let (short, long) = ("{}", long.as_str());
         let same = |one: (&str, bool, (char, &str)), other: (&str, bool, (char, &str))| {
             key(one.0, one.1, one.2) == key(other.0, other.1, other.2)
         };
@@ -162,7 +163,7 @@ mod tests {
         assert!(!same(a, ("a/q", false, ('1', short))), "the same binary, published by somebody");
         assert!(same(("a/p", false, ('1', short)), ("a/q", false, ('1', short))), "one namespace");
         assert!(!same(("a/p", false, ('1', short)), ("b/p", false, ('1', short))), "two namespaces");
-        assert!(!same(a, ("a/q", true, ('1', &long))), "a long configuration takes what others need");
-        assert!(!same(("a/p", true, ('1', &long)), ("b/p", true, ('1', &long))));
+        assert!(!same(a, ("a/q", true, ('1', long))), "a long configuration takes what others need");
+        assert!(!same(("a/p", true, ('1', long)), ("b/p", true, ('1', long))));
     }
 }
