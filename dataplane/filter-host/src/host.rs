@@ -306,9 +306,9 @@ impl Inner {
         })
     }
 
-    /// True where one more instance may be made ahead.
-    pub(crate) fn has_room_for_spares(&self) -> bool {
-        self.shelf.has_room(self.config.spare_instances, self.config.spare_bytes)
+    /// True where one more instance may be made ahead, beside some that were made and do not wait yet.
+    pub(crate) fn has_room_for_spares(&self, made: usize) -> bool {
+        self.shelf.has_room(made, self.config.spare_instances, self.config.spare_bytes)
     }
 
     /// A place in every worker's table, and an id that is never given again.

@@ -64,9 +64,10 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// True where one more may be kept ready. Two at once may both be told so: it is no exact bound.
-    pub(crate) fn has_room(&self, instances: u64, bytes: u64) -> bool {
-        self.instances.load(Relaxed) < instances && self.bytes.load(Relaxed) < bytes
+    /// True where one more may be kept ready, beside some that are to come. Two at once may both be told so: it is no exact
+    /// bound.
+    pub(crate) fn has_room(&self, to_come: usize, instances: u64, bytes: u64) -> bool {
+        self.instances.load(Relaxed).saturating_add(to_come as u64) < instances && self.bytes.load(Relaxed) < bytes
     }
 
     pub(crate) fn put(&self, bytes: u64) {
@@ -138,10 +139,10 @@ mod tests {
     #[test]
     fn a_shelf_is_full_by_number_and_by_bytes() {
         let shelf = Shelf::default();
-        assert!(shelf.has_room(1, 10));
+        assert!(shelf.has_room(0, 1, 10) && !shelf.has_room(1, 1, 10));
         shelf.put(10);
-        assert!(!shelf.has_room(1, 100) && !shelf.has_room(2, 10) && shelf.has_room(2, 11));
+        assert!(!shelf.has_room(0, 1, 100) && !shelf.has_room(0, 2, 10) && shelf.has_room(0, 2, 11));
         shelf.take(10);
-        assert!(shelf.has_room(1, 10) && shelf.instances() == 0);
+        assert!(shelf.has_room(0, 1, 10) && shelf.instances() == 0);
     }
 }

@@ -68,7 +68,7 @@ impl Spares {
         drop(held);
         let wanted = if host.config.spares == 0 { 0 } else { host.config.workers };
         for _ in ready..wanted {
-            if Instant::now() >= until || !host.has_room_for_spares() || !self.add(program) {
+            if Instant::now() >= until || !host.has_room_for_spares(0) || !self.add(program) {
                 break;
             }
         }
@@ -100,7 +100,7 @@ impl Spares {
 
     fn lacks(&self, program: &Program) -> bool {
         let held = self.lock();
-        let stands = held.ready.len() < program.host.config.spares && program.host.has_room_for_spares();
+        let stands = held.ready.len() < program.host.config.spares && program.host.has_room_for_spares(0);
         stands || held.is_missed && held.ready.is_empty()
     }
 

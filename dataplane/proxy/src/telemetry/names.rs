@@ -134,7 +134,7 @@ metrics! {
     FilterCallouts = "weft_filter_callouts_total", Counter, "Requests that filters had sent to services, by service and result.";
     FilterCalloutsOpen = "weft_filter_callouts_in_flight", Gauge, "Requests that filters had sent to services under way.";
     FilterBodyBytes = "weft_filter_body_bytes", Gauge, "Bytes of bodies that are gathered for filters.";
-    FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter, shared with filters of its namespace that run the same program.";
+    FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter, shared with filters that run the same program.";
     FilterMemory = "weft_filter_memory_bytes", Gauge, "Linear memory of these instances.";
     FilterKeptBytes = "weft_filter_kept_bytes", Gauge, "Bytes that filters keep between calls: values of kv, token buckets, parts of messages.";
     FilterKeptRefusals = "weft_filter_kept_refusals_total", Counter, "Times that something could not be kept for filters, or others had to go for it, by kind: limits.filter_kept_bytes.";
