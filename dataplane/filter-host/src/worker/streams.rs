@@ -26,8 +26,8 @@ struct Stream {
     /// An answer that is held back.
     held: Option<Box<LocalReply>>,
     set: Vec<SetAttribute>,
-    /// Most have 36 bytes.
-    request_id: Option<SmallVec<[u8; 40]>>,
+    /// Most have 36 bytes, and are kept in place.
+    request_id: Option<SmallVec<[u8; 36]>>,
     filters: SmallVec<[OfFilter; 2]>,
 }
 
