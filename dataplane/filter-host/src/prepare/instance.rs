@@ -53,6 +53,11 @@ impl Instance {
         Some(given.config)
     }
 
+    /// True where it has any configuration.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.given.is_empty()
+    }
+
     /// True where it was given the configuration of this filter, by its id.
     pub(super) fn has(&self, filter: u64) -> bool {
         self.given.iter().any(|given| given.prepared == filter)

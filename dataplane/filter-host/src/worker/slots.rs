@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::thread_time;
 use crate::failure::{Failure, FailureKind};
-use crate::guest::Whom;
+use crate::guest::{StartError, Whom};
 use crate::hook::{Said, Told};
 use crate::prepare::{Instance, Prepared, Program};
 
@@ -104,10 +104,7 @@ impl Slot {
         let known = self.instance.as_mut().and_then(|instance| instance.config_of(filter));
         let id = match known.map_or_else(|| self.bring(filter), Ok) {
             Ok(id) => id,
-            Err(failure) => {
-                self.replace();
-                return (Err(failure), Duration::ZERO);
-            }
+            Err(failure) => return (Err(failure), Duration::ZERO),
         };
         let Some(instance) = &mut self.instance else {
             return (Err(Failure::new(FailureKind::NoInstance, "there is none")), Duration::ZERO);
@@ -155,6 +152,12 @@ impl Slot {
             Some(instance) => instance,
             none => none.insert(filter.program.instance(&filter.setup, within)?),
         };
-        Ok(instance.give(filter, within)?)
+        let given = instance.give(filter, within);
+        // What refuses this one serves others as before; what stopped in the middle of it can't be called again.
+        let is_of_use = instance.is_given() && !matches!(given, Err(StartError::Configure(_)));
+        if !is_of_use {
+            self.replace();
+        }
+        given.map_err(Failure::from)
     }
 }

@@ -1,9 +1,10 @@
 //! Contract 0.2 end to end: what a component asks for, says and does wrong, and that it costs its own request alone.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use weft_filter_host::{Chain, FilterSpec, Host, Outcome, PrepareError, Prepared, TrapKind, Worker};
+use weft_filter_host::{Chain, FilterSpec, Host, HostConfig, Outcome, PrepareError, Prepared, TrapKind, Worker};
 
 use crate::support::{CALLER, Head, ask, host, refused, respond, spec, wasm};
 
@@ -208,4 +209,52 @@ fn traps_are_counted_by_their_kind() {
         ("other", 0),
     ];
     assert_eq!(told, expect);
+}
+
+/// The code is the control plane's; what it acts for is each policy's own.
+#[test]
+fn what_ships_is_shared_by_all_namespaces_and_acts_for_each() {
+    for shipped in [true, false] {
+        let host = host();
+        let of = |namespace: &str| {
+            let config = format!(r#"{{"mode": "marker", "value": "{namespace}"}}"#);
+            let filter = prepare(&host, &config, |spec| {
+                (spec.name, spec.scope, spec.shipped) = (format!("{namespace}/p"), namespace.to_owned(), shipped);
+            });
+            Chain::new(vec![filter.unwrap_or_else(|error| panic!("{namespace}: {error}"))])
+        };
+        let (chains, mut worker) = (["a", "b"].map(|namespace| (namespace, of(namespace))), Worker::new(&host));
+        for (stream, (namespace, chain)) in (1..).zip(chains.iter().cycle().take(6)) {
+            let head = ask(&mut worker, chain, stream, Head::get("/")).expect("fine");
+            assert_eq!(head.header("x-marker"), Some(*namespace));
+        }
+        let stats = host.stats();
+        let [a, b] = &stats[..] else { panic!("two filters") };
+        assert_eq!(Arc::ptr_eq(&a.program, &b.program), shipped);
+        assert_eq!((a.stats.calls(), b.stats.calls()), (3, 3), "each counts its own");
+    }
+}
+
+#[test]
+fn what_traps_is_replaced_by_what_waits_and_leaves_nothing() {
+    let host = Host::new(HostConfig { max_instances: 4, ..HostConfig::default() }).expect("a host");
+    let (chain, mut worker) = (chain(&host, TOLD), Worker::new(&host));
+    let spare = || {
+        let start = Instant::now();
+        while host.spare_instances() == 0 {
+            assert!(start.elapsed() < Duration::from_secs(30), "no spare instance");
+            std::thread::yield_now();
+        }
+    };
+    for stream in 0..100 {
+        spare();
+        assert_eq!(refused(ask(&mut worker, &chain, stream, Head::told("trap-unreachable"))), "filter_trapped");
+    }
+    spare();
+    ask(&mut worker, &chain, 100, Head::get("/")).expect("fine");
+    spare();
+    let filter = host.stats().pop().expect("one filter");
+    assert_eq!((filter.stats.traps.value(), filter.stats.configured_inline.value()), (100, 0));
+    assert_eq!(filter.program.instances.value(), 2, "the worker's, and the one that waits");
+    assert!(filter.program.memory_bytes.value() < 8 << 20, "{} bytes", filter.program.memory_bytes.value());
 }

@@ -89,7 +89,7 @@ fn a_configuration_that_fails_later_keeps_no_other_from_its_spares() {
     let host = host_with_spares();
     let mut refused = spec("a/refused");
     refused.config_json = "refused".to_owned();
-    let (filters, _) = program(&host, &[refused, spec("a/fine")], &["request-head"], say);
+    let (filters, counts) = program(&host, &[refused, spec("a/fine")], &["request-head"], say);
     let mut worker = Worker::new(&host);
     let [refused, fine] = [0, 1].map(|place: usize| Chain::new(vec![filters[place].clone()]));
     for stream in 0..10 {
@@ -100,6 +100,8 @@ fn a_configuration_that_fails_later_keeps_no_other_from_its_spares() {
     }
     assert_eq!(filters[0].stats().configured_inline.value(), 10);
     assert_eq!(filters[1].stats().configured_inline.value(), 0);
+    // One for the refused alone, two each for the first spare and its successor, and the worker's first.
+    assert_eq!(counts.lock().expect("sound")[0], 6, "what refuses one configuration serves the other as before");
 }
 
 #[test]
