@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// After a turn it rests for as long as that took, within these bounds.
-const REST: (Duration, Duration) = (Duration::from_micros(50), Duration::from_secs(2));
+const REST: (Duration, Duration) = (Duration::from_micros(50), Duration::from_secs(20));
 
 /// Something of which there is to be more.
 pub(crate) trait Stock: Send + Sync {
@@ -29,7 +29,7 @@ impl Refiller {
             let (sender, receiver) = mpsc::channel();
             let thread = thread::Builder::new().name("weft-filter-spares".to_owned());
             if let Err(error) = thread.spawn(move || run(&receiver)) {
-                tracing::error!(%error, "no thread for spare filter instances: requests wait while filters are configured");
+                tracing::error!(%error, "no thread for spare filter instances: requests wait for them");
             }
             sender
         });

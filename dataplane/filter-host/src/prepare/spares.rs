@@ -13,8 +13,8 @@ use crate::refill::{Shelf, Stock};
 
 /// Giving a new configuration to spares, and making more of them, may take so long; what is missing is made later.
 const WELCOME: Duration = Duration::from_secs(1);
-/// So long may it take to find the configurations that an instance can be given.
-const SEARCH: Duration = Duration::from_secs(2);
+/// So long may making one take where nobody waits: each of the configurations has its second.
+const MAKING: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Default)]
 pub(super) struct Spares {
@@ -68,7 +68,7 @@ impl Spares {
         drop(held);
         let wanted = if host.config.spares == 0 { 0 } else { host.config.workers };
         for _ in ready..wanted {
-            if Instant::now() >= until || !host.has_room_for_spares(0) || !self.add(program) {
+            if Instant::now() >= until || !host.has_room_for_spares(0) || !self.add(program, until) {
                 break;
             }
         }
@@ -104,13 +104,13 @@ impl Spares {
         stands || held.is_missed && held.ready.is_empty()
     }
 
-    /// Makes one more; false where none could be made.
-    fn add(&self, program: &Program) -> bool {
+    /// Makes one more until then; false where none could be made.
+    fn add(&self, program: &Program, until: Instant) -> bool {
         let held = self.lock();
         let edition = held.edition;
         let mut filters: Vec<_> = held.filters.iter().filter_map(Weak::upgrade).collect();
         drop(held);
-        let Some(instance) = make(program, &mut filters) else { return false };
+        let Some(instance) = make(program, &mut filters, until) else { return false };
         let mut held = self.lock();
         // A filter that came meanwhile has its own made.
         if held.edition == edition {
@@ -135,13 +135,13 @@ impl Held {
 }
 
 /// An instance with as many of the configurations as it can be given: one that fails is left out, and the others start anew.
-fn make(program: &Program, filters: &mut Vec<Arc<Prepared>>) -> Option<Instance> {
-    let until = Instant::now() + SEARCH;
+fn make(program: &Program, filters: &mut Vec<Arc<Prepared>>, until: Instant) -> Option<Instance> {
+    let within = || until.saturating_duration_since(Instant::now()).min(CONFIGURE_TIMEOUT);
     while let Some(first) = filters.first()
         && Instant::now() < until
     {
-        let mut instance = Instance::new(program.source.start(&first.setup, CONFIGURE_TIMEOUT).ok()?);
-        let failed = filters.iter().position(|filter| instance.give(filter, CONFIGURE_TIMEOUT).is_err());
+        let mut instance = Instance::new(program.source.start(&first.setup, within()).ok()?);
+        let failed = filters.iter().position(|filter| instance.give(filter, within()).is_err());
         match failed {
             None => return Some(instance),
             Some(place) => drop(filters.remove(place)),
@@ -155,7 +155,7 @@ impl Stock for Program {
         let spares = &self.spares;
         // Who asks from here on is heard: what is to be made is looked up after this.
         spares.is_told.store(false, Release);
-        let made = !spares.lacks(self) || spares.add(self);
+        let made = !spares.lacks(self) || spares.add(self, Instant::now() + MAKING);
         if !made {
             spares.lock().is_missed = false;
         }
