@@ -153,7 +153,7 @@ fn what_can_not_be_asked_for_is_refused() {
     }
 }
 
-/// W10: the contract grows by patches. What such a component has in common with this release works as ever.
+/// The contract grows by patches. What such a component has in common with this release works as ever.
 #[test]
 fn a_component_of_a_later_patch_runs_where_it_needs_nothing_new() {
     let host = host();
@@ -172,7 +172,7 @@ fn a_component_of_a_later_patch_runs_where_it_needs_nothing_new() {
     }
 }
 
-/// W10: and where it needs what this release has not, it is refused before it runs, with the name.
+/// Where it needs what this release has not, it is refused before it runs, with the name.
 #[test]
 fn a_component_that_needs_something_new_is_refused_by_name() {
     let host = host();
@@ -188,7 +188,7 @@ fn a_component_that_needs_something_new_is_refused_by_name() {
     }
 }
 
-/// W8: how it trapped is told from the component's call to the counters.
+/// How it trapped is told from the component's call to the counters.
 #[test]
 fn traps_are_counted_by_their_kind() {
     let host = host();
