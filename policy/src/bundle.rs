@@ -614,6 +614,10 @@ pub struct FilterAttachment {
     /// What its publisher has signed of it. `None`: the signature over the digest is all that there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statement: Option<SignedStatement>,
+    /// True for code that ships with the control plane. It alone says so, by what it has published itself: no policy does. Only
+    /// to a proxy with the capability `filter-shipped`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shipped: bool,
     pub direction: Direction,
     pub order: i32,
     pub mode: FilterMode,

@@ -154,6 +154,23 @@ impl Object {
         Some(Self::Service(Service { traffic, ..service.clone() }))
     }
 
+    /// The form of a filter without the word that it ships with the control plane, for a proxy that does not read that. `None`:
+    /// it has none.
+    #[must_use]
+    pub fn without_origin(&self) -> Option<Self> {
+        match self {
+            Self::Filter(filter) if filter.shipped => {
+                Some(Self::Filter(FilterAttachment { shipped: false, ..filter.clone() }))
+            }
+            Self::Mesh(_)
+            | Self::Workload(_)
+            | Self::Service(_)
+            | Self::Route(_)
+            | Self::External(_)
+            | Self::Filter(_) => None,
+        }
+    }
+
     /// The form of a filter without what its publisher has signed of it, for a proxy that does not read that. `None`: nothing
     /// of it is.
     #[must_use]

@@ -586,6 +586,7 @@ fn note_unanswered(hub: &Hub, seat: &Seat, left: usize) {
 /// the side that the filter judges.
 fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldSet>, Withheld) {
     let target = &if has.contains(wire::FILTER_STATEMENT) { target.clone() } else { target.without_statements() };
+    let target = &if has.contains(wire::FILTER_SHIPPED) { target.clone() } else { target.without_origins() };
     let (mut withheld, mut plain) = (Withheld::new(), BTreeMap::new());
     for told in target.iter() {
         let lacking = lacks(&told.envelope, has);

@@ -67,7 +67,17 @@ impl ToldSet {
 
     /// The set without the statements of filters, for a proxy that reads none: it misses nothing of what filters do.
     pub fn without_statements(self: &Arc<Self>) -> Arc<Self> {
-        let plain: Vec<_> = self.iter().filter_map(|told| told.object.without_statement()).collect();
+        self.in_form(Object::without_statement)
+    }
+
+    /// The set without the word of filters that ship, for a proxy that reads none.
+    pub fn without_origins(self: &Arc<Self>) -> Arc<Self> {
+        self.in_form(Object::without_origin)
+    }
+
+    /// The set with each object that has a plainer form in that.
+    fn in_form(self: &Arc<Self>, form: fn(&Object) -> Option<Object>) -> Arc<Self> {
+        let plain: Vec<_> = self.iter().filter_map(|told| form(&told.object)).collect();
         if plain.is_empty() {
             return self.clone();
         }

@@ -156,7 +156,7 @@ impl Inner {
         let config = |cache_dir| {
             // In tests the running program is another one.
             let compiler = if cfg!(test) { Compiler::InProcess } else { Compiler::own_child() };
-            HostConfig { cache_dir, compiler, max_instances: 8, ..HostConfig::default() }
+            HostConfig { cache_dir, compiler, max_instances: 8, spares: 0, ..HostConfig::default() }
         };
         let host = Host::new(config(Some(self.cache_dir.clone()))).or_else(|error| {
             tracing::warn!(%error, "compiled filters can't be kept");

@@ -128,6 +128,7 @@ fn prepare(host: &Host, name: &str, config: &str) -> Result<Arc<Prepared>, Box<d
         capabilities: vec!["token-bucket".to_owned()],
         grants: Vec::new(),
         scope: String::new(),
+        shipped: false,
         memory_bytes: 16 << 20,
         call_timeout: Duration::from_millis(10),
         body_bytes: 1 << 20,

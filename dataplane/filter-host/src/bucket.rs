@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 
+use crate::ledger::{Holding, Ledger};
 use crate::stats::FilterStats;
 
 /// A limit as a filter defines it.
@@ -54,6 +55,9 @@ pub(crate) struct Buckets {
     /// Scaled time that one token takes to flow in.
     interval: Scaled,
     max_keys: usize,
+    ledger: Arc<Ledger>,
+    /// Bytes that it has of the ledger.
+    bytes: AtomicU64,
     /// Milliseconds of the last search for full buckets: a flood of new keys must not search each time.
     searched: AtomicU64,
     /// When each bucket is full again. A key that is missing has a full bucket.
@@ -61,17 +65,20 @@ pub(crate) struct Buckets {
 }
 
 const SEARCH_MILLIS: u64 = 100;
+/// What a bucket costs beside its key.
+const OVERHEAD: u64 = 96;
 
 /// The key that all others share when there are too many.
 const OVERFLOW: &[u8] = b"\0overflow";
 
 impl Buckets {
-    pub(crate) fn new(limit: Limit, max_keys: usize) -> Result<Self, String> {
+    pub(crate) fn new(limit: Limit, max_keys: usize, ledger: &Arc<Ledger>) -> Result<Self, String> {
         if limit.tokens == 0 || limit.burst == 0 || limit.period_ms == 0 {
             return Err("tokens, period and burst of a limit must be at least 1".to_owned());
         }
         let interval = u128::from(limit.period_ms) * 1_000_000;
-        Ok(Self { limit, interval, max_keys, searched: AtomicU64::new(0), full_at: DashMap::new() })
+        let (ledger, bytes, searched) = (ledger.clone(), AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { limit, interval, max_keys, ledger, bytes, searched, full_at: DashMap::new() })
     }
 
     pub(crate) fn is_of(&self, limit: &Limit) -> bool {
@@ -85,13 +92,34 @@ impl Buckets {
         if let Some(mut full_at) = self.full_at.get_mut(key) {
             return self.charge(&mut full_at, tokens, now);
         }
-        let key = if self.full_at.len() < self.max_keys || self.forget_full(now, millis) {
-            key
-        } else {
-            stats.bucket_overflows.add(1);
-            OVERFLOW
-        };
-        self.charge(&mut self.full_at.entry(key.into()).or_insert(0), tokens, now)
+        let has_room = self.full_at.len() < self.max_keys || self.forget_full(now, millis);
+        if has_room && (self.hold(key) || self.forget_full(now, millis) && self.hold(key)) {
+            let mut full_at = match self.full_at.entry(key.into()) {
+                Entry::Vacant(place) => place.insert(0),
+                // Another thread was first, and has paid for it.
+                Entry::Occupied(place) => {
+                    self.release(cost(key));
+                    place.into_ref()
+                }
+            };
+            return self.charge(&mut full_at, tokens, now);
+        }
+        stats.bucket_overflows.add(1);
+        self.charge(&mut self.full_at.entry(OVERFLOW.into()).or_insert(0), tokens, now)
+    }
+
+    /// Takes from the ledger what a new bucket costs. False: the process keeps as much for filters as it may.
+    fn hold(&self, key: &[u8]) -> bool {
+        let is_taken = self.ledger.take(Holding::Buckets, cost(key));
+        if is_taken {
+            self.bytes.fetch_add(cost(key), Relaxed);
+        }
+        is_taken
+    }
+
+    fn release(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Relaxed);
+        self.ledger.give_back(bytes);
     }
 
     /// Puts tokens back. A key whose bucket is shared by many gives back to the shared one.
@@ -113,7 +141,9 @@ impl Buckets {
                 // Scaled times are tokens times their interval: another interval, the same tokens.
                 let lacking = lacking.saturating_mul(self.interval) / old.interval;
                 let full_at = own_now + lacking.min(capacity);
-                let mut own = self.full_at.entry(bucket.key().clone()).or_insert(0);
+                let is_kept = self.full_at.contains_key(bucket.key()) || self.hold(bucket.key());
+                let key = if is_kept { bucket.key().clone() } else { OVERFLOW.into() };
+                let mut own = self.full_at.entry(key).or_insert(0);
                 *own = full_at.max(*own);
             }
         }
@@ -141,19 +171,42 @@ impl Buckets {
         if millis.saturating_sub(self.searched.swap(millis, Relaxed)) < SEARCH_MILLIS {
             return false;
         }
-        self.full_at.retain(|_, full_at| *full_at > now);
+        let mut forgotten = 0;
+        self.full_at.retain(|key, full_at| {
+            let lives = *full_at > now;
+            forgotten += if lives { 0 } else { cost(key) };
+            lives
+        });
+        self.release(forgotten);
         self.full_at.len() < self.max_keys
     }
+}
+
+impl Drop for Buckets {
+    fn drop(&mut self) {
+        self.ledger.give_back(*self.bytes.get_mut());
+    }
+}
+
+/// Bytes of a bucket. The one that keys share is nobody's, and each limit has one at the most.
+fn cost(key: &[u8]) -> u64 {
+    if key == OVERFLOW { 0 } else { key.len() as u64 + OVERHEAD }
 }
 
 /// The buckets of every filter of a host, so that a new configuration finds the buckets of its limits as they were, and a
 /// changed limit does not start full.
 #[derive(Debug, Default)]
 pub(crate) struct BucketRegistry {
+    ledger: Arc<Ledger>,
     limits: DashMap<(Arc<str>, Limit), Weak<Buckets>>,
 }
 
 impl BucketRegistry {
+    /// What its buckets cost is taken from `ledger`.
+    pub(crate) fn new(ledger: &Arc<Ledger>) -> Self {
+        Self { ledger: ledger.clone(), limits: DashMap::new() }
+    }
+
     pub(crate) fn define(
         &self,
         filter: &Arc<str>,
@@ -161,7 +214,7 @@ impl BucketRegistry {
         max_keys: usize,
         now: Duration,
     ) -> Result<Arc<Buckets>, String> {
-        let fresh = Arc::new(Buckets::new(limit.clone(), max_keys)?);
+        let fresh = Arc::new(Buckets::new(limit.clone(), max_keys, &self.ledger)?);
         let is_same = |entry: &dashmap::mapref::multiple::RefMulti<'_, (Arc<str>, Limit), Weak<Buckets>>| {
             let (of, known) = entry.key();
             of == filter && known.name == limit.name && *known != limit

@@ -149,6 +149,7 @@ impl<'h> Filter<'h> {
             capabilities: words.map(|(_, word)| word.to_owned()).collect(),
             grants,
             scope: "cases".to_owned(),
+            shipped: false,
             memory_bytes: MEMORY_BYTES,
             call_timeout: CALL_TIMEOUT,
             body_bytes: BODY_BYTES,

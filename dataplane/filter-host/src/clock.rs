@@ -1,18 +1,21 @@
 //! The clock that ends calls: it moves the engine's epoch while a filter may run, and sleeps while none does. Invariant: from
-//! the start of a call to its deadline it is not parked.
+//! the start of a call until it first strikes during it, it is not parked; each later strike says that a call goes on.
 
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU64,
+    AtomicBool, AtomicU8,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// How often the clock moves while it runs; a call's deadline is kept to this.
-pub(crate) const TICK: Duration = Duration::from_millis(5);
-/// The clock asks this often whether anybody calls: it is parked after one to two such times without a call.
-const WINDOW: u64 = 200;
+/// How often the clock moves while it runs, a little more often than each millisecond, so that calls may
+/// end within 2 ms of their time.
+pub(crate) const TICK: Duration = Duration::from_micros(800);
+/// It strikes for the first time with this tick of a call, one to two ticks after its start.
+pub(crate) const FIRST_STRIKE: u64 = 2;
+/// The clock asks this often whether anybody calls, each second: it is parked after one to two such times without a call.
+const WINDOW: u64 = 1_250;
 
 /// Somebody has called since the clock last asked.
 const CALLED: u8 = 0;
@@ -25,8 +28,6 @@ const PARKED: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Clock {
     state: AtomicU8,
-    /// The longest that any call may last, in ticks: the clock outlives it.
-    longest: AtomicU64,
     stopped: AtomicBool,
     thread: OnceLock<Thread>,
 }
@@ -34,27 +35,13 @@ pub(crate) struct Clock {
 impl Clock {
     /// Starts the thread, parked; `tick` is what it does while it runs.
     pub(crate) fn start(tick: impl FnMut() + Send + 'static) -> std::io::Result<Arc<Self>> {
-        let clock = Arc::new(Self {
-            state: AtomicU8::new(PARKED),
-            longest: AtomicU64::new(0),
-            stopped: AtomicBool::new(false),
-            thread: OnceLock::new(),
-        });
+        let clock =
+            Arc::new(Self { state: AtomicU8::new(PARKED), stopped: AtomicBool::new(false), thread: OnceLock::new() });
         let running = clock.clone();
         let named = thread::Builder::new().name("weft-filter-clock".to_owned());
         let thread = named.spawn(move || running.run(tick))?.thread().clone();
         clock.thread.get_or_init(|| thread);
         Ok(clock)
-    }
-
-    /// Clock ticks that a deadline spans: at least the time given, at most one tick more.
-    pub(crate) fn ticks(timeout: Duration) -> u64 {
-        u64::try_from(timeout.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX / 2).max(1) + 1
-    }
-
-    /// Calls of up to so many ticks will follow.
-    pub(crate) fn allow(&self, ticks: u64) {
-        self.longest.fetch_max(ticks, Relaxed);
     }
 
     /// A call starts, or goes on past its deadline.
@@ -100,8 +87,9 @@ impl Clock {
             thread::sleep(TICK);
             tick();
             ticks += 1;
-            // A call that began just before the clock asked meets its deadline, and says that it goes on, before the end.
-            if ticks > WINDOW.max(self.longest.load(Relaxed)) {
+            // During a call that began just before the clock asked it strikes, and the call says that it goes on, long before
+            // the end.
+            if ticks > WINDOW {
                 ticks = 0;
                 let asked = self.state.compare_exchange(CALLED, ASKED, AcqRel, Acquire);
                 if asked == Err(ASKED) {
@@ -114,6 +102,7 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
     use std::time::Instant;
 
     use super::*;
@@ -163,28 +152,9 @@ mod tests {
     }
 
     #[test]
-    fn it_outlives_the_longest_call() {
-        let (clock, ticks) = counted();
-        let long = WINDOW * 2;
-        clock.allow(long);
-        clock.call();
-        let start = ticks.load(Relaxed);
-        until("its end", || clock.is_parked());
-        assert!(ticks.load(Relaxed) - start > 2 * long, "whenever in a window the call began, its deadline came");
-        clock.stop();
-    }
-
-    #[test]
     fn the_thread_ends_with_its_host() {
         let (clock, _) = counted();
         clock.stop();
         until("only we hold it", || Arc::strong_count(&clock) == 1);
-    }
-
-    #[test]
-    fn deadlines_round_up_to_ticks() {
-        assert_eq!(Clock::ticks(Duration::from_millis(50)), 11);
-        assert_eq!(Clock::ticks(Duration::from_nanos(1)), 2);
-        assert_eq!(Clock::ticks(Duration::ZERO), 2);
     }
 }

@@ -1,12 +1,17 @@
-//! When a call has had its time. The engine's clock counts wall time, but a thread that the machine did not run is not to
-//! blame: once the clock strikes, a call goes on until it has used its time on the processor, too.
+//! When a call has had its time: once it has used that on the processor. The engine's clock counts wall time, but a thread
+//! that the machine did not run is not to blame. So the clock strikes early in a call and then with each of its ticks, and
+//! the call asks the processor each time. Invariant: a loop is ended within its budget and 2 ms.
 
 use std::time::Duration;
 
 use wasmtime::UpdateDeadline;
 
-/// Deadline of instantiation and `configure`, which happen off the data path but for replacements.
+use crate::clock::TICK;
+
+/// Deadline of instantiation and `configure` where nobody waits for them.
 pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Deadline of `forget`, which a worker calls between requests.
+pub(crate) const FORGET_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// The deadline of the call at hand: every call has its own.
 #[derive(Debug)]
@@ -21,10 +26,12 @@ impl Deadline {
         Self { budget, struck: None }
     }
 
-    /// The clock has struck. A call that loops is ended after at most twice its budget of processor time.
+    /// The clock has struck. How much of the time before its first strike, one to two ticks, the call was run is not known:
+    /// one tick counts, of a short budget half.
     pub(crate) fn strike(&mut self, now: Duration) -> UpdateDeadline {
         let struck = *self.struck.get_or_insert(now);
-        if now.saturating_sub(struck) < self.budget { UpdateDeadline::Continue(1) } else { UpdateDeadline::Interrupt }
+        let used = now.saturating_sub(struck).saturating_add(TICK.min(self.budget / 2));
+        if used < self.budget { UpdateDeadline::Continue(1) } else { UpdateDeadline::Interrupt }
     }
 }
 
@@ -42,6 +49,7 @@ pub(crate) fn thread_time() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::FIRST_STRIKE;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -54,6 +62,32 @@ mod tests {
         assert!(matches!(deadline.strike(MS * 110), UpdateDeadline::Interrupt));
         let mut deadline = Deadline::new(MS * 10);
         assert!(matches!(deadline.strike(MS * 120), UpdateDeadline::Continue(1)), "a new call");
+    }
+
+    /// A loop, on the processor from its start, with a clock whose ticks come late by up to 60 us: when it ends.
+    fn end(budget: Duration, start: Duration, late: Duration) -> Duration {
+        let mut deadline = Deadline::new(budget);
+        let period = TICK + late;
+        let before = u64::try_from(start.as_nanos() / period.as_nanos()).expect("a small number");
+        let first = u32::try_from(before + FIRST_STRIKE).expect("a small number");
+        (first..)
+            .map(|tick| period * tick)
+            .find(|now| matches!(deadline.strike(*now), UpdateDeadline::Interrupt))
+            .expect("an end")
+            .saturating_sub(start)
+    }
+
+    #[test]
+    fn a_loop_ends_within_its_budget_and_two_milliseconds() {
+        const US: Duration = Duration::from_micros(1);
+        for budget in [1, 2, 3, 7, 10, 50, 1_000] {
+            let budget = MS * budget;
+            for (start, late) in (0..900).map(|start| (US * start, US * (start * 7 % 61))) {
+                let took = end(budget, start, late);
+                assert!(took <= budget + MS * 2, "{budget:?} from {start:?}, ticks late by {late:?}: {took:?}");
+                assert!(took >= budget, "{budget:?} from {start:?}, ticks late by {late:?}: {took:?}");
+            }
+        }
     }
 
     #[test]

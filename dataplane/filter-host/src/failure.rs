@@ -35,6 +35,8 @@ pub(crate) enum FailureKind {
     StateLost,
     /// What it waited for did not come in time.
     WaitOver,
+    /// The process keeps as much for filters as it may.
+    NoRoom,
 }
 
 /// What a trap was.
@@ -161,6 +163,7 @@ impl FailureKind {
             FailureKind::NoInstance => "filter_not_instantiated",
             FailureKind::StateLost => "filter_state_lost",
             FailureKind::WaitOver => "filter_wait_over",
+            FailureKind::NoRoom => "filter_no_room",
         }
     }
 
@@ -172,7 +175,8 @@ impl FailureKind {
             | FailureKind::InvalidResult
             | FailureKind::NoInstance
             | FailureKind::StateLost
-            | FailureKind::WaitOver => false,
+            | FailureKind::WaitOver
+            | FailureKind::NoRoom => false,
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use wasmtime::{Engine, Store};
 
-use crate::clock::Clock;
-use crate::deadline::{CONFIGURE_TIMEOUT, Deadline, thread_time};
+use crate::clock::FIRST_STRIKE;
+use crate::deadline::{Deadline, thread_time};
 use crate::failure::Failure;
 use crate::hook::{Said, Told};
 use crate::interest::{Bounds, Interest};
@@ -55,8 +55,8 @@ pub(crate) enum StartError {
 
 /// An instance. Made on any thread, then owned by the worker that calls it.
 pub(crate) trait Guest: fmt::Debug + Send {
-    /// Gives it a configuration; contract 0.1 takes one only.
-    fn configure(&mut self, id: u32, setup: &Setup) -> Result<Interest, StartError>;
+    /// Gives it a configuration within a time; contract 0.1 takes one only.
+    fn configure(&mut self, id: u32, setup: &Setup, within: Duration) -> Result<Interest, StartError>;
 
     /// One call. `buffer`: for what is packed, and used again. The cookie is not changed: what the filter wants is in
     /// what it says.
@@ -77,12 +77,12 @@ pub(crate) trait Guest: fmt::Debug + Send {
 
 /// What instances are made of: a component that is linked, of some contract.
 pub(crate) trait Source: fmt::Debug + Send + Sync {
-    /// A new instance. What it does while it starts, it does on behalf of `setup`.
-    fn start(&self, setup: &Setup) -> Result<Box<dyn Guest>, StartError>;
+    /// A new instance. What it does while it starts, it does on behalf of `setup`, and within this time.
+    fn start(&self, setup: &Setup, within: Duration) -> Result<Box<dyn Guest>, StartError>;
 }
 
 /// A store whose calls end: by the clock, and at the bounds of memory.
-fn store(engine: &Engine, shared: &Arc<Shared>, setup: &Setup) -> Store<State> {
+fn store(engine: &Engine, shared: &Arc<Shared>, setup: &Setup, within: Duration) -> Store<State> {
     let mut store = Store::new(engine, State::new(shared.clone()));
     store.limiter(|state| state);
     store.set_hostcall_fuel(HANDED_OVER);
@@ -90,7 +90,7 @@ fn store(engine: &Engine, shared: &Arc<Shared>, setup: &Setup) -> Store<State> {
         store.data().shared.clock.call();
         Ok(store.data_mut().deadline.strike(thread_time()))
     });
-    arm(&mut store, &setup.shared, CONFIGURE_TIMEOUT);
+    arm(&mut store, &setup.shared, within);
     store
 }
 
@@ -100,7 +100,7 @@ fn arm(store: &mut Store<State>, config: &Arc<ConfigShared>, timeout: Duration) 
     state.enter(config);
     state.deadline = Deadline::new(timeout);
     state.shared.clock.call();
-    store.set_epoch_deadline(Clock::ticks(timeout));
+    store.set_epoch_deadline(FIRST_STRIKE);
 }
 
 /// One call for a configuration, ended by its clock. Its failure says where more memory was refused meanwhile.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -17,7 +18,9 @@ use crate::clock::Clock;
 use crate::compile::{self, CompileError, CompileLimits, Compiler, Refusals};
 use crate::grants::GrantError;
 use crate::kv::KvRegistry;
+use crate::ledger::Ledger;
 use crate::prepare::{PrepareError, Prepared, Programs};
+use crate::refill::{Refiller, Shelf};
 use crate::spec::{Digest, FilterSpec};
 use crate::state::{ConfigShared, Kept, Shared, TABLE_ELEMENTS};
 use crate::stats::{FilterStats, HostStats, Timing};
@@ -27,6 +30,10 @@ const TABLES: u32 = 4;
 /// Bytes that the host keeps of one component besides memories and tables: an interpreter's libraries refer to each
 /// other's functions and variables by the thousand.
 const COMPONENT_BYTES: usize = 2 << 20;
+/// Places of instances that are no more which a new one of another filter leaves alone. Each keeps up to 1 MiB of memory, for
+/// the next instance of the same filter; so what is replaced again and again uses the same places, and what is gone costs
+/// 8 MiB at the most beyond what lived at once.
+const WARM_SLOTS: u32 = 8;
 
 /// Bounds and places of a host.
 #[derive(Debug, Clone)]
@@ -42,7 +49,17 @@ pub struct HostConfig {
     pub max_memory_bytes: usize,
     /// Instances made ready with each filter, so that no worker has to make its first. Default 1.
     pub workers: usize,
+    /// Instances of each program that are kept ready for what becomes of others: for all workers. Default 1; with 0 those
+    /// are made when they are needed.
+    pub spares: usize,
+    /// Instances of all programs that are made ahead, and bytes of their linear memory. Default 128 and 64 MiB. Above: they
+    /// are made when they are needed.
+    pub spare_instances: u64,
+    pub spare_bytes: u64,
     pub buckets: BucketLimits,
+    /// Bytes that the process keeps for all filters between calls: values of `kv`, token buckets, parts of messages. Default
+    /// 256 MiB. Above: values make room for each other, new keys share a bucket, streams fail.
+    pub kept_bytes: u64,
 }
 
 impl Default for HostConfig {
@@ -55,7 +72,11 @@ impl Default for HostConfig {
             max_instances: 512,
             max_memory_bytes: usize::try_from(MAX_FILTER_MEMORY_BYTES).unwrap_or(usize::MAX),
             workers: 1,
+            spares: 1,
+            spare_instances: 128,
+            spare_bytes: 64 << 20,
             buckets: BucketLimits::default(),
+            kept_bytes: 256 << 20,
         }
     }
 }
@@ -80,6 +101,7 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) config: HostConfig,
     pub(crate) started: Instant,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) buckets: Arc<BucketRegistry>,
     pub(crate) kv: KvRegistry,
     cache: Option<Cache>,
@@ -92,7 +114,11 @@ pub(crate) struct Inner {
     stats: DashMap<String, Weak<FilterStats>>,
     prepared: Mutex<Vec<Weak<Prepared>>>,
     pub(crate) programs: Programs,
+    /// What makes spare instances, and what they take.
+    pub(crate) refiller: Refiller,
+    pub(crate) shelf: Shelf,
     slots: Mutex<Slots>,
+    workers: AtomicUsize,
     pub(crate) clock: Arc<Clock>,
 }
 
@@ -120,12 +146,14 @@ impl Host {
         };
         let ticking = engine.clone();
         let clock = Clock::start(move || ticking.increment_epoch()).map_err(HostError::Clock)?;
+        let ledger = Arc::new(Ledger::new(config.kept_bytes));
         Ok(Self(Arc::new(Inner {
             engine,
             config,
             started: Instant::now(),
-            buckets: Arc::default(),
-            kv: KvRegistry::default(),
+            buckets: Arc::new(BucketRegistry::new(&ledger)),
+            kv: KvRegistry::new(&ledger),
+            ledger,
             cache,
             components: Mutex::default(),
             turns: Mutex::default(),
@@ -134,7 +162,10 @@ impl Host {
             stats: DashMap::new(),
             prepared: Mutex::default(),
             programs: Programs::default(),
+            refiller: Refiller::default(),
+            shelf: Shelf::default(),
             slots: Mutex::default(),
+            workers: AtomicUsize::new(0),
             clock,
         })))
     }
@@ -164,12 +195,29 @@ impl Host {
     /// Verifies, compiles (or finds compiled), links with what is granted, and configures a filter. Blocks, for seconds
     /// where it compiles: never on a data-plane thread.
     pub fn prepare(&self, spec: &FilterSpec, wasm: &[u8]) -> Result<Arc<Prepared>, PrepareError> {
-        let prepared = Arc::new(Prepared::new(&self.0, spec, wasm)?);
+        let (prepared, made) = Prepared::new(&self.0, spec, wasm)?;
+        let prepared = Arc::new(prepared);
+        prepared.program.welcome(&prepared, made);
         let mut known = lock(&self.0.prepared);
         known.retain(|prepared| prepared.strong_count() > 0);
         known.push(Arc::downgrade(&prepared));
         drop(known);
         Ok(prepared)
+    }
+
+    /// Bytes that are kept for filters between calls.
+    pub fn kept_bytes(&self) -> u64 {
+        self.0.ledger.used()
+    }
+
+    /// Times that something could not be kept so, by what it was.
+    pub fn kept_refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.ledger.refusals().into_iter()
+    }
+
+    /// Filter instances that wait to be called.
+    pub fn spare_instances(&self) -> u64 {
+        self.0.shelf.instances()
     }
 
     /// True while the clock that ends calls sleeps because none has come for a while.
@@ -259,6 +307,11 @@ impl Inner {
         })
     }
 
+    /// True where one more instance may be made ahead, beside some that were made and do not wait yet.
+    pub(crate) fn has_room_for_spares(&self, made: usize) -> bool {
+        self.shelf.has_room(made, self.config.spare_instances, self.config.spare_bytes)
+    }
+
     /// A place in every worker's table, and an id that is never given again.
     pub(crate) fn take_slot(&self) -> (usize, u64) {
         let mut slots = lock(&self.slots);
@@ -275,6 +328,11 @@ impl Inner {
         let mut slots = lock(&self.slots);
         slots.ids += 1;
         slots.ids
+    }
+
+    /// A number for one more worker.
+    pub(crate) fn take_worker(&self) -> usize {
+        self.workers.fetch_add(1, Relaxed)
     }
 
     pub(crate) fn return_slot(&self, slot: usize) {
@@ -327,6 +385,7 @@ fn engine(config: &HostConfig) -> wasmtime::Result<Engine> {
         .max_memory_size(config.max_memory_bytes)
         .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(1 << 20)
+        .max_unused_warm_slots(WARM_SLOTS)
         .pagemap_scan(Enabled::Auto);
     let mut settings = compile::settings();
     settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));

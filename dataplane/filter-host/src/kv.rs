@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use weft_policy::bundle::{KvGrant, KvScope};
 
+use crate::ledger::{Holding, Ledger};
+
 const MAX_KEY: usize = 256;
 const MAX_VALUE: usize = 64 << 10;
 /// What an entry costs beside its key and value.
@@ -70,9 +72,11 @@ impl Entry {
     }
 }
 
-/// Invariant: each entry has its key in `written`, and in `ending` where it ends; `bytes` is what all cost.
+/// Invariant: each entry has its key in `written`, and in `ending` where it ends; `bytes` is what all cost, and is taken
+/// from the ledger.
 #[derive(Debug, Default)]
 struct Entries {
+    ledger: Arc<Ledger>,
     by_key: HashMap<Arc<[u8]>, Entry>,
     /// The oldest write first.
     written: BTreeMap<u64, Arc<[u8]>>,
@@ -83,6 +87,12 @@ struct Entries {
 }
 
 impl KvStore {
+    fn of(ledger: &Arc<Ledger>) -> Self {
+        let store = Self::default();
+        store.lock().ledger = ledger.clone();
+        store
+    }
+
     pub(crate) fn get(&self, key: &[u8], now: Duration) -> Result<Option<Arc<[u8]>>, KvError> {
         checked_key(key)?;
         Ok(self.lock().living(key, now).map(|entry| entry.value.clone()))
@@ -138,12 +148,19 @@ impl KvStore {
     }
 }
 
+impl Drop for Entries {
+    fn drop(&mut self) {
+        self.ledger.give_back(self.bytes as u64);
+    }
+}
+
 impl Entries {
     fn living(&self, key: &[u8], now: Duration) -> Option<&Entry> {
         self.by_key.get(key).filter(|entry| entry.is_alive(now))
     }
 
-    /// Puts a value in the place of what the key had. Room is made for it first: by what has ended, then by the oldest.
+    /// Puts a value in the place of what the key had. Room is made for it first: by what has ended, then by the oldest; also
+    /// where the process keeps as much for all filters as it may.
     fn put(&mut self, key: &[u8], value: Arc<[u8]>, ends: Option<Duration>, write: Write) -> Result<u64, KvError> {
         let Write { now, limits, .. } = write;
         let bytes = cost(key, &value);
@@ -153,11 +170,16 @@ impl Entries {
         self.remove(key);
         let mut evicted = 0;
         while self.by_key.len() >= limits.entries || self.bytes > limits.bytes - bytes {
-            let ended = self.ending.first().filter(|(end, _)| *end <= now).map(|(_, written)| *written);
-            evicted += u64::from(ended.is_none());
-            let oldest = ended.or_else(|| self.written.keys().next().copied());
-            let Some(gone) = oldest.and_then(|written| self.written.get(&written).cloned()) else { break };
-            self.remove(&gone);
+            let Some(was_alive) = self.remove_one(now) else { break };
+            evicted += u64::from(was_alive);
+        }
+        let mut is_taken = self.ledger.take(Holding::Values, bytes as u64);
+        while !is_taken {
+            let Some(was_alive) = self.remove_one(now) else {
+                return Err(KvError::Full("the proxy keeps as much for filters as it may".to_owned()));
+            };
+            evicted += u64::from(was_alive);
+            is_taken = self.ledger.try_take(bytes as u64);
         }
         let (written, key) = (self.writes, Arc::<[u8]>::from(key));
         self.writes += 1;
@@ -168,9 +190,20 @@ impl Entries {
         Ok(evicted)
     }
 
+    /// Removes what has ended, else what was written longest ago; true where it was alive. `None`: there is nothing.
+    fn remove_one(&mut self, now: Duration) -> Option<bool> {
+        let ended = self.ending.first().filter(|(end, _)| *end <= now).map(|(_, written)| *written);
+        let oldest = ended.or_else(|| self.written.keys().next().copied())?;
+        let gone = self.written.get(&oldest)?.clone();
+        self.remove(&gone);
+        Some(ended.is_none())
+    }
+
     fn remove(&mut self, key: &[u8]) {
         let Some(entry) = self.by_key.remove(key) else { return };
-        self.bytes -= cost(key, &entry.value);
+        let bytes = cost(key, &entry.value);
+        self.bytes -= bytes;
+        self.ledger.give_back(bytes as u64);
         self.written.remove(&entry.written);
         if let Some(end) = entry.ends {
             self.ending.remove(&(end, entry.written));
@@ -200,9 +233,17 @@ fn checked(key: &[u8], value: &[u8]) -> Result<Arc<[u8]>, KvError> {
 
 /// The stores of every scope of a host, as long as somebody holds them.
 #[derive(Debug, Default)]
-pub(crate) struct KvRegistry(Mutex<HashMap<(KvScope, String), Weak<KvStore>>>);
+pub(crate) struct KvRegistry {
+    stores: Mutex<HashMap<(KvScope, String), Weak<KvStore>>>,
+    ledger: Arc<Ledger>,
+}
 
 impl KvRegistry {
+    /// Its stores take what they keep from `ledger`.
+    pub(crate) fn new(ledger: &Arc<Ledger>) -> Self {
+        Self { stores: Mutex::default(), ledger: ledger.clone() }
+    }
+
     /// The store of an attachment, `namespace/name` of its policy, that runs this filter: the one that is there, or a
     /// new one.
     pub(crate) fn open(&self, scope: KvScope, attachment: &str, filter: &str) -> Arc<KvStore> {
@@ -211,11 +252,11 @@ impl KvRegistry {
             // No namespace sees the values of another, though both run the same filter.
             KvScope::Filter => format!("{}/{filter}", attachment.split('/').next().unwrap_or_default()),
         };
-        let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         stores.retain(|_, store| store.strong_count() > 0);
         let known = stores.entry((scope, name)).or_default();
         known.upgrade().unwrap_or_else(|| {
-            let store = Arc::new(KvStore::default());
+            let store = Arc::new(KvStore::of(&self.ledger));
             *known = Arc::downgrade(&store);
             store
         })

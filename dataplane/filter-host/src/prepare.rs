@@ -1,6 +1,6 @@
 //! From a spec and bytes to a filter that can be called: verified, compiled, linked with what was granted, configured.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use wasmtime::component::{Component, Linker};
@@ -8,16 +8,17 @@ use weft_policy::component;
 
 mod instance;
 mod program;
+mod spares;
 
 pub(crate) use instance::Instance;
 pub(crate) use program::{Program, Programs};
 
 use crate::chain::ReplyCause;
-use crate::clock::Clock;
 use crate::compile::CompileError;
+use crate::deadline::CONFIGURE_TIMEOUT;
 use crate::edits::Label;
 use crate::grants::GrantError;
-use crate::guest::{Setup, Source, StartError, v01, v02};
+use crate::guest::{Setup, StartError, v01, v02};
 use crate::host::Inner;
 use crate::imports;
 use crate::interest::{BodyMode, Bounds};
@@ -76,7 +77,12 @@ pub enum PrepareError {
 }
 
 impl Prepared {
-    pub(crate) fn new(host: &Arc<Inner>, spec: &FilterSpec, wasm: &[u8]) -> Result<Self, PrepareError> {
+    /// With the instances that were made for it, which its program is to [`Program::welcome`] it with.
+    pub(crate) fn new(
+        host: &Arc<Inner>,
+        spec: &FilterSpec,
+        wasm: &[u8],
+    ) -> Result<(Self, Vec<Instance>), PrepareError> {
         let name = || spec.name.clone();
         verify(spec, wasm).map_err(|source| PrepareError::Verify { name: name(), source })?;
         // The judgement that the publisher and the control plane have heard, before anything is compiled.
@@ -95,11 +101,11 @@ impl Prepared {
             imports::v01::link(&mut linker, &spec.capabilities).map_err(wrong_world)?;
             let source = v01::Linked::new(&component, &linker, shared.clone()).map_err(wrong_world)?;
             let program = Arc::new(Program::new(host, None, shared, Box::new(source)));
-            return Self::of_program(host, spec, setup, program, true);
+            return Self::of_program(host, spec, setup, program, host.config.workers);
         }
         let key = Key::of(spec);
         if let Some(program) = host.programs.join(&key) {
-            return Self::of_program(host, spec, setup, program, false);
+            return Self::of_program(host, spec, setup, program, 1);
         }
         let shared = Arc::new(Shared::new(host, memory_bytes, Arc::<FilterStats>::default()));
         let mut linker = Linker::new(&host.engine);
@@ -107,33 +113,30 @@ impl Prepared {
         imports::wasi::link(&mut linker, &component).map_err(wrong_world)?;
         let source = v02::Linked::new(&component, &linker, shared.clone()).map_err(wrong_world)?;
         let program = Arc::new(Program::new(host, Some(key), shared, Box::new(source)));
-        let prepared = Self::of_program(host, spec, setup, program, true)?;
+        let (prepared, made) = Self::of_program(host, spec, setup, program, host.config.workers)?;
         host.programs.add(&prepared.program);
-        Ok(prepared)
+        Ok((prepared, made))
     }
 
-    /// Tries the configuration, and learns what it asks for. A new program is given instances for the workers to come.
+    /// Tries the configuration in an instance, and learns what it asks for. As many more are made as will be called, while
+    /// there is room.
     fn of_program(
         host: &Arc<Inner>,
         spec: &FilterSpec,
         setup: Setup,
         program: Arc<Program>,
-        is_new: bool,
-    ) -> Result<Self, PrepareError> {
+        count: usize,
+    ) -> Result<(Self, Vec<Instance>), PrepareError> {
         let id = host.take_id();
-        let tried = start_spares(program.source(), &setup, id, if is_new { host.config.workers } else { 1 });
-        let (spares, interest) = match tried {
-            Ok(tried) => tried,
+        let (made, interest) = match start(&program, &setup, id, count) {
+            Ok(started) => started,
             Err(error) => {
                 program.leave();
                 return Err(start_error(spec, error));
             }
         };
-        if is_new {
-            program.keep(spares);
-        }
         host.buckets.sweep();
-        Ok(Self::assemble(spec.clone(), setup, interest, program, id))
+        Ok((Self::assemble(spec.clone(), setup, interest, program, id), made))
     }
 
     pub(crate) fn assemble(spec: FilterSpec, setup: Setup, interest: Interest, program: Arc<Program>, id: u64) -> Self {
@@ -201,7 +204,6 @@ impl Drop for Prepared {
 pub(crate) fn setup(host: &Arc<Inner>, spec: &FilterSpec) -> Result<Setup, PrepareError> {
     let shared = ConfigShared::new(host, spec).map_err(|error| grant_error(spec, error))?;
     let call_timeout = spec.call_timeout.min(MAX_CALL_TIMEOUT);
-    host.clock.allow(Clock::ticks(call_timeout).max(Clock::ticks(crate::deadline::CONFIGURE_TIMEOUT)));
     let body_bytes = usize::try_from(spec.body_bytes).unwrap_or(usize::MAX);
     Ok(Setup {
         shared: Arc::new(shared),
@@ -262,24 +264,21 @@ fn without_patch(import: &str) -> &str {
 }
 
 /// Makes instances that have the configuration, and learns from the first what the filter asks for.
-fn start_spares(
-    source: &dyn Source,
-    setup: &Setup,
-    id: u64,
-    count: usize,
-) -> Result<(Vec<Instance>, Interest), StartError> {
-    let start = || -> Result<(Instance, Interest), StartError> {
-        let mut instance = Instance::new(source.start(setup)?);
-        let interest = instance.guest.configure(instance.next_id(), setup)?;
-        instance.note(id, &setup.shared);
+fn start(program: &Program, setup: &Setup, id: u64, count: usize) -> Result<(Vec<Instance>, Interest), StartError> {
+    let one = || -> Result<(Instance, Interest), StartError> {
+        let mut instance = Instance::new(program.source.start(setup, CONFIGURE_TIMEOUT)?);
+        let interest = instance.guest.configure(instance.next_id(), setup, CONFIGURE_TIMEOUT)?;
+        instance.note(id, Weak::new(), &setup.shared);
         Ok((instance, interest))
     };
-    let (first, interest) = start()?;
-    let mut spares = vec![first];
-    for _ in 1..count {
-        spares.push(start()?.0);
+    let (first, interest) = one()?;
+    let mut made = vec![first];
+    while made.len() < count && program.host.has_room_for_spares(made.len()) {
+        // Workers whose first is not among them make it when they are called.
+        let Ok((instance, _)) = one() else { break };
+        made.push(instance);
     }
-    Ok((spares, interest))
+    Ok((made, interest))
 }
 
 #[cfg(test)]

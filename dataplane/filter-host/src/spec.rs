@@ -89,9 +89,11 @@ pub struct FilterSpec {
     pub grants: Vec<Grant>,
     /// Filters share instances within it: the namespace of the policy that attaches it.
     pub scope: String,
+    /// Its code is the control plane's own, by the control plane's word: filters share instances across namespaces.
+    pub shipped: bool,
     /// Linear memory of one instance, bytes.
     pub memory_bytes: u64,
-    /// Deadline of one call: it is ended when it has lasted this long and has used as much time on the processor since.
+    /// Deadline of one call: it is ended when it has used the processor for this long.
     pub call_timeout: Duration,
     /// The longest body that is gathered for it, bytes.
     pub body_bytes: u64,
@@ -129,6 +131,7 @@ impl TryFrom<&FilterAttachment> for FilterSpec {
             capabilities: attachment.capabilities.clone(),
             grants: attachment.grants.clone(),
             scope: attachment.name.split_once('/').map_or("", |(namespace, _)| namespace).to_owned(),
+            shipped: attachment.shipped,
             memory_bytes: attachment.limits.memory_bytes,
             call_timeout: Duration::from_millis(attachment.limits.call_timeout_ms),
             body_bytes: attachment.limits.body_bytes,

@@ -133,39 +133,56 @@ impl Timing {
 /// Upper bounds of [`CallTimes`]' buckets, in microseconds; the last bucket has none.
 pub const CALL_TIME_BOUNDS: [u64; 14] = [2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000];
 
-/// How long calls took.
+/// Workers whose calls are counted apart, as far as there are no more of them: a number that several bump would move from
+/// one processor to the other with each call.
+const SHARDS: usize = 8;
+
+/// The calls of one worker. Nothing else lies in its lines of the processor's cache.
 #[derive(Debug, Default)]
-pub struct CallTimes {
+#[repr(align(128))]
+struct Calls {
+    by_hook: [AtomicU64; Hook::COUNT],
     buckets: [AtomicU64; CALL_TIME_BOUNDS.len() + 1],
     nanos: AtomicU64,
 }
 
+/// Calls into the sandbox, and how long they took.
+#[derive(Debug, Default)]
+pub struct CallTimes([Calls; SHARDS]);
+
 impl CallTimes {
-    pub(crate) fn record(&self, time: Duration) {
+    /// Counts a call. `worker`: its number.
+    pub(crate) fn record(&self, worker: usize, hook: Hook, time: Duration) {
+        let calls = &self.0[worker % SHARDS];
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let bucket = CALL_TIME_BOUNDS.iter().take_while(|bound| micros > **bound).count();
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        calls.by_hook[hook.index()].fetch_add(1, Relaxed);
+        calls.buckets[bucket].fetch_add(1, Relaxed);
+        calls.nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn total(&self, number: impl Fn(&Calls) -> &AtomicU64) -> u64 {
+        self.0.iter().map(|calls| number(calls).load(Relaxed)).sum()
+    }
+
+    fn at(&self, hook: Hook) -> u64 {
+        self.total(|calls| &calls.by_hook[hook.index()])
     }
 
     /// Calls by bucket, not cumulative.
     pub fn buckets(&self) -> impl Iterator<Item = u64> + '_ {
-        self.buckets.iter().map(|bucket| bucket.load(Relaxed))
+        (0..=CALL_TIME_BOUNDS.len()).map(move |bucket| self.total(|calls| &calls.buckets[bucket]))
     }
 
     /// All of them together.
     pub fn sum(&self) -> Duration {
-        Duration::from_nanos(self.nanos.load(Relaxed))
+        Duration::from_nanos(self.total(|calls| &calls.nanos))
     }
 }
 
 /// Counters of one attachment; they outlive its configurations.
 #[derive(Debug, Default)]
 pub struct FilterStats {
-    /// Calls into the sandbox.
-    pub calls: Counter,
-    /// The same, by hook.
-    pub calls_by_hook: [Counter; Hook::COUNT],
     pub call_time: CallTimes,
     /// Answers given by the filter that were sent.
     pub replies: Replies,
@@ -189,6 +206,8 @@ pub struct FilterStats {
     pub budgets_spent: Counter,
     /// Waits whose answers did not come in time.
     pub waits_over: Counter,
+    /// Streams of which something could not be kept: the process keeps as much for filters as it may.
+    pub no_room: Counter,
     /// Pauses that began: the filter had failed on one caller again and again (`onFailure: Allow`).
     pub backoffs: Counter,
     /// Requests that passed the filter by in such a pause.
@@ -200,6 +219,8 @@ pub struct FilterStats {
     /// Times that a stream was held for answers or for a time, and what was asked of services.
     pub waits: Counter,
     pub callouts: Counter,
+    /// Times that a request waited while an instance was made or given its configuration: no spare one was ready.
+    pub configured_inline: Counter,
     /// Instances replaced because their memory had grown.
     pub recycled: Counter,
     /// Failures that let the request go on (`onFailure: Allow`, or audit mode).
@@ -226,8 +247,13 @@ pub struct FilterStats {
 }
 
 impl FilterStats {
+    /// Calls at all hooks.
+    pub fn calls(&self) -> u64 {
+        Hook::ALL.into_iter().map(|hook| self.call_time.at(hook)).sum()
+    }
+
     pub fn calls_at(&self, hook: Hook) -> u64 {
-        self.calls_by_hook[hook.index()].value()
+        self.call_time.at(hook)
     }
 
     pub fn traps_of(&self, kind: TrapKind) -> u64 {
@@ -251,6 +277,7 @@ impl FilterStats {
             FailureKind::NoInstance => &self.instantiation_failures,
             FailureKind::StateLost => &self.lost_streams,
             FailureKind::WaitOver => &self.waits_over,
+            FailureKind::NoRoom => &self.no_room,
         };
         counter.add(1);
     }
@@ -268,7 +295,7 @@ pub struct HostStats {
     pub version: String,
     pub digest: Digest,
     pub stats: Arc<FilterStats>,
-    /// Its instances and their memory, which it may share with other filters of its namespace.
+    /// Its instances and their memory, which it may share with other filters.
     pub program: Arc<FilterStats>,
 }
 
@@ -279,9 +306,10 @@ mod tests {
     #[test]
     fn call_times_fall_into_their_buckets() {
         let times = CallTimes::default();
-        for micros in [0, 2, 3, 250_000, 250_001] {
-            times.record(Duration::from_micros(micros));
+        for (worker, micros) in [0, 2, 3, 250_000, 250_001].into_iter().enumerate() {
+            times.record(worker * 3, Hook::Done, Duration::from_micros(micros));
         }
+        assert_eq!((times.at(Hook::Done), times.at(Hook::Tick)), (5, 0));
         assert_eq!(times.buckets().collect::<Vec<_>>(), [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
         assert_eq!(times.sum(), Duration::from_micros(500_006));
     }

@@ -79,7 +79,7 @@ impl Worker {
         let dice = std::hash::RandomState::new().hash_one(std::thread::current().id());
         Self {
             host: host.clone(),
-            slots: Slots::default(),
+            slots: Slots::new(host.0.take_worker()),
             streams: Streams::default(),
             backoff: BackOff::default(),
             dice,

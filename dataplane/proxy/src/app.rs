@@ -66,6 +66,8 @@ pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
         cache: config.limits.compiled(),
         compiler: Compiler::own_child(),
         compile: config.limits.compiling(),
+        workers: config.worker_count(),
+        kept_bytes: config.limits.filter_kept_bytes,
         ..HostConfig::default()
     };
     let host = Host::new(host_config).context("cannot start the filter host")?;

@@ -60,6 +60,8 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::MirrorsInFlight, shared.copies.value());
     gauge(Metric::FilterCalloutsOpen, shared.filter_callouts.used());
     gauge(Metric::FilterBodyBytes, shared.filter_bodies.used());
+    gauge(Metric::FilterKeptBytes, shared.filter_host.kept_bytes());
+    gauge(Metric::FilterSpares, shared.filter_host.spare_instances());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());
     gauge(Metric::SourcesDropped, shared.series.sources_dropped());
     if let Some(capturing) = admin.capture.get() {
@@ -140,7 +142,7 @@ type Read = fn(&FilterStats) -> u64;
 fn filters(admin: &Admin, out: &mut String) {
     let hosts = admin.shared.filter_host.stats();
     let columns: [(Metric, Read); 5] = [
-        (Metric::FilterCalls, |stats| stats.calls.value()),
+        (Metric::FilterCalls, FilterStats::calls),
         (Metric::FilterTraps, |stats| stats.traps.value()),
         (Metric::FilterTimeouts, |stats| stats.timeouts.value()),
         (Metric::FilterFailedOpen, |stats| stats.failed_open.value()),
@@ -148,6 +150,10 @@ fn filters(admin: &Admin, out: &mut String) {
     ];
     per_filter(&columns, &hosts, out);
     replies(&hosts, out);
+    header(out, Metric::FilterKeptRefusals);
+    for (kind, count) in admin.shared.filter_host.kept_refusals() {
+        sample(out, Metric::FilterKeptRefusals.name(), &format!("kind=\"{kind}\""), count);
+    }
     audited(&hosts, out);
     compiled(&admin.shared.filter_host, out);
     calls::render(&hosts, out);

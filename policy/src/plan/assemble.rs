@@ -466,6 +466,7 @@ fn published(world: &World, name: &str, filter_name: &ObjectName, spec: Option<&
         signature: text(|spec| &spec.signature),
         public_key_pem: text(|spec| &spec.public_key),
         statement: release.and_then(|release| release.statement.clone()),
+        shipped: release.is_some_and(|release| release.shipped),
         direction: Direction::Inbound,
         order: i32::MAX,
         mode: FilterMode::Enforce,

@@ -8,9 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, FILTER_RULES, FILTER_STATEMENT,
-    GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
-    SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, FILTER_RULES, FILTER_SHIPPED,
+    FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES,
+    Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{External, Limits, Route, RouteAction, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -30,7 +30,8 @@ fn requires(object: &Object) -> Vec<String> {
         Object::Filter(filter) => {
             let statement = filter.statement.as_ref().map(|_| FILTER_STATEMENT.to_owned());
             let rules = (!filter.rules.is_empty()).then(|| FILTER_RULES.to_owned());
-            std::iter::once(filter.contract.clone()).chain(statement).chain(rules).collect()
+            let shipped = filter.shipped.then(|| FILTER_SHIPPED.to_owned());
+            std::iter::once(filter.contract.clone()).chain(statement).chain(rules).chain(shipped).collect()
         }
         Object::Mesh(mesh) if mesh.ranges.is_some() => vec![SCOPE.to_owned()],
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],

@@ -60,6 +60,7 @@ fn filter() -> FilterAttachment {
         signature: "c2ln".to_owned(),
         public_key_pem: "PEM".to_owned(),
         statement: None,
+        shipped: false,
         direction: Direction::Outbound,
         order: -5,
         mode: FilterMode::Audit,
@@ -308,6 +309,16 @@ fn a_statement_is_told_to_those_who_verify_it() {
     // An older proxy gets what it knows, which is whole in itself.
     assert_eq!(Object::Filter(signed).without_statement(), Some(Object::Filter(filter())));
     assert_eq!(Object::Filter(filter()).without_statement(), None);
+}
+
+#[test]
+fn what_ships_is_told_to_those_who_share_it() {
+    let shipped = FilterAttachment { shipped: true, ..filter() };
+    let told = encode(&Object::Filter(shipped.clone()));
+    assert_eq!(told.requires, ["wit-0.1", FILTER_SHIPPED]);
+    assert_eq!(receive(vec![told]).unwrap().delta.upserts, [Object::Filter(shipped.clone())]);
+    assert_eq!(Object::Filter(shipped).without_origin(), Some(Object::Filter(filter())));
+    assert_eq!(Object::Filter(filter()).without_origin(), None);
 }
 
 #[test]

@@ -4,8 +4,12 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::*;
 
+fn of_ledger(tokens: u32, period_ms: u64, burst: u32, keys: usize, ledger: &Arc<Ledger>) -> Buckets {
+    Buckets::new(Limit { name: "l".into(), tokens, period_ms, burst }, keys, ledger).expect("a sound limit")
+}
+
 fn buckets(tokens: u32, period_ms: u64, burst: u32, keys: usize) -> Buckets {
-    Buckets::new(Limit { name: "l".into(), tokens, period_ms, burst }, keys).expect("a sound limit")
+    of_ledger(tokens, period_ms, burst, keys, &Arc::default())
 }
 
 #[test]
@@ -138,4 +142,22 @@ fn a_changed_limit_does_not_start_full() {
     assert_eq!(left(&fewer, b"k"), 0, "never more than empty");
     assert!(fewer.take(b"k", 5, now + Duration::from_secs(1), &stats).is_ok(), "and full again after its own period");
     assert_eq!(left(&define("b", 5, 1_000, 5, now), b"k"), 5, "another name is another limit");
+}
+
+#[test]
+fn what_all_filters_keep_bounds_the_keys_too() {
+    let (stats, ledger) = (FilterStats::default(), Arc::new(Ledger::new(2 * (1 + OVERHEAD))));
+    let (one, other) = (of_ledger(1, 1_000, 1, 8, &ledger), of_ledger(1, 1_000, 1, 8, &ledger));
+    let now = Duration::from_secs(1);
+    assert!(one.take(b"a", 1, now, &stats).is_ok() && other.take(b"b", 1, now, &stats).is_ok());
+    assert!(one.take(b"c", 1, now, &stats).is_ok(), "the shared bucket");
+    assert!(one.take(b"d", 1, now, &stats).is_err(), "the shared bucket is empty");
+    assert_eq!((stats.bucket_overflows.value(), ledger.used()), (2, 2 * (1 + OVERHEAD)));
+    drop(other);
+    assert!(one.take(b"d", 1, now, &stats).is_ok(), "there is room again");
+    let later = now + Duration::from_secs(2);
+    assert!(one.take(b"e", 1, later, &stats).is_ok(), "the others ran full and made room");
+    assert_eq!(ledger.used(), 1 + OVERHEAD);
+    drop(one);
+    assert_eq!(ledger.used(), 0);
 }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::HeaderName;
@@ -14,7 +15,6 @@ use wasmtime::component::{Component, Linker};
 use super::{Guest, Setup, Source, StartError, Whom, called, store};
 use crate::bindings::v01::weft::filter::types::{self, Wants};
 use crate::bindings::v01::{Filter, FilterPre};
-use crate::deadline::CONFIGURE_TIMEOUT;
 use crate::failure::Failure;
 use crate::hook::{self, Edit, Hook, Reply, Said, Told, Verdict};
 use crate::interest::{Asked, Fixed, Interest};
@@ -52,8 +52,8 @@ impl std::fmt::Debug for Instance {
 }
 
 impl Source for Linked {
-    fn start(&self, setup: &Setup) -> Result<Box<dyn Guest>, StartError> {
-        let mut store = store(self.pre.engine(), &self.shared, setup);
+    fn start(&self, setup: &Setup, within: Duration) -> Result<Box<dyn Guest>, StartError> {
+        let mut store = store(self.pre.engine(), &self.shared, setup, within);
         let filter = self.pre.instantiate(&mut store);
         let filter = filter.map_err(|error| StartError::Instantiate(format!("{error:#}")))?;
         Ok(Box::new(Instance { store, filter }))
@@ -61,9 +61,9 @@ impl Source for Linked {
 }
 
 impl Guest for Instance {
-    fn configure(&mut self, _id: u32, setup: &Setup) -> Result<Interest, StartError> {
+    fn configure(&mut self, _id: u32, setup: &Setup, within: Duration) -> Result<Interest, StartError> {
         let Self { store, filter } = self;
-        let asked = called(store, &setup.shared, CONFIGURE_TIMEOUT, |store| filter.call_configure(store, &setup.json));
+        let asked = called(store, &setup.shared, within, |store| filter.call_configure(store, &setup.json));
         let asked = asked.map_err(StartError::Configure)?.map_err(StartError::Refused)?;
         Interest::fixed(asked, setup.bounds).map_err(StartError::Interest)
     }

@@ -2,6 +2,7 @@
 //! packed buffer. A patch version is as good as another: names are looked up as `0.2`, whatever comes behind.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
@@ -10,7 +11,7 @@ use super::{Guest, Setup, Source, StartError, Whom, arm, called, store};
 use crate::bindings::v02::exports::weft::filter as exports;
 use crate::bindings::v02::weft::filter::types;
 use crate::chain::CalloutAnswer;
-use crate::deadline::CONFIGURE_TIMEOUT;
+use crate::deadline::FORGET_TIMEOUT;
 use crate::failure::Failure;
 use crate::hook::{self, Edit, Hook, Reply, Said, Told, Verdict};
 use crate::interest::{Asked, AskedHook, Interest};
@@ -126,8 +127,8 @@ impl std::fmt::Debug for Instance {
 }
 
 impl Source for Linked {
-    fn start(&self, setup: &Setup) -> Result<Box<dyn Guest>, StartError> {
-        let mut store = store(self.pre.engine(), &self.shared, setup);
+    fn start(&self, setup: &Setup, within: Duration) -> Result<Box<dyn Guest>, StartError> {
+        let mut store = store(self.pre.engine(), &self.shared, setup, within);
         let instance = self.pre.instantiate(&mut store);
         let instance = instance.map_err(|error| StartError::Instantiate(format!("{error:#}")))?;
         let exports = self.indices.load(&mut store, &instance);
@@ -137,12 +138,10 @@ impl Source for Linked {
 }
 
 impl Guest for Instance {
-    fn configure(&mut self, id: u32, setup: &Setup) -> Result<Interest, StartError> {
+    fn configure(&mut self, id: u32, setup: &Setup, within: Duration) -> Result<Interest, StartError> {
         let Self { store, exports } = self;
         let configuration = &exports.configuration;
-        let asked = called(store, &setup.shared, CONFIGURE_TIMEOUT, |store| {
-            configuration.call_configure(store, id, &setup.json)
-        });
+        let asked = called(store, &setup.shared, within, |store| configuration.call_configure(store, id, &setup.json));
         let asked = asked.map_err(StartError::Configure)?.map_err(StartError::Refused)?;
         let asked: Vec<AskedHook> = asked.hooks.into_iter().map(asked_hook).collect();
         Interest::named(&asked, |hook| exports.has(hook), setup.bounds).map_err(StartError::Interest)
@@ -171,7 +170,7 @@ impl Guest for Instance {
     }
 
     fn forget(&mut self, id: u32, shared: &Arc<ConfigShared>) -> Result<(), Failure> {
-        arm(&mut self.store, shared, CONFIGURE_TIMEOUT);
+        arm(&mut self.store, shared, FORGET_TIMEOUT);
         let result = self.exports.configuration.call_forget(&mut self.store, id);
         self.store.data_mut().forget(shared);
         result.map_err(|error| Failure::of_call(&error, false))

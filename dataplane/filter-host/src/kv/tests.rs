@@ -190,3 +190,22 @@ fn values_live_as_long_as_somebody_may_see_them() {
     drop(next);
     assert_eq!(registry.open(KvScope::Policy, "shop/limit", "quota").get(b"k", at(1)), Ok(None));
 }
+
+#[test]
+fn what_all_filters_keep_bounds_every_store() {
+    let entry = (OVERHEAD + 2) as u64;
+    let ledger = Arc::new(Ledger::new(3 * entry));
+    let registry = KvRegistry::new(&ledger);
+    let [one, other] = ["a/p", "b/p"].map(|name| registry.open(KvScope::Policy, name, "f"));
+    let put = |store: &KvStore, key: &[u8]| store.set(key, b"v", write(1, 0, WIDE));
+    assert_eq!((put(&one, b"a"), put(&one, b"b"), put(&other, b"c")), (Ok(0), Ok(0), Ok(0)));
+    assert_eq!(put(&one, b"d"), Ok(1), "its own oldest makes room");
+    assert_eq!((one.get(b"a", at(1)), other.get(b"c", at(1)).map(|value| value.is_some())), (Ok(None), Ok(true)));
+    other.remove(b"c").expect("a key");
+    assert_eq!((put(&one, b"e"), ledger.used()), (Ok(0), 3 * entry));
+    assert!(matches!(put(&other, b"f"), Err(KvError::Full(_))), "nothing of its own can go");
+    drop(one);
+    assert_eq!((put(&other, b"f"), ledger.used()), (Ok(0), entry));
+    drop(other);
+    assert_eq!((ledger.used(), ledger.refusals()[0]), (0, ("kv", 2)));
+}

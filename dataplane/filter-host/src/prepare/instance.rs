@@ -1,6 +1,7 @@
 //! An instance and the configurations that it has been given, each once.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::Prepared;
 use crate::failure::{Failure, FailureKind};
@@ -33,8 +34,8 @@ impl Instance {
     }
 
     /// Notes a configuration that the guest has taken under the id that [`Instance::next_id`] named.
-    pub(super) fn note(&mut self, prepared: u64, shared: &Arc<ConfigShared>) {
-        self.given.push(Given { prepared, living: Weak::new(), shared: shared.clone(), config: self.next });
+    pub(super) fn note(&mut self, prepared: u64, living: Weak<Prepared>, shared: &Arc<ConfigShared>) {
+        self.given.push(Given { prepared, living, shared: shared.clone(), config: self.next });
         self.next += 1;
         self.floor = self.guest.memory();
     }
@@ -43,23 +44,33 @@ impl Instance {
         self.next
     }
 
-    /// The id by which the instance knows the filter's configuration, which it is given now where it has not been.
-    ///
-    /// # Errors
-    /// It does not take the configuration, though another instance did; it can't be called again.
-    pub(crate) fn serve(&mut self, filter: &Arc<Prepared>) -> Result<u32, Failure> {
-        if let Some(given) = self.given.iter_mut().find(|given| given.prepared == filter.id) {
-            if given.living.strong_count() == 0 {
-                given.living = Arc::downgrade(filter);
-            }
-            return Ok(given.config);
-        }
-        let config = self.next;
-        self.guest.configure(config, &filter.setup).map_err(again)?;
-        self.note(filter.id, &filter.setup.shared);
-        if let Some(given) = self.given.last_mut() {
+    /// The id by which the instance knows the filter's configuration. `None`: it was not given that.
+    pub(crate) fn config_of(&mut self, filter: &Arc<Prepared>) -> Option<u32> {
+        let given = self.given.iter_mut().find(|given| given.prepared == filter.id)?;
+        if given.living.strong_count() == 0 {
             given.living = Arc::downgrade(filter);
         }
+        Some(given.config)
+    }
+
+    /// True where it has any configuration.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.given.is_empty()
+    }
+
+    /// True where it was given the configuration of this filter, by its id.
+    pub(super) fn has(&self, filter: u64) -> bool {
+        self.given.iter().any(|given| given.prepared == filter)
+    }
+
+    /// Gives it a configuration that it has not, within a time.
+    ///
+    /// # Errors
+    /// It does not take it, though another instance did; it can't be called again.
+    pub(crate) fn give(&mut self, filter: &Arc<Prepared>, within: Duration) -> Result<u32, StartError> {
+        let config = self.next;
+        self.guest.configure(config, &filter.setup, within)?;
+        self.note(filter.id, Arc::downgrade(filter), &filter.setup.shared);
         Ok(config)
     }
 

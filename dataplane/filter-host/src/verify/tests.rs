@@ -46,6 +46,7 @@ fn spec(statement: &Statement, seed: u8) -> FilterSpec {
         capabilities: Vec::new(),
         grants: Vec::new(),
         scope: String::new(),
+        shipped: false,
         memory_bytes: 0,
         call_timeout: Duration::ZERO,
         body_bytes: 0,

@@ -11,8 +11,8 @@ use super::Worker;
 use super::judge::{self, May, Step};
 use crate::chain::{Chunk, Cut, ReplyCause};
 use crate::edits::{self, BODY_TOO_LONG, Change, MAX_DELAY};
-use crate::failure::Failure;
-use crate::frames;
+use crate::failure::{Failure, FailureKind};
+use crate::frames::{self, Output};
 use crate::hook::{Hook, Told};
 use crate::interest::BodyMode;
 use crate::order::Chain;
@@ -44,7 +44,7 @@ impl Worker {
             }
             let is_messages = told.hook.is_body() && filter.interest.body(of_caller) == BodyMode::Messages;
             let (bytes, delay) = if is_messages {
-                self.messages(filter, told, &chunk.bytes, end)?
+                self.messages(filter, told, chunk.bytes, end)?
             } else {
                 let (made, delay) = self.through(filter, told.with_chunk(&chunk.bytes, end))?;
                 (made.or(chunk.bytes), delay)
@@ -134,13 +134,14 @@ impl Worker {
         &mut self,
         filter: &Arc<Prepared>,
         told: Told<'_>,
-        bytes: &[u8],
+        bytes: Bytes,
         end: bool,
     ) -> Result<(Bytes, Duration), Box<Cut>> {
         let (stream, id, of_request) = (told.stream, filter.id, told.hook == Hook::RequestBody);
         let most = filter.setup.bounds.body_bytes;
-        let (mut out, mut after) = (BytesMut::new(), Duration::ZERO);
-        self.streams.frames(stream, id, of_request).push(bytes);
+        let frames = self.streams.frames(stream, id, of_request);
+        let (mut out, mut after) = (Output::of(bytes.clone(), frames.is_empty()), Duration::ZERO);
+        frames.push(bytes);
         let mut told_end = false;
         loop {
             let frames = self.streams.frames(stream, id, of_request);
@@ -161,26 +162,39 @@ impl Worker {
             let (made, delay) = self.through(filter, told.with_chunk(&body, told_end))?;
             after = after.saturating_add(delay);
             match made {
-                Made::Same => out.extend_from_slice(&message.into_framed()),
-                Made::Other(body) if body.is_empty() => {}
-                Made::Other(body) => frames::frame(&body, &mut out),
+                Made::Same => out.same(message.framed()),
+                Made::Other(body) => frame_some(&body, out.other()),
             }
             if self.streams.is_out(stream, id) {
                 break;
             }
         }
+        if !self.streams.is_out(stream, id) {
+            self.keep(filter, told.hook, stream)?;
+        }
         if self.streams.is_out(stream, id) {
-            out.extend_from_slice(&self.streams.flush(stream, id, of_request));
+            let held = self.streams.flush(stream, id, of_request);
+            if !held.is_empty() {
+                out.other().extend_from_slice(&held);
+            }
         } else if end && !told_end {
             let (made, delay) = self.through(filter, told.with_chunk(&[], true))?;
             after = after.saturating_add(delay);
-            if let Made::Other(body) = made
-                && !body.is_empty()
-            {
-                frames::frame(&body, &mut out);
+            if let Made::Other(body) = made {
+                frame_some(&body, out.other());
             }
         }
-        Ok((out.freeze(), after))
+        Ok((out.finish(), after))
+    }
+
+    /// Counts the part of a message that is held: where the process holds as much as it may, the filter has failed.
+    fn keep(&mut self, filter: &Arc<Prepared>, hook: Hook, stream: u64) -> Result<(), Box<Cut>> {
+        let frames = self.streams.frames(stream, filter.id, hook == Hook::RequestBody);
+        if frames.keep(&self.host.0.ledger) {
+            return Ok(());
+        }
+        let failure = Failure::new(FailureKind::NoRoom, "part of a message can't be held until the rest comes");
+        self.fail_midway(filter, hook, stream, &failure)
     }
 
     /// A message that the filter can't be given: the stream ends, or goes on without the filter.
@@ -208,6 +222,13 @@ impl Worker {
             return Err(judge::cut_for(filter, failure.kind.as_str(), ReplyCause::Failed));
         }
         Ok(())
+    }
+}
+
+/// A message of no bytes in place of another is none.
+fn frame_some(body: &[u8], out: &mut BytesMut) {
+    if !body.is_empty() {
+        frames::frame(body, out);
     }
 }
 

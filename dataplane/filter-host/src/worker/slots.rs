@@ -1,18 +1,21 @@
 //! This thread's instances, one for each program that it has called. An instance whose call failed for good is replaced
-//! at the next call.
+//! at the next call, and one that lacks a configuration is, by a spare one that waits configured. Only where there is none
+//! does a request wait for `configure`, and no longer than for any call.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::deadline::thread_time;
-use crate::failure::Failure;
-use crate::guest::Whom;
+use crate::failure::{Failure, FailureKind};
+use crate::guest::{StartError, Whom};
 use crate::hook::{Said, Told};
 use crate::prepare::{Instance, Prepared, Program};
 
 /// By `Program::slot`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slots {
+    /// The worker's number, under which its calls are counted.
+    worker: usize,
     places: Vec<Option<Slot>>,
     /// What is packed for a call; used again by the next.
     buffer: Vec<u8>,
@@ -29,6 +32,10 @@ struct Slot {
 }
 
 impl Slots {
+    pub(super) fn new(worker: usize) -> Self {
+        Self { worker, places: Vec::new(), buffer: Vec::new() }
+    }
+
     /// Tells the instances of a filter apart, for those that keep streams in their memory.
     pub(super) fn generation(&mut self, filter: &Prepared) -> u32 {
         self.slot(&filter.program).generation
@@ -43,9 +50,9 @@ impl Slots {
         cookie: &mut Vec<u8>,
         on_processor: bool,
     ) -> (Result<Said, Failure>, Duration) {
-        let mut buffer = std::mem::take(&mut self.buffer);
+        let (mut buffer, worker) = (std::mem::take(&mut self.buffer), self.worker);
         let slot = self.slot(&filter.program);
-        let called = slot.call(filter, told, cookie, &mut buffer, on_processor);
+        let called = slot.call(filter, told, cookie, &mut buffer, (worker, on_processor));
         self.buffer = buffer;
         called
     }
@@ -92,25 +99,24 @@ impl Slot {
         told: &Told<'_>,
         cookie: &mut Vec<u8>,
         buffer: &mut Vec<u8>,
-        on_processor: bool,
+        (worker, on_processor): (usize, bool),
     ) -> (Result<Said, Failure>, Duration) {
-        let (instance, id) = match self.serve(filter) {
-            Ok(served) => served,
-            Err(failure) => {
-                self.replace();
-                return (Err(failure), Duration::ZERO);
-            }
+        let known = self.instance.as_mut().and_then(|instance| instance.config_of(filter));
+        let id = match known.map_or_else(|| self.bring(filter), Ok) {
+            Ok(id) => id,
+            Err(failure) => return (Err(failure), Duration::ZERO),
+        };
+        let Some(instance) = &mut self.instance else {
+            return (Err(Failure::new(FailureKind::NoInstance, "there is none")), Duration::ZERO);
         };
         let stats = filter.stats();
-        stats.calls.add(1);
-        stats.calls_by_hook[told.hook.index()].add(1);
         let whom = Whom { id, setup: &filter.setup, interest: &filter.interest };
         let processor = on_processor.then(thread_time);
         let start = Instant::now();
         let result = instance.guest.call(whom, told, cookie, buffer);
         let wall = start.elapsed();
         let time = processor.map_or(wall, |before| thread_time().saturating_sub(before));
-        stats.call_time.record(wall);
+        stats.call_time.record(worker, told.hook, wall);
         let is_swollen = instance.is_swollen(filter.program.shared.memory_bytes);
         match &result {
             Err(failure) if failure.kind.kills() => self.replace(),
@@ -124,12 +130,34 @@ impl Slot {
         (result, time)
     }
 
-    fn serve(&mut self, filter: &Arc<Prepared>) -> Result<(&mut Instance, u32), Failure> {
+    /// Puts an instance that has the filter's configuration in place, and says by which id it knows it.
+    #[cold]
+    fn bring(&mut self, filter: &Arc<Prepared>) -> Result<u32, Failure> {
+        if let Some(mut spare) = filter.program.spare(filter)
+            && let Some(id) = spare.config_of(filter)
+        {
+            self.instance = Some(spare);
+            return Ok(id);
+        }
+        filter.stats().configured_inline.add(1);
+        let given = self.configure(filter);
+        filter.program.missed(given.is_err());
+        given
+    }
+
+    /// While the request waits, within the time of one call.
+    fn configure(&mut self, filter: &Arc<Prepared>) -> Result<u32, Failure> {
+        let within = filter.setup.call_timeout;
         let instance = match &mut self.instance {
             Some(instance) => instance,
-            none => none.insert(filter.program.instance(&filter.setup)?),
+            none => none.insert(filter.program.instance(&filter.setup, within)?),
         };
-        let id = instance.serve(filter)?;
-        Ok((instance, id))
+        let given = instance.give(filter, within);
+        // What refuses this one serves others as before; what stopped in the middle of it can't be called again.
+        let is_of_use = instance.is_given() && !matches!(given, Err(StartError::Configure(_)));
+        if !is_of_use {
+            self.replace();
+        }
+        given.map_err(Failure::from)
     }
 }

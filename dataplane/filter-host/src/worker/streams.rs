@@ -26,7 +26,8 @@ struct Stream {
     /// An answer that is held back.
     held: Option<Box<LocalReply>>,
     set: Vec<SetAttribute>,
-    request_id: Option<Box<str>>,
+    /// Most have 36 bytes, and are kept in place.
+    request_id: Option<SmallVec<[u8; 36]>>,
     filters: SmallVec<[OfFilter; 2]>,
 }
 
@@ -129,12 +130,12 @@ impl Streams {
 
     pub(super) fn name(&mut self, stream: u64, request_id: Option<&str>) {
         if let Some(id) = request_id {
-            self.of(stream).request_id.get_or_insert_with(|| id.into());
+            self.of(stream).request_id.get_or_insert_with(|| SmallVec::from_slice(id.as_bytes()));
         }
     }
 
     pub(super) fn request_id(&self, stream: u64) -> Option<&str> {
-        self.0.get(&stream)?.request_id.as_deref()
+        std::str::from_utf8(self.0.get(&stream)?.request_id.as_ref()?).ok()
     }
 
     /// Takes what a filter is handed; [`Streams::keep`] brings it back.

@@ -1,6 +1,7 @@
 //! Runs of chains over guests that are played by closures: no component, no engine's time.
 
 mod model;
+mod spares;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -53,7 +54,7 @@ impl std::fmt::Debug for PlayedInstance {
 }
 
 impl Source for Played {
-    fn start(&self, _setup: &Setup) -> Result<Box<dyn Guest>, StartError> {
+    fn start(&self, _setup: &Setup, _within: Duration) -> Result<Box<dyn Guest>, StartError> {
         count(&self.counts, 0);
         let Self { asked, say, counts } = self;
         Ok(Box::new(PlayedInstance { asked: asked.clone(), say: say.clone(), counts: counts.clone() }))
@@ -61,8 +62,11 @@ impl Source for Played {
 }
 
 impl Guest for PlayedInstance {
-    fn configure(&mut self, _id: u32, setup: &Setup) -> Result<Interest, StartError> {
+    fn configure(&mut self, _id: u32, setup: &Setup, _within: Duration) -> Result<Interest, StartError> {
         count(&self.counts, 1);
+        if setup.json == "refused" {
+            return Err(StartError::Refused("as told".to_owned()));
+        }
         Interest::named(&self.asked, |_| true, setup.bounds).map_err(StartError::Interest)
     }
 
@@ -103,6 +107,7 @@ fn spec(name: &str) -> FilterSpec {
         capabilities: Vec::new(),
         grants: Vec::new(),
         scope: String::new(),
+        shipped: false,
         memory_bytes: 1 << 20,
         call_timeout: Duration::from_secs(1),
         body_bytes: 16,
@@ -130,12 +135,16 @@ fn program(
     let played = Played { asked: asked.clone(), say: Arc::new(say), counts: counts.clone() };
     let shared = Arc::new(Shared::new(&host.0, 1 << 20, Arc::default()));
     let program = Arc::new(Program::new(&host.0, None, shared, Box::new(played)));
-    let one = |spec: &FilterSpec| {
-        let setup = setup(&host.0, spec).expect("no grants");
-        let interest = Interest::named(&asked, |_| true, setup.bounds).expect("hooks that there are");
-        Arc::new(Prepared::assemble(spec.clone(), setup, interest, program.clone(), host.0.take_id()))
-    };
-    (specs.iter().map(one).collect(), counts)
+    (specs.iter().map(|spec| join(host, &program, spec, &asked)).collect(), counts)
+}
+
+/// One more configuration of a program.
+fn join(host: &Host, program: &Arc<Program>, spec: &FilterSpec, asked: &[AskedHook]) -> Arc<Prepared> {
+    let setup = setup(&host.0, spec).expect("no grants");
+    let interest = Interest::named(asked, |_| true, setup.bounds).expect("hooks that there are");
+    let filter = Arc::new(Prepared::assemble(spec.clone(), setup, interest, program.clone(), host.0.take_id()));
+    program.welcome(&filter, Vec::new());
+    filter
 }
 
 fn filter(
@@ -148,7 +157,7 @@ fn filter(
 }
 
 fn host() -> Host {
-    Host::new(HostConfig { max_instances: 1, ..HostConfig::default() }).expect("a host")
+    Host::new(HostConfig { max_instances: 1, spares: 0, ..HostConfig::default() }).expect("a host")
 }
 
 fn pass() -> Result<Said, Failure> {
@@ -261,6 +270,22 @@ fn a_trap_costs_its_own_request_and_no_cookie() {
     }
     assert!(worker.streams.is_empty());
     assert_eq!(counts.lock().expect("sound")[..2], [2, 2], "another instance after the trap");
+}
+
+#[test]
+fn each_failure_is_counted_by_its_kind() {
+    let host = host();
+    let say = |told: &Told<'_>, _: &[u8]| {
+        let place = usize::try_from(told.stream).expect("small");
+        Err(Failure::new(FailureKind::Trap(TrapKind::ALL[place]), "as told"))
+    };
+    let filter = filter(&host, &spec("a"), &["request-head"], say);
+    let (mut worker, chain) = (Worker::new(&host), Chain::new(vec![filter.clone()]));
+    for stream in 0..TrapKind::ALL.len() as u64 {
+        let Outcome::Respond(reply) = Request::new(stream).start(&mut worker, &chain) else { panic!("an answer") };
+        assert_eq!(reply.reason, "filter_trapped");
+    }
+    assert_eq!(TrapKind::ALL.map(|kind| filter.stats().traps_of(kind)), [1; TrapKind::ALL.len()]);
 }
 
 #[test]
@@ -416,6 +441,33 @@ fn messages_come_one_by_one() {
     assert!(permitted(&Request::new(3).start(&mut worker, &chain)));
     let cut = worker.request_chunk(&chain, 3, Bytes::from_static(&[0, 0]), true).expect_err("half a message");
     assert_eq!(cut.reason, "filter_message_cut_short");
+}
+
+#[test]
+fn parts_of_messages_are_held_within_what_the_process_keeps() {
+    let config = HostConfig { max_instances: 1, spares: 0, kept_bytes: 6, ..HostConfig::default() };
+    let host = Host::new(config).expect("a host");
+    let (mut open, closed) = (spec("open"), spec("closed"));
+    open.on_failure = OnFailure::Allow;
+    let hooks = ["request-body=frames:grpc"];
+    let mut worker = Worker::new(&host);
+    let part = Bytes::from_static(&[0, 0, 0, 0, 9, b'x', b'y']);
+    for spec in [open, closed] {
+        let filter = filter(&host, &spec, &hooks, |_, _| pass());
+        let chain = Chain::new(vec![filter.clone()]);
+        assert!(permitted(&Request::new(1).start(&mut worker, &chain)));
+        assert!(worker.request_chunk(&chain, 1, part.slice(..6), false).expect("held").bytes.is_empty());
+        assert_eq!(host.kept_bytes(), 6);
+        let more = worker.request_chunk(&chain, 1, part.slice(6..), false);
+        match spec.on_failure {
+            OnFailure::Allow => assert_eq!(more.expect("passed by").bytes, part, "not a byte is lost"),
+            OnFailure::Deny => assert_eq!(more.expect_err("cut").reason, "filter_no_room"),
+        }
+        assert_eq!(filter.stats().no_room.value(), 1);
+        worker.done(&chain, 1, &Summary::default());
+        assert_eq!(host.kept_bytes(), 0);
+    }
+    assert_eq!(host.kept_refusals().last(), Some(("message", 2)));
 }
 
 #[test]

@@ -53,7 +53,8 @@ mod long {
     }
 
     fn check(language: &str, wasm: &[u8]) {
-        let config = HostConfig { max_instances: 4, max_memory_bytes: MEMORY_BYTES, ..HostConfig::default() };
+        let config =
+            HostConfig { max_instances: 4, max_memory_bytes: MEMORY_BYTES, spares: 0, ..HostConfig::default() };
         let host = Host::new(config).expect("a host");
         let began = Instant::now();
         let filter = host.prepare(&stamp(wasm, r#"{"word": "seen"}"#), wasm);

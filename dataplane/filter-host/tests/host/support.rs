@@ -20,7 +20,7 @@ use weft_policy::path::{NormalPath, PathReading};
 pub(crate) const CALLER: &str = "spiffe://cluster.local/ns/web/sa/front";
 
 pub(crate) fn host() -> Host {
-    Host::new(HostConfig { max_instances: 64, ..HostConfig::default() }).expect("a host")
+    Host::new(HostConfig { max_instances: 64, spares: 0, ..HostConfig::default() }).expect("a host")
 }
 
 /// The bytes of a built filter; without them there is nothing to test.
@@ -57,6 +57,7 @@ pub(crate) fn spec(name: &str, wasm: &[u8], config: &str) -> FilterSpec {
         capabilities: vec!["token-bucket".to_owned()],
         grants: Vec::new(),
         scope: String::new(),
+        shipped: false,
         memory_bytes: 16 << 20,
         call_timeout: Duration::from_millis(50),
         body_bytes: 1 << 20,

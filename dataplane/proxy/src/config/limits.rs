@@ -140,6 +140,9 @@ limits! {
     mirror_timeout_ms: u64 = 15_000, 1, HOUR_MS;
     /// Bytes of bodies that the process may gather for filters which judge them whole, and of answers to callouts. Above: 503.
     filter_bodies: u64 = 64 << 20, 64 * 1_024, 1 << 40;
+    /// Bytes that the process keeps for filters between calls: values of `kv`, token buckets, parts of messages. Above: values make
+    /// room for each other, new keys share a bucket, a stream whose message is held fails; counted.
+    filter_kept_bytes: u64 = 256 << 20, 1 << 20, 1 << 40;
     /// How long a body may take until it is gathered. Later: 408, or 504 where it is that of an answer.
     filter_body_timeout_ms: u64 = 30_000, 1, HOUR_MS;
     /// Requests under way that filters have sent to services (callouts), of the whole process. Above: the filter is told that

@@ -10,13 +10,14 @@ use crate::telemetry::render::{bucket_samples, header, sample};
 use crate::telemetry::series::push_label;
 
 pub(super) fn render(hosts: &[HostStats], out: &mut String) {
-    let columns: [(Metric, Read); 7] = [
+    let columns: [(Metric, Read); 8] = [
         (Metric::FilterBackoffs, |stats| stats.backoffs.value()),
         (Metric::FilterBackoffSkips, |stats| stats.backoff_skips.value()),
         (Metric::FilterLongBodies, |stats| stats.long_bodies.value()),
         (Metric::FilterResets, |stats| stats.resets.value()),
         (Metric::FilterWaits, |stats| stats.waits.value()),
         (Metric::FilterRecycled, |stats| stats.recycled.value()),
+        (Metric::FilterConfiguredInline, |stats| stats.configured_inline.value()),
         (Metric::FilterLogDropped, |stats| stats.log_lines_dropped.value()),
     ];
     per_filter(&columns, hosts, out);
@@ -69,6 +70,7 @@ fn failures(stats: &FilterStats) -> Vec<(&'static str, u64)> {
         ("not_instantiated", stats.instantiation_failures.value()),
         ("state_lost", stats.lost_streams.value()),
         ("wait_over", stats.waits_over.value()),
+        ("no_room", stats.no_room.value()),
     ];
     traps.chain(others).collect()
 }

@@ -178,7 +178,8 @@ fn a_filter_of_a_publisher_who_is_not_trusted_any_more_does_not_run() {
     let mut release = shipped.release(&name("weft-system/mine"), "1.10.0").unwrap().clone();
     release.shipped = true;
     shipped.note_release("mine", release);
-    assert_eq!(attached(&shipped).unwrap().version, "1.10.0");
+    let attachment = attached(&shipped).unwrap();
+    assert_eq!((attachment.version.as_str(), attachment.shipped), ("1.10.0", true));
 }
 
 #[test]

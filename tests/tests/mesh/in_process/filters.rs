@@ -96,6 +96,7 @@ fn signed(wasm: &[u8], filter: Filter) -> FilterAttachment {
         signature: base64::engine::general_purpose::STANDARD.encode(key.sign(digest.as_bytes()).to_bytes()),
         public_key_pem: key.verifying_key().to_public_key_pem(LineEnding::LF).expect("a key"),
         statement: None,
+        shipped: false,
         direction: filter.direction,
         order: 0,
         mode: FilterMode::Enforce,

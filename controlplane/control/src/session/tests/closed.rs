@@ -5,7 +5,7 @@ use weft_policy::bundle::{
     Route, RouteKind, ServedWorkload, Service, WorkloadPort,
 };
 use weft_policy::statement::SignedStatement;
-use weft_policy::wire::{FILTER_STATEMENT, OUTBOUND_CLOSED, TRAFFIC_POLICY};
+use weft_policy::wire::{FILTER_SHIPPED, FILTER_STATEMENT, OUTBOUND_CLOSED, TRAFFIC_POLICY};
 
 use super::*;
 use crate::view::Versions;
@@ -110,6 +110,7 @@ fn filter(direction: Direction, on_failure: OnFailure, mode: FilterMode) -> Filt
         signature: String::new(),
         public_key_pem: String::new(),
         statement: None,
+        shipped: false,
         direction,
         order: 0,
         mode,
@@ -215,6 +216,23 @@ fn a_statement_is_kept_from_a_proxy_that_reads_none() {
         assert!(withheld.is_empty(), "{withheld:?}");
         let Object::Filter(sent) = &fitted.get(&key).unwrap().object else { panic!("a filter") };
         assert_eq!(sent.statement, expect);
+    }
+}
+
+/// It shares fewer instances, and does all that it is told.
+#[test]
+fn the_word_that_a_filter_ships_is_kept_from_a_proxy_that_reads_none() {
+    let filter = filter(Direction::Inbound, OnFailure::Deny, FilterMode::Enforce);
+    let shipped = FilterAttachment { shipped: true, ..filter };
+    let target: ToldSet = [Arc::new(Told::of(Object::Filter(shipped)))].into_iter().collect();
+    let (target, key) = (Arc::new(target), Key::Filter("shop/guard".to_owned()));
+    let older = [ENVELOPES, FILTER_CONTRACT, OUTBOUND_CLOSED];
+    for (capabilities, expect) in [(older.to_vec(), false), ([&older[..], &[FILTER_SHIPPED]].concat(), true)] {
+        let has = capabilities.into_iter().map(str::to_owned).collect();
+        let (fitted, withheld) = fitting(&target, &has, &View::new(Versions::new()));
+        assert!(withheld.is_empty(), "{withheld:?}");
+        let Object::Filter(sent) = &fitted.get(&key).unwrap().object else { panic!("a filter") };
+        assert_eq!(sent.shipped, expect);
     }
 }
 

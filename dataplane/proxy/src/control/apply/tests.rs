@@ -29,6 +29,7 @@ fn with(digests: &[&str]) -> Bundle {
         signature: String::new(),
         public_key_pem: String::new(),
         statement: None,
+        shipped: false,
         direction: Direction::Inbound,
         order: 0,
         mode: FilterMode::Enforce,

@@ -1,0 +1,140 @@
+//! Bytes that filters have the process keep between calls: values of `kv`, token buckets, parts of messages that the rest is
+//! still to come of. Each has bounds of its own, for one policy or stream; this is the one for all of them together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::stats::Counter;
+
+/// What is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holding {
+    Values,
+    Buckets,
+    Messages,
+}
+
+impl Holding {
+    const ALL: [Holding; 3] = [Holding::Values, Holding::Buckets, Holding::Messages];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Holding::Values => "kv",
+            Holding::Buckets => "token_bucket",
+            Holding::Messages => "message",
+        }
+    }
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// One per host.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    most: u64,
+    used: AtomicU64,
+    refused: [Counter; Holding::ALL.len()],
+}
+
+/// Without a bound.
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(u64::MAX)
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(most: u64) -> Self {
+        Self { most, used: AtomicU64::new(0), refused: Default::default() }
+    }
+
+    /// Takes so many bytes. False: they are not there, nothing was taken, and that is counted.
+    pub(crate) fn take(&self, what: Holding, bytes: u64) -> bool {
+        let is_taken = self.try_take(bytes);
+        if !is_taken {
+            self.refused[what.index()].add(1);
+        }
+        is_taken
+    }
+
+    /// The same for one who tries again with less, and is counted once.
+    pub(crate) fn try_take(&self, bytes: u64) -> bool {
+        let sum = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.most);
+        self.used.fetch_update(Relaxed, Relaxed, sum).is_ok()
+    }
+
+    pub(crate) fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    /// Times that something could not be kept, or others had to go for it, by what it was.
+    pub(crate) fn refusals(&self) -> [(&'static str, u64); Holding::ALL.len()] {
+        Holding::ALL.map(|what| (what.name(), self.refused[what.index()].value()))
+    }
+}
+
+/// What one holder has of a ledger; given back with it.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    ledger: Option<Arc<Ledger>>,
+    bytes: u64,
+}
+
+impl Part {
+    /// Has so many bytes from now on. False: they are not there, and it has what it had.
+    pub(crate) fn set(&mut self, ledger: &Arc<Ledger>, what: Holding, bytes: u64) -> bool {
+        if bytes > self.bytes && !ledger.take(what, bytes - self.bytes) {
+            return false;
+        }
+        if bytes < self.bytes {
+            ledger.give_back(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+        if self.ledger.is_none() {
+            self.ledger = Some(ledger.clone());
+        }
+        true
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if let Some(ledger) = &self.ledger {
+            ledger.give_back(self.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_taken_than_there_is() {
+        let ledger = Arc::new(Ledger::new(10));
+        assert!(ledger.take(Holding::Values, 6) && !ledger.take(Holding::Buckets, 5));
+        assert!(ledger.take(Holding::Buckets, 4) && !ledger.try_take(1));
+        ledger.give_back(10);
+        assert_eq!((ledger.used(), ledger.refusals()), (0, [("kv", 0), ("token_bucket", 1), ("message", 0)]));
+        assert!(Ledger::default().take(Holding::Values, u64::MAX));
+    }
+
+    #[test]
+    fn a_part_ends_with_its_holder() {
+        let ledger = Arc::new(Ledger::new(10));
+        let (mut one, mut other) = (Part::default(), Part::default());
+        assert!(one.set(&ledger, Holding::Messages, 8) && other.set(&ledger, Holding::Messages, 2));
+        assert!(!other.set(&ledger, Holding::Messages, 3));
+        assert!(one.set(&ledger, Holding::Messages, 7) && other.set(&ledger, Holding::Messages, 3));
+        drop(one);
+        assert_eq!(ledger.used(), 3);
+        drop(other);
+        assert_eq!(ledger.used(), 0);
+    }
+}
