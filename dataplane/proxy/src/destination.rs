@@ -386,7 +386,10 @@ impl Destinations {
             outside: external.is_some(),
             generation: Cell::new(0),
             balancer: RefCell::new(Balancer::new()),
-            budget: self.budgets.of(&service.name),
+            budget: match external {
+                Some(external) => self.budgets.outside(&external.name),
+                None => self.budgets.of(&service.name),
+            },
             destinations: RefCell::default(),
             ports: RefCell::default(),
             unreached: self.metrics.pair(&labels),
