@@ -141,7 +141,8 @@ impl Object {
 /// out: each of its ports takes requests only, and those are sent to nobody but a server that nobody can prove to be.
 fn closed_outside(external: &External) -> External {
     let http = |port: &ExternalPort| ExternalPort { protocol: ExternalProtocol::Http, ..port.clone() };
-    let tls = ExternalTls { server_name: Some("nowhere.invalid".to_owned()), roots_pem: Some(String::new()) };
+    let (server_name, roots_pem) = (Some("nowhere.invalid".to_owned()), Some(String::new()));
+    let tls = ExternalTls { server_name, roots_pem, ..ExternalTls::default() };
     External { ports: external.ports.iter().map(http).collect(), tls: Some(tls), traffic: None, ..external.clone() }
 }
 

@@ -96,6 +96,10 @@ pub const FILTER_STATEMENT: &str = "filter-statement";
 /// ExternalService with a route is closed, and so is a route that leads to one.
 pub const EXTERNAL_ROUTES: &str = "external-routes";
 
+/// The capability to begin TLS under TCP, to speak TLS 1.2 and to show a certificate outside the mesh
+/// (`ExternalTls::is_beyond_requests`). Where it lacks, the ExternalService is closed.
+pub const EXTERNAL_TLS: &str = "external-tls";
+
 /// The capability to answer as a backend's redirect or CORS says. Where it lacks, the route is closed.
 pub const BACKEND_ANSWERS: &str = "backend-answers";
 
@@ -107,7 +111,7 @@ pub const HOST_MATCH: &str = "host-match";
 pub const FILTER_RULES: &str = "filter-rules";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 26] = [
+pub const CAPABILITIES: [&str; 27] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -131,6 +135,7 @@ pub const CAPABILITIES: [&str; 26] = [
     HEDGING,
     FILTER_STATEMENT,
     EXTERNAL_ROUTES,
+    EXTERNAL_TLS,
     BACKEND_ANSWERS,
     HOST_MATCH,
     FILTER_RULES,

@@ -8,7 +8,7 @@ use crate::bundle::{
     ServedWorkload, Service, SessionToken, Spread, SuccessRate, Traffic,
 };
 use crate::delta::Object;
-use crate::identity::is_subdomain;
+use crate::identity::{is_label, is_subdomain};
 use crate::resource::external::wrong_host;
 use crate::resource::health::{is_path, is_range, is_service};
 use crate::resource::retry::RETRIED_CODES;
@@ -172,6 +172,10 @@ fn external_is_fit(external: &External) -> Checked {
         }
     }
     external.traffic.as_deref().map_or(Ok(()), traffic_is_fit)?;
+    let certificate = external.tls.as_ref().and_then(|tls| tls.certificate.as_deref());
+    if let Some(name) = certificate.filter(|name| !is_label(name)) {
+        return fault("tls.certificate", format_args!("{name:?} is no name of a certificate"));
+    }
     let name = external.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     name.and_then(|name| wrong_host(name, false)).map_or(Ok(()), |message| fault("tls.server_name", message))
 }

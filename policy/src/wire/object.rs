@@ -8,11 +8,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, FILTER_RULES, FILTER_STATEMENT,
-    GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
-    SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, EXTERNAL_TLS, FILTER_RULES,
+    FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES,
+    Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
-use crate::bundle::{External, Limits, Route, RouteAction, RouteKind, Service};
+use crate::bundle::{External, ExternalTls, Limits, Route, RouteAction, RouteKind, Service};
 use crate::delta::{Key, Object};
 use crate::route::HOST;
 
@@ -73,7 +73,8 @@ fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
 }
 
 fn required_outside(external: &External) -> impl Iterator<Item = &'static str> {
-    std::iter::once(EXTERNAL_SERVICE).chain(external.traffic.is_some().then_some(EXTERNAL_ROUTES))
+    let tls = external.tls.as_ref().is_some_and(ExternalTls::is_beyond_requests).then_some(EXTERNAL_TLS);
+    std::iter::once(EXTERNAL_SERVICE).chain(external.traffic.is_some().then_some(EXTERNAL_ROUTES)).chain(tls)
 }
 
 fn payload(object: &Object) -> Vec<u8> {

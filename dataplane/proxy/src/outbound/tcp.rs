@@ -11,7 +11,8 @@ use weft_filter_host::Permit;
 use weft_policy::bundle::TunnelRefusal;
 use weft_policy::route::{Hello, Resolved};
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
-use weft_transport::tcp;
+use weft_transport::tls::OutsideStream;
+use weft_transport::{h1, tcp};
 
 use super::attempts::{Attempt, Attempts};
 use super::external::Exit;
@@ -88,6 +89,11 @@ enum Streams {
         halves: Box<(tcp::Reader, tcp::Writer)>,
         _share: Share,
     },
+    /// The same, below TLS that this proxy began.
+    Tls {
+        conn: Box<h1::ClientConn>,
+        _share: Share,
+    },
 }
 
 impl Streams {
@@ -99,6 +105,7 @@ impl Streams {
         match self {
             Streams::Peer(tunnel) => tunnel.halves(),
             Streams::Plain { halves, .. } => (RecvBody::Tcp(&mut halves.0), SendBody::Tcp(&mut halves.1)),
+            Streams::Tls { conn, .. } => conn.halves(),
         }
     }
 }
@@ -128,7 +135,7 @@ pub(super) async fn open<'w>(
         }
         Way::Mesh(resolved) => open_mesh(worker, &snapshot, (from, origin), &resolved, hello, record).await,
         Way::External(way) => {
-            let exit = Exit::of_connection(worker, from, &way, hello)?;
+            let exit = Exit::of_connection(worker, &snapshot, from, &way, hello)?;
             record.metrics = Some(Rc::clone(&exit.metrics));
             let state = worker.destinations.outside(&snapshot, from, way.resolved().service);
             let held = state.gate().map_or(Ok(None), |gate| gate.connect());
@@ -152,7 +159,13 @@ async fn open_outside<'w>(
 ) -> Result<Far<'w>, Failure> {
     let (stream, share, filtered) = passthrough::connect(worker, snapshot, from, origin, target, exit).await?;
     record.upstream = stream.peer_addr().ok().map(|address| address.to_string());
-    Ok(Far { streams: Streams::plain(stream, share), filtered, _using: None, _held: None })
+    let streams = match stream {
+        OutsideStream::Plain(stream) => Streams::plain(stream, share),
+        stream @ OutsideStream::Tls(_) => {
+            Streams::Tls { conn: Box::new(worker.apps.bytes_over(stream)), _share: share }
+        }
+    };
+    Ok(Far { streams, filtered, _using: None, _held: None })
 }
 
 /// Opens a tunnel to an endpoint; to another where the first could not be reached or provably did not take it.

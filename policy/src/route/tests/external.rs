@@ -30,7 +30,7 @@ fn outside() -> RouteTable {
     use ExternalProtocol::{Grpc, Http, Tcp, Tls};
     let roots_pem = Some("PEM".to_owned());
     let api = External {
-        tls: Some(ExternalTls { server_name: None, roots_pem }),
+        tls: Some(ExternalTls { roots_pem, ..ExternalTls::default() }),
         ..external("shop/api", 5, &["api.example.com", "*.cdn.example.com"], &[(80, 443, Http), (443, 443, Tls)])
     };
     let younger = external("shop/younger", 6, &["api.example.com", "*.example.com"], &[(80, 80, Http), (81, 81, Http)]);
@@ -38,13 +38,22 @@ fn outside() -> RouteTable {
         endpoints: vec![at("192.0.2.7", None), at("192.0.2.8", Some(6432)), at("db.example.net", None)],
         ..external("shop/db", 7, &["db.example.org"], &[(5432, 5433, Tcp)])
     };
+    let bank = External {
+        tls: Some(ExternalTls {
+            under_tcp: true,
+            takes_tls12: true,
+            certificate: Some("b".to_owned()),
+            ..ExternalTls::default()
+        }),
+        ..external("shop/bank", 8, &["bank.example.org"], &[(5432, 5432, Tcp)])
+    };
     let wide = External {
         mesh_wide: true,
-        tls: Some(ExternalTls { server_name: Some("front.example".to_owned()), roots_pem: None }),
+        tls: Some(ExternalTls { server_name: Some("front.example".to_owned()), ..ExternalTls::default() }),
         ..external("weft-system/wide", 1, &["api.example.com", "rpc.example.com"], &[(80, 8443, Grpc)])
     };
     let others = external("other/own", 1, &["api.example.com", "theirs.example"], &[(80, 80, Http)]);
-    let externals = [api, younger, db, wide, others];
+    let externals = [api, younger, db, bank, wide, others];
     RouteTable::new(&Arc::new(Bundle {
         externals: externals.into_iter().map(|external| (external.name.clone(), external)).collect(),
         ..Bundle::default()
@@ -83,6 +92,9 @@ fn a_name_meets_the_nearest_that_has_its_port() {
     check("rpc.example.com", "shop/younger, dialled: rpc.example.com:80, http as the app sends it");
     let db = "shop/db, dialled: 192.0.2.7:5433, 192.0.2.8:6432, db.example.net:5433, tcp as the app sends it";
     check("db.example.org:5432", db);
+    let bank = "shop/bank, dialled: bank.example.org:5432 with TLS (1.2 or 1.3), which has to be bank.example.org by the roots of the \
+                proxy's machine, with its proxy's certificate \"b\"";
+    check("bank.example.org:5432", bank);
 }
 
 #[test]
