@@ -416,15 +416,21 @@ impl Asked<'_> {
             return explanation.refuse(400, refused.to_string());
         }
         let sni = query.sni.as_ref().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
-        match route::choose_stream(table, to, namespace, Hello::Tls(sni.as_deref())) {
+        let hello = Hello::Tls(sni.as_deref());
+        match route::choose_stream(table, to, namespace, hello) {
             Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
             Ok(Choice::Direct(to)) => self.directly(&to, None, explanation),
             Ok(Choice::Rule(met)) => {
                 explanation.route = Some(RouteExplanation::of(&met));
-                let backend = |(index, backend): (usize, &Backend)| match route::to_backend_of_bytes(table, &met, index)
-                {
-                    Ok(plan) => self.backend(&plan, backend.port, backend.weight),
-                    Err(_) => BackendExplanation::nowhere(backend),
+                let backend = |(index, backend): (usize, &Backend)| {
+                    let Ok(plan) = route::to_backend_of_bytes(table, &met, index, hello) else {
+                        return BackendExplanation::nowhere(backend);
+                    };
+                    let told = self.backend(&plan, backend.port, backend.weight);
+                    match plan.exit.as_ref().map(|exit| exit.takes_connection(hello)) {
+                        Some(Err(refusal)) => told.refused(&refusal),
+                        Some(Ok(())) | None => told,
+                    }
                 };
                 explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
                 conclude(explanation);

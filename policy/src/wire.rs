@@ -100,6 +100,10 @@ pub const EXTERNAL_ROUTES: &str = "external-routes";
 /// (`ExternalTls::is_beyond_requests`). Where it lacks, the ExternalService is closed.
 pub const EXTERNAL_TLS: &str = "external-tls";
 
+/// The capability to lead connections to ExternalServices (`Backend::outside` of a TLSRoute or TCPRoute). Where it lacks, nobody
+/// reaches the service that such a route is attached to.
+pub const EXTERNAL_STREAMS: &str = "external-streams";
+
 /// The capability to answer as a backend's redirect or CORS says. Where it lacks, the route is closed.
 pub const BACKEND_ANSWERS: &str = "backend-answers";
 
@@ -111,7 +115,7 @@ pub const HOST_MATCH: &str = "host-match";
 pub const FILTER_RULES: &str = "filter-rules";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 27] = [
+pub const CAPABILITIES: [&str; 28] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -136,6 +140,7 @@ pub const CAPABILITIES: [&str; 27] = [
     FILTER_STATEMENT,
     EXTERNAL_ROUTES,
     EXTERNAL_TLS,
+    EXTERNAL_STREAMS,
     BACKEND_ANSWERS,
     HOST_MATCH,
     FILTER_RULES,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{Backend, Mirror, RouteKind, RouteName, RouteRule};
+use crate::bundle::{Backend, Mirror, RouteKind, RouteName, RouteRule, TunnelRefusal};
 use crate::identity::SpiffeId;
 use crate::route::{self, MetRule};
 
@@ -169,6 +169,12 @@ impl BackendExplanation {
             elsewhere: Some(answer),
             ..Self::nowhere(backend)
         }
+    }
+
+    /// The same where the ExternalService that it leads to does not take what was asked about.
+    pub(super) fn refused(self, why: &TunnelRefusal) -> Self {
+        let elsewhere = self.elsewhere.map(|words| format!("{words}; refused: {why}"));
+        Self { elsewhere, ..self }
     }
 }
 

@@ -195,9 +195,8 @@ fn route_is_fit(route: &Route) -> Checked {
     if route.kind.is_of_bytes() && looks_at_requests {
         return fault("rules", "nothing of a connection is matched or changed");
     }
-    let leads_outside = route.rules.iter().flat_map(|rule| &rule.backends).any(|backend| backend.outside);
-    if route.kind.is_of_bytes() && (route.outside || leads_outside) {
-        return fault("outside", "connections are led from Services to Services");
+    if route.kind.is_of_bytes() && route.outside {
+        return fault("outside", "connections are led from Services only");
     }
     route.rules.iter().enumerate().try_for_each(|(index, rule)| rule_is_fit(&format!("rules[{index}]"), rule))
 }

@@ -8,9 +8,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, EXTERNAL_TLS, FILTER_RULES,
-    FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES,
-    Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, EXTERNAL_STREAMS, EXTERNAL_TLS,
+    FILTER_RULES, FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR,
+    ROUTE_RETRIES, Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY,
+    v1,
 };
 use crate::bundle::{External, ExternalTls, Limits, Route, RouteAction, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -64,11 +65,14 @@ fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
     let mirrors = route.mirrors().then_some(REQUEST_MIRROR);
     let sessions = route.keeps_sessions().then_some(SESSION_PERSISTENCE);
     let mut backends = route.rules.iter().flat_map(|rule| &rule.backends);
-    let outside = (route.outside || backends.clone().any(|backend| backend.outside)).then_some(EXTERNAL_ROUTES);
+    let leads_out = backends.clone().any(|backend| backend.outside);
+    let outside = (route.outside || leads_out).then_some(EXTERNAL_ROUTES);
+    let streams = (leads_out && route.kind.is_of_bytes()).then_some(EXTERNAL_STREAMS);
     let answers = |action: &RouteAction| matches!(action, RouteAction::Redirect(_) | RouteAction::Cors(_));
     let answers = backends.any(|backend| backend.actions.iter().any(answers)).then_some(BACKEND_ANSWERS);
     let mut matches = route.rules.iter().flat_map(|rule| &rule.matches);
     let host = matches.any(|matching| matching.headers.iter().any(|header| header.name == HOST)).then_some(HOST_MATCH);
+    let outside = outside.into_iter().chain(streams);
     kind.into_iter().chain(retries).chain(mirrors).chain(sessions).chain(outside).chain(answers).chain(host)
 }
 

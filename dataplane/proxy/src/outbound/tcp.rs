@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::net::TcpStream;
 use weft_filter_host::Permit;
 use weft_policy::bundle::TunnelRefusal;
-use weft_policy::route::{Hello, Resolved};
+use weft_policy::route::{self, Hello, Resolved, WayOut};
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tls::OutsideStream;
 use weft_transport::{h1, tcp};
@@ -133,19 +133,41 @@ pub(super) async fn open<'w>(
         Way::Mesh(to) if routing::is_http_only(&to, from) => {
             Err(Failure::TunnelForbidden(TunnelRefusal::HttpOnly { port: to.port }))
         }
-        Way::Mesh(resolved) => open_mesh(worker, &snapshot, (from, origin), &resolved, hello, record).await,
+        Way::Mesh(resolved) => {
+            let using = worker.uses.begin(&snapshot, resolved.service);
+            let plan = routing::stream_plan(&snapshot, from, &resolved, hello, worker.dice())?;
+            let far = match &plan.exit {
+                Some(way) => {
+                    let to = (target, way, hello);
+                    Box::pin(open_external(worker, &snapshot, (from, origin), to, record)).await
+                }
+                None => open_mesh(worker, &snapshot, (from, origin), (&resolved, &plan), record).await,
+            };
+            Ok(Far { _using: Some(using), ..far? })
+        }
         Way::External(way) => {
-            let exit = Exit::of_connection(worker, &snapshot, from, &way, hello)?;
-            record.metrics = Some(Rc::clone(&exit.metrics));
-            let state = worker.destinations.outside(&snapshot, from, way.resolved().service);
-            let held = state.gate().map_or(Ok(None), |gate| gate.connect());
-            let full = |full| Failure::DestinationFull { service: state.name.to_string(), full };
-            let held = held.map_err(full)?;
-            let far = open_outside(worker, &snapshot, (from, origin), target, Some(&exit), record).await?;
-            Ok(Far { _held: held, ..far })
+            let to = (target, &*way, hello);
+            Box::pin(open_external(worker, &snapshot, (from, origin), to, record)).await
         }
         Way::Outside => open_outside(worker, &snapshot, (from, origin), target, None, record).await,
     }
+}
+
+/// Opens a connection to an ExternalService, by this way.
+async fn open_external<'w>(
+    worker: &'w Rc<Worker>,
+    snapshot: &Snapshot,
+    (from, origin): (&Served, &Origin),
+    (target, way, hello): (&Target, &WayOut<'_>, Hello<'_>),
+    record: &mut ConnectionRecord,
+) -> Result<Far<'w>, Failure> {
+    let exit = Exit::of_connection(worker, snapshot, from, way, hello)?;
+    record.metrics = Some(Rc::clone(&exit.metrics));
+    let state = worker.destinations.outside(snapshot, from, way.resolved().service);
+    let held = state.gate().map_or(Ok(None), |gate| gate.connect());
+    let held = held.map_err(|full| Failure::DestinationFull { service: state.name.to_string(), full })?;
+    let far = open_outside(worker, snapshot, (from, origin), target, Some(&exit), record).await?;
+    Ok(Far { _held: held, ..far })
 }
 
 /// Opens a connection to somewhere outside: to what was named, or as an ExternalService says.
@@ -173,12 +195,10 @@ async fn open_mesh<'w>(
     worker: &'w Rc<Worker>,
     snapshot: &Snapshot,
     (from, origin): (&Served, &Origin),
-    resolved: &Resolved<'_>,
-    hello: Hello<'_>,
+    (resolved, plan): (&Resolved<'_>, &route::Plan<'_>),
     record: &mut ConnectionRecord,
 ) -> Result<Far<'w>, Failure> {
-    let using = worker.uses.begin(snapshot, resolved.service);
-    let goal = routing::stream_goal(snapshot, from, resolved, hello, worker.dice())?;
+    let goal = routing::goal_of(plan);
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);
     let place = Place { service: Some(&resolved.service.name), ..place };
     let (filtered, mut permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
@@ -197,7 +217,7 @@ async fn open_mesh<'w>(
             Ok(streams) => {
                 record.destination = attempt.destination.peer().map(|peer| peer.destination().to_string());
                 attempt.answered(None, None);
-                return Ok(Far { streams, filtered, _using: Some(using), _held: held });
+                return Ok(Far { streams, filtered, _using: None, _held: held });
             }
             Err(Failed::Unprocessed(failure, again)) => {
                 attempts.failed(attempt, failure)?;

@@ -258,10 +258,17 @@ fn routes_attach_outside_and_lead_there() {
     lost(&outside_at("api", 82), "BackendNotFound: ExternalService shop/api has no port 82");
     let declared = "UnsupportedProtocol: port 81 of ExternalService shop/api is declared tcp: no request is sent to it";
     lost(&outside_at("api", 81), declared);
-    // Connections go as the resource says.
-    let kind = "InvalidKind: connections are sent to Services only, and shop/api is an ExternalService";
-    let tcp = "{group: '', kind: Service, name: nothing}";
-    check(Kind::TcpRoute, tcp, &outside_at("api", 81), &["Accepted", kind]);
+    // Connections are led there, too, by what their route sees of them.
+    let nothing = "{group: '', kind: Service, name: nothing}";
+    let bytes = |kind: Kind, port: u16, expect: &str| {
+        let declared = format!("UnsupportedProtocol: port {port} of ExternalService shop/api is declared {expect}");
+        let expect = if expect.is_empty() { "ResolvedRefs" } else { declared.as_str() };
+        check(kind, nothing, &outside_at("api", port), &["Accepted", expect]);
+    };
+    bytes(Kind::TcpRoute, 81, "");
+    bytes(Kind::TlsRoute, 81, "");
+    bytes(Kind::TcpRoute, 80, "http: a TCPRoute leads to a port of tcp");
+    bytes(Kind::TlsRoute, 80, "http: a TLSRoute leads to a port of tls or tcp");
 }
 
 /// Who is led to an ExternalService by a route of another namespace holds it, without seeing its hosts; whoever sees

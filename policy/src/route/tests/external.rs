@@ -272,6 +272,50 @@ fn routes_hold_outside_and_lead_out() {
     check("api.shop", "/", "out by api to \"api.example.com\" as api.example.com");
 }
 
+/// A port of `tls` takes who asks for one of its hosts, at that host; one of `tcp` takes whatever comes.
+#[test]
+fn connections_are_led_out_by_what_they_begin_with() {
+    use ExternalProtocol::{Tcp, Tls};
+    let externals = [
+        external("shop/db", 1, &["db.example.com"], &[(5432, 6432, Tcp)]),
+        external("shop/front", 1, &["front.example.com", "*.cdn.example.com"], &[(443, 8443, Tls)]),
+        external("shop/any", 1, &["*.any.example"], &[(443, 443, Tls)]),
+    ];
+    let check = |kind: RouteKind, (to, port): (&str, u16), hello: Hello<'_>, expect: &str| {
+        let backends = vec![Backend { service: Some(name(to)), outside: true, port, weight: 1, actions: Vec::new() }];
+        let rules = vec![RouteRule { name: None, matches: vec![], actions: vec![], backends }];
+        let made = route("shop/r", 1, rules);
+        let made = Route { name: kind.at_parent(&made.name, 0), kind, ..made };
+        let table = RouteTable::new(&Arc::new(Bundle {
+            services: [(name("shop/web"), service("shop/web", None, &[]))].into(),
+            routes: [(made.name.clone(), made)].into(),
+            externals: externals.iter().map(|external| (external.name.clone(), external.clone())).collect(),
+            ..Bundle::default()
+        }));
+        let asked = table.by_host("web.shop", 80, "shop").unwrap();
+        let got = match plan_stream(&table, &asked, "shop", hello, 0) {
+            Err(refusal) => refusal.status().to_string(),
+            Ok(plan) => {
+                let exit = plan.exit.as_ref().unwrap();
+                let (host, port) = exit.places().remove(0);
+                format!("{host}:{port}{}", if exit.takes_connection(hello).is_ok() { "" } else { " refused" })
+            }
+        };
+        assert_eq!(got, expect, "{to} {hello:?}");
+    };
+    let asks = |name| Hello::Tls(Some(name));
+    check(RouteKind::Tcp, ("shop/db", 5432), Hello::Other, "db.example.com:6432");
+    check(RouteKind::Tls, ("shop/db", 5432), asks("web.shop"), "db.example.com:6432");
+    check(RouteKind::Tls, ("shop/front", 443), asks("front.example.com"), "front.example.com:8443");
+    check(RouteKind::Tls, ("shop/front", 443), asks("a.cdn.example.com"), "a.cdn.example.com:8443");
+    check(RouteKind::Tls, ("shop/front", 443), asks("web.shop"), "front.example.com:8443 refused");
+    check(RouteKind::Tls, ("shop/front", 443), Hello::Tls(None), "front.example.com:8443 refused");
+    check(RouteKind::Tls, ("shop/any", 443), asks("a.any.example"), "a.any.example:443");
+    check(RouteKind::Tls, ("shop/any", 443), asks("web.shop"), "500");
+    check(RouteKind::Tcp, ("shop/db", 5433), Hello::Other, "500");
+    check(RouteKind::Tcp, ("shop/gone", 5432), Hello::Other, "500");
+}
+
 #[test]
 fn what_policies_set_holds_outside() {
     let table = routed();

@@ -140,6 +140,11 @@ fn routes_that_lead_outside_are_sent_to_those_who_know_them() {
         assert_eq!(payload.contains("outside"), !closed_requires.is_empty(), "{payload}");
     }
     assert!(!String::from_utf8_lossy(&encode(&of(false, backend(false))).payload).contains("outside"));
+    let rules = vec![RouteRule { name: None, matches: vec![], actions: vec![], backends: vec![backend(true)] }];
+    let led = Object::Route(Route { kind: RouteKind::Tcp, rules, ..route() });
+    let envelope = encode(&led);
+    assert_eq!(envelope.requires, [TCP_ROUTE, EXTERNAL_ROUTES, EXTERNAL_STREAMS]);
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [led]);
     let bytes = Object::Route(Route {
         kind: RouteKind::Tcp,
         outside: true,
@@ -147,7 +152,7 @@ fn routes_that_lead_outside_are_sent_to_those_who_know_them() {
         ..route()
     });
     let refused = receive(vec![encode(&bytes)]).unwrap_err().reason;
-    assert_eq!(refused, "outside: connections are led from Services to Services");
+    assert_eq!(refused, "outside: connections are led from Services only");
 }
 
 /// A backend that answers, and a match of the host: a release that knows neither would send on what it was to answer.
