@@ -477,6 +477,7 @@ impl Asked<'_> {
             port,
             weight,
             balancing: None,
+            health: None,
             timeouts: settings::timeouts(&sources, plan),
             retry: self.retry(plan, &sources),
             limits: settings::limits(&sources, plan),
@@ -505,12 +506,13 @@ impl Asked<'_> {
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
         let (timeouts, limits) = (settings::timeouts(&sources, plan), settings::limits(&sources, plan));
         let (retry, session) = (self.retry(plan, &sources), settings::session(plan));
-        let elsewhere = None;
+        let (health, elsewhere) = (plan.direct.is_none().then(|| settings::health(&sources, plan)).flatten(), None);
         BackendExplanation {
             service,
             port,
             weight,
             balancing,
+            health,
             timeouts,
             retry,
             limits,
