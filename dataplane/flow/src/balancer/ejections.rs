@@ -104,8 +104,7 @@ fn an_ejection_lasts_between_a_half_and_the_whole_of_its_time() {
     fn check(dice: u64, expect: u64) {
         let mut named = ejecting(OUTLIERS, &["a", "b", "c"]);
         (0..2).for_each(|_| _ = named.ended("a", seconds(1), seconds(1), dice, Sign::LocalFailure));
-        let is_tried =
-            |now: &u64| (0..100_u64).any(|throw| named.pick(seconds(*now), throw << 57, &[]) == Some("a"));
+        let is_tried = |now: &u64| (0..100_u64).any(|throw| named.pick(seconds(*now), throw << 57, &[]) == Some("a"));
         assert_eq!((1..60).find(is_tried), Some(expect), "{dice}");
     }
     check(0, 31);

@@ -163,7 +163,7 @@ pub(super) fn route<'s>(
     let plan = plan.map_err(refused)?;
     let session = plan.persistence.map(|persistence| {
         let (KeptTarget::Of(port) | KeptTarget::Number(port)) = plan.target.keep();
-        let backend = session::backend_mark(&plan.service.name, port);
+        let backend = session::backend_mark(&plan.service.name, port, plan.exit.is_some());
         Session::new(persistence, backend, &head.headers, now)
     });
     Ok(Plan { goal: goal_of(&plan), route: plan.route, session, plan })
