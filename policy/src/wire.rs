@@ -62,6 +62,9 @@ pub const TRAFFIC_LIMITS: &str = "traffic-limits";
 /// lacks, the service comes without.
 pub const SPREAD: &str = "spread";
 
+/// The capability to send so much to each place (`Spread::shares`). Where it lacks, the service comes without.
+pub const PLACE_SHARES: &str = "place-shares";
+
 /// The capability to send again, and to give up attempts, as a rule says. Where it lacks, the route comes without.
 pub const ROUTE_RETRIES: &str = "route-retries";
 
@@ -115,7 +118,7 @@ pub const HOST_MATCH: &str = "host-match";
 pub const FILTER_RULES: &str = "filter-rules";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 28] = [
+pub const CAPABILITIES: [&str; 29] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -129,6 +132,7 @@ pub const CAPABILITIES: [&str; 28] = [
     TRAFFIC_POLICY,
     TRAFFIC_LIMITS,
     SPREAD,
+    PLACE_SHARES,
     ROUTE_RETRIES,
     GRPC_ROUTE,
     TLS_ROUTE,

@@ -9,9 +9,9 @@ use sha2::{Digest as _, Sha256};
 use super::check::check;
 use super::{
     BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, EXTERNAL_STREAMS, EXTERNAL_TLS,
-    FILTER_RULES, FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR,
-    ROUTE_RETRIES, Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY,
-    v1,
+    FILTER_RULES, FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, PLACE_SHARES,
+    REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS,
+    TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{External, ExternalTls, Limits, Route, RouteAction, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -49,7 +49,8 @@ fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
     let limits = traffic.and_then(|traffic| traffic.limits.as_ref());
     let limits = limits.is_some_and(Limits::is_beyond_requests).then_some(TRAFFIC_LIMITS);
     let checks = traffic.filter(|traffic| traffic.checks_health()).map(|_| HEALTH_CHECKS);
-    let spread = service.spread.is_some().then_some(SPREAD);
+    let shares = service.spread.as_ref().filter(|spread| !spread.shares.is_empty()).map(|_| PLACE_SHARES);
+    let spread = service.spread.as_ref().map(|_| SPREAD).into_iter().chain(shares);
     let hedge = traffic.filter(|traffic| traffic.hedge.is_some()).map(|_| HEDGING);
     ports.into_iter().chain(traffic.map(|_| TRAFFIC_POLICY)).chain(limits).chain(checks).chain(spread).chain(hedge)
 }

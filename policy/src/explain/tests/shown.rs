@@ -138,7 +138,7 @@ fn says_everything(spec: &TrafficPolicySpec) {
         panic!("{spec:?}")
     };
     let Some(HashSpec { header: Some(_), cookie: None, source: None }) = hash else { panic!("{hash:?}") };
-    let Some(LocalitySpec { prefer: _, failover: _, overprovisioning_percent: Some(_) }) = locality else {
+    let Some(LocalitySpec { prefer: _, failover: _, overprovisioning_percent: Some(_), weights: _ }) = locality else {
         panic!("{locality:?}")
     };
     let OutlierSpec {
