@@ -192,5 +192,7 @@ pub(crate) fn to_backend_of_bytes<'t>(
             Resolved { service, port: backend.port, endpoint: None, outside: false }
         }
     };
-    Ok(Plan { route: Some(met.route), exit, ..plan_connection(&to)? })
+    let mut plan = plan_connection(&to)?;
+    (plan.route, plan.exit) = (Some(met.route), exit);
+    Ok(plan)
 }

@@ -78,7 +78,8 @@ pub(super) async fn connect<'w>(
     };
     let place = Place::outbound(client, target.port(), from);
     let (filtered, permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
-    let connected = worker.apps.connect_outside(&sockets, timeout, &origin.holder(), permit).await;
+    let holder = origin.holder();
+    let connected = Box::pin(worker.apps.connect_outside(&sockets, timeout, &holder, permit)).await;
     let (stream, share) = connected.map_err(|(failure, _)| failure)?;
     Ok((stream, share, filtered))
 }

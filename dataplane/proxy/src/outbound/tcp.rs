@@ -141,7 +141,10 @@ pub(super) async fn open<'w>(
                     let to = (target, way, hello);
                     Box::pin(open_external(worker, &snapshot, (from, origin), to, record)).await
                 }
-                None => open_mesh(worker, &snapshot, (from, origin), (&resolved, &plan), record).await,
+                None => {
+                    let to = (&resolved, &plan);
+                    Box::pin(open_mesh(worker, &snapshot, (from, origin), to, record)).await
+                }
             };
             Ok(Far { _using: Some(using), ..far? })
         }
