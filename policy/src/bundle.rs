@@ -40,7 +40,9 @@ pub use mirror::Mirror;
 pub use retry::{GRPC_CODES, Hedge, Retry, is_idempotent};
 pub use route_kind::{RouteKind, RouteName};
 pub use session::{Persistence, SessionToken};
-pub use spread::{Failover, Locality, Nearness, Place, Prefer, REGION, SUBZONE, SlowStart, Spread, ZONE};
+pub use spread::{
+    Failover, Locality, Nearness, Place, PlaceShare, PlaceShares, Prefer, REGION, SUBZONE, SlowStart, Spread, ZONE,
+};
 pub use traffic::{AdaptiveLimit, Balancing, HashKey, Limits, Outliers, SourceKey, SuccessRate, Traffic};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.

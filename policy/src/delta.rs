@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::bundle::{
     Bundle, Endpoint, External, ExternalPort, ExternalProtocol, ExternalTls, FilterAttachment, MeshSettings,
-    ObjectName, Revision, Route, RouteKind, RouteName, RouteRule, ServedWorkload, Service, Traffic,
+    ObjectName, Revision, Route, RouteKind, RouteName, RouteRule, ServedWorkload, Service, Spread, Traffic,
 };
 use crate::identity::SpiffeId;
 use crate::scope::Ask;
@@ -111,6 +111,11 @@ impl Object {
     #[must_use]
     pub fn without_preferences(&self) -> Option<Self> {
         match self {
+            Self::Service(service) if service.spread.as_ref().is_some_and(|spread| !spread.shares.is_empty()) => {
+                let spread = service.spread.as_deref().map(|spread| Spread { shares: Vec::new(), ..spread.clone() });
+                let spread = spread.filter(|spread| *spread != Spread::default()).map(Box::new);
+                Some(Self::Service(Service { spread, ..service.clone() }))
+            }
             Self::Service(service) if service.traffic.as_ref().is_some_and(|traffic| traffic.hedge.is_some()) => {
                 self.without_hedge()
             }
@@ -141,7 +146,8 @@ impl Object {
 /// out: each of its ports takes requests only, and those are sent to nobody but a server that nobody can prove to be.
 fn closed_outside(external: &External) -> External {
     let http = |port: &ExternalPort| ExternalPort { protocol: ExternalProtocol::Http, ..port.clone() };
-    let tls = ExternalTls { server_name: Some("nowhere.invalid".to_owned()), roots_pem: Some(String::new()) };
+    let (server_name, roots_pem) = (Some("nowhere.invalid".to_owned()), Some(String::new()));
+    let tls = ExternalTls { server_name, roots_pem, ..ExternalTls::default() };
     External { ports: external.ports.iter().map(http).collect(), tls: Some(tls), traffic: None, ..external.clone() }
 }
 

@@ -416,15 +416,21 @@ impl Asked<'_> {
             return explanation.refuse(400, refused.to_string());
         }
         let sni = query.sni.as_ref().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
-        match route::choose_stream(table, to, namespace, Hello::Tls(sni.as_deref())) {
+        let hello = Hello::Tls(sni.as_deref());
+        match route::choose_stream(table, to, namespace, hello) {
             Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
             Ok(Choice::Direct(to)) => self.directly(&to, None, explanation),
             Ok(Choice::Rule(met)) => {
                 explanation.route = Some(RouteExplanation::of(&met));
-                let backend = |(index, backend): (usize, &Backend)| match route::to_backend_of_bytes(table, &met, index)
-                {
-                    Ok(plan) => self.backend(&plan, backend.port, backend.weight),
-                    Err(_) => BackendExplanation::nowhere(backend),
+                let backend = |(index, backend): (usize, &Backend)| {
+                    let Ok(plan) = route::to_backend_of_bytes(table, &met, index, hello) else {
+                        return BackendExplanation::nowhere(backend);
+                    };
+                    let told = self.backend(&plan, backend.port, backend.weight);
+                    match plan.exit.as_ref().map(|exit| exit.takes_connection(hello)) {
+                        Some(Err(refusal)) => told.refused(&refusal),
+                        Some(Ok(())) | None => told,
+                    }
                 };
                 explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
                 conclude(explanation);
@@ -471,6 +477,7 @@ impl Asked<'_> {
             port,
             weight,
             balancing: None,
+            health: None,
             timeouts: settings::timeouts(&sources, plan),
             retry: self.retry(plan, &sources),
             limits: settings::limits(&sources, plan),
@@ -499,12 +506,13 @@ impl Asked<'_> {
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
         let (timeouts, limits) = (settings::timeouts(&sources, plan), settings::limits(&sources, plan));
         let (retry, session) = (self.retry(plan, &sources), settings::session(plan));
-        let elsewhere = None;
+        let (health, elsewhere) = (plan.direct.is_none().then(|| settings::health(&sources, plan)).flatten(), None);
         BackendExplanation {
             service,
             port,
             weight,
             balancing,
+            health,
             timeouts,
             retry,
             limits,

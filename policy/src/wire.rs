@@ -62,6 +62,9 @@ pub const TRAFFIC_LIMITS: &str = "traffic-limits";
 /// lacks, the service comes without.
 pub const SPREAD: &str = "spread";
 
+/// The capability to send so much to each place (`Spread::shares`). Where it lacks, the service comes without.
+pub const PLACE_SHARES: &str = "place-shares";
+
 /// The capability to send again, and to give up attempts, as a rule says. Where it lacks, the route comes without.
 pub const ROUTE_RETRIES: &str = "route-retries";
 
@@ -96,6 +99,14 @@ pub const FILTER_STATEMENT: &str = "filter-statement";
 /// ExternalService with a route is closed, and so is a route that leads to one.
 pub const EXTERNAL_ROUTES: &str = "external-routes";
 
+/// The capability to begin TLS under TCP, to speak TLS 1.2 and to show a certificate outside the mesh
+/// (`ExternalTls::is_beyond_requests`). Where it lacks, the ExternalService is closed.
+pub const EXTERNAL_TLS: &str = "external-tls";
+
+/// The capability to lead connections to ExternalServices (`Backend::outside` of a TLSRoute or TCPRoute). Where it lacks, nobody
+/// reaches the service that such a route is attached to.
+pub const EXTERNAL_STREAMS: &str = "external-streams";
+
 /// The capability to answer as a backend's redirect or CORS says. Where it lacks, the route is closed.
 pub const BACKEND_ANSWERS: &str = "backend-answers";
 
@@ -111,7 +122,7 @@ pub const FILTER_RULES: &str = "filter-rules";
 pub const FILTER_SHIPPED: &str = "filter-shipped";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 27] = [
+pub const CAPABILITIES: [&str; 30] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -125,6 +136,7 @@ pub const CAPABILITIES: [&str; 27] = [
     TRAFFIC_POLICY,
     TRAFFIC_LIMITS,
     SPREAD,
+    PLACE_SHARES,
     ROUTE_RETRIES,
     GRPC_ROUTE,
     TLS_ROUTE,
@@ -135,6 +147,8 @@ pub const CAPABILITIES: [&str; 27] = [
     HEDGING,
     FILTER_STATEMENT,
     EXTERNAL_ROUTES,
+    EXTERNAL_TLS,
+    EXTERNAL_STREAMS,
     BACKEND_ANSWERS,
     HOST_MATCH,
     FILTER_RULES,

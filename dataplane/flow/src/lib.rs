@@ -8,6 +8,7 @@ mod budget;
 mod deadline;
 mod gradient;
 mod health;
+mod portions;
 mod repeats;
 mod told;
 
@@ -21,6 +22,7 @@ pub use budget::{Allowance, RetryBudget};
 pub use deadline::Deadline;
 pub use gradient::{Gradient, GradientSettings, Measured};
 pub use health::{Checked, Health, Rounds, Thresholds};
+pub use portions::portions;
 pub use repeats::{Asked, Repeats};
 pub use told::{grpc_timeout, grpc_timeout_text, timeout_ms, timeout_ms_number};
 

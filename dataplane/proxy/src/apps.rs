@@ -271,6 +271,26 @@ impl AppPool {
         }
     }
 
+    /// The same outside the mesh, where TLS is begun on it if the socket is dialled on such terms.
+    pub async fn connect_outside(
+        &self,
+        sockets: &[PlainSocket],
+        timeout: Duration,
+        holder: &Holder,
+        permit: Permit,
+    ) -> Result<(OutsideStream, Share), NotConnected> {
+        let connected = match self.connect_any(sockets, timeout, |socket| self.place(socket, holder)).await {
+            Ok((stream, socket, share)) => self.secured(stream, socket, timeout).await.map(|stream| (stream, share)),
+            Err(failure) => Err(failure),
+        };
+        connected.map_err(|failure| (failure, permit))
+    }
+
+    /// What carries bytes over a connection, and no message.
+    pub fn bytes_over(&self, stream: OutsideStream) -> h1::ClientConn {
+        h1::ClientConn::of_bytes(stream, self.http.h1())
+    }
+
     /// True where a connection can be made. It carries nothing.
     pub async fn answers(&self, socket: PlainSocket, timeout: Duration) -> bool {
         self.connect_any(&[socket], timeout, uncounted).await.is_ok()

@@ -11,21 +11,34 @@ use std::time::Duration;
 use weft_flow::{Allowance, RetryBudget};
 use weft_policy::bundle::ObjectName;
 
+type Known = Arc<Mutex<BTreeMap<ObjectName, Weak<Budget>>>>;
+
 /// The budgets that somebody holds, by destination.
 #[derive(Debug, Clone)]
 pub struct Budgets {
     allowance: Allowance,
-    budgets: Arc<Mutex<BTreeMap<ObjectName, Weak<Budget>>>>,
+    budgets: Known,
+    /// The same of ExternalServices, which may have the names of services.
+    outside: Known,
 }
 
 impl Budgets {
     pub fn new(allowance: Allowance) -> Self {
-        Self { allowance, budgets: Arc::default() }
+        Self { allowance, budgets: Arc::default(), outside: Arc::default() }
     }
 
     /// The budget of a destination.
     pub fn of(&self, destination: &ObjectName) -> Arc<Budget> {
-        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        self.among(&self.budgets, destination)
+    }
+
+    /// The same of an ExternalService.
+    pub fn outside(&self, external: &ObjectName) -> Arc<Budget> {
+        self.among(&self.outside, external)
+    }
+
+    fn among(&self, budgets: &Known, destination: &ObjectName) -> Arc<Budget> {
+        let mut budgets = budgets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = budgets.get(destination).and_then(Weak::upgrade) {
             return known;
         }
@@ -100,6 +113,14 @@ mod tests {
         assert_eq!(one.under_way.load(Ordering::Relaxed), 0);
         drop((one, other));
         assert_eq!(drain(&budgets.of(&web)), 3, "nobody held it: it begins anew");
+    }
+
+    #[test]
+    fn an_external_service_has_a_budget_of_its_own() {
+        let (budgets, name) = (Budgets::new(DEFAULT), ObjectName::new("shop", "pay"));
+        let (inside, outside) = (budgets.of(&name), budgets.outside(&name));
+        assert!(Arc::ptr_eq(&outside, &budgets.outside(&name)));
+        assert_eq!((drain(&inside), drain(&outside)), (3, 3), "a Service of its name takes nothing of it");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use weft_transport::tls::Trust;
 
 use crate::capturing;
 use crate::config::{Config, Listen};
+use crate::outside_certificates::OutsideCertificates;
 
 /// How long a proxy that may run already has to say so.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -40,6 +41,7 @@ pub fn findings(config: &Config) -> Findings {
     let mut found = Findings::default();
     found.faults.extend(authority(&config.control.ca_file));
     found.faults.extend(state(&config.state_dir));
+    found.faults.extend(OutsideCertificates::read(&config.outside_certificates).err().unwrap_or_default());
     let is_new = !config.state_dir.join("identity.pem").exists();
     if let Some(path) = config.control.token_file.as_ref().filter(|_| is_new)
         && let Err(error) = crate::private::token(path)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Protocol;
-use weft_policy::identity::TrustDomain;
+use weft_policy::identity::{TrustDomain, is_label};
 use weft_policy::numbers::{self, Misfits};
 use weft_policy::registration::{self, Fault, Field, Registration, Told};
 use weft_policy::resource::used_service;
@@ -71,9 +71,40 @@ pub struct Config {
     /// What it holds of the mesh. Default `used`.
     #[serde(default)]
     pub holds: Holds,
+    /// Certificates for servers outside the mesh, by the names under which ExternalServices ask for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outside_certificates: BTreeMap<String, OutsideCertificate>,
     /// Log filter (`info`, `weft_proxy=debug`). Default `info`; `WEFT_LOG` overrides.
     #[serde(default = "default_log")]
     pub log: String,
+}
+
+/// A certificate that servers outside the mesh ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutsideCertificate {
+    /// PEM, the leaf first.
+    pub certificate_file: PathBuf,
+    /// Its private key, PEM.
+    pub key_file: PathBuf,
+    /// Whose ExternalServices may ask for it.
+    pub namespaces: Vec<String>,
+}
+
+impl OutsideCertificate {
+    /// Everything that makes no sense of one with this name, each with its key.
+    fn faults(&self, name: &str) -> Vec<String> {
+        let (key, mut wrong) = (format!("outside_certificates.{name}"), Vec::new());
+        if !is_label(name) {
+            wrong.push(format!("{key}: its name is no label: lower-case letters, digits and '-', at most 63"));
+        }
+        if self.namespaces.is_empty() {
+            wrong.push(format!("{key}.namespaces: is empty, so that nobody may ask for it"));
+        }
+        let others = self.namespaces.iter().enumerate().filter(|(_, namespace)| !is_label(namespace));
+        wrong.extend(others.map(|(index, it)| format!("{key}.namespaces[{index}]: {it:?} is no namespace")));
+        wrong
+    }
 }
 
 /// How fast this proxy sends on paths that lose packets.
@@ -274,6 +305,7 @@ impl Config {
                 wrong.push(format!("workload.uses[{index}]: {text:?} is no service: NAME or NAME.NAMESPACE"));
             }
         }
+        wrong.extend(self.outside_certificates.iter().flat_map(|(name, it)| it.faults(name)));
         wrong.extend(self.control.address.faults().map(|fault| format!("control.address: {fault}")));
         if self.capture.is_some() && self.listen.outbound.is_none() {
             wrong.push("capture: needs listen.outbound".to_owned());

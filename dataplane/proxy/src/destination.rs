@@ -17,7 +17,7 @@ use weft_flow::{
     Vitals, Wanted,
 };
 use weft_policy::bundle::{
-    Balancing, Endpoint, External, Nearness, ObjectName, Place, Service, ServicePort, Spread, Traffic,
+    Balancing, Endpoint, External, Nearness, ObjectName, Place, PlaceShares, Service, ServicePort, Spread, Traffic,
 };
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
@@ -392,7 +392,10 @@ impl Destinations {
             outside: external.is_some(),
             generation: Cell::new(0),
             balancer: RefCell::new(Balancer::new()),
-            budget: self.budgets.of(&service.name),
+            budget: match external {
+                Some(external) => self.budgets.outside(&external.name),
+                None => self.budgets.of(&service.name),
+            },
             destinations: RefCell::default(),
             sessions: RefCell::default(),
             ports: RefCell::default(),
@@ -438,12 +441,14 @@ impl Destinations {
         state.ports.borrow_mut().clone_from(&service.ports);
         let locality = service.spread.as_ref().and_then(|spread| spread.locality.as_ref());
         let caller = Place::of(&from.workload.labels);
-        let weighted = endpoints().map(|(name, endpoint)| {
+        let shares = service.spread.as_ref().and_then(|spread| spread.shares_of(caller));
+        let shared = preferences(shares, endpoints().map(|(_, endpoint)| endpoint));
+        let weighted = endpoints().zip(shared).map(|((name, endpoint), shared)| {
             let destination = &destinations[name];
             let nearness = locality.map(|it| it.nearness(caller, Place::of(&endpoint.labels)));
             destination.nearness.set(nearness);
-            let distance = nearness.map_or(0, Nearness::distance);
-            (Rc::clone(destination), Preference { weight: endpoint.weight, distance })
+            let distance = nearness.map_or(shared.distance, Nearness::distance);
+            (Rc::clone(destination), Preference { distance, ..shared })
         });
         let settings = service.traffic.as_deref().map(settings).unwrap_or_default();
         let settings = service.spread.as_deref().map_or(settings, |spread| spreading(settings, spread));
@@ -467,6 +472,17 @@ impl Destinations {
         }
         state.count_out();
     }
+}
+
+/// The weights of endpoints, by which each place gets its share where a policy sets shares. What is in none of the places comes
+/// last.
+fn preferences<'e>(shares: Option<&PlaceShares>, endpoints: impl Iterator<Item = &'e Endpoint>) -> Vec<Preference> {
+    let place = |endpoint: &Endpoint| shares.and_then(|shares| shares.place_of(Place::of(&endpoint.labels)));
+    let known: Vec<_> = endpoints.map(|endpoint| (place(endpoint), endpoint.weight)).collect();
+    let percents: Vec<u32> = shares.into_iter().flat_map(|shares| &shares.to).map(|share| share.percent).collect();
+    let weights = known.iter().zip(weft_flow::portions(&known, &percents));
+    let is_last = |place: Option<usize>| shares.is_some() && place.is_none();
+    weights.map(|((place, _), weight)| Preference { weight, distance: is_last(*place).into() }).collect()
 }
 
 fn settings(traffic: &Traffic) -> Settings {

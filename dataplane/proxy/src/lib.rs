@@ -24,6 +24,7 @@ pub mod asking;
 pub mod budget;
 pub mod destination;
 pub mod names;
+pub mod outside_certificates;
 mod parts;
 pub mod quota;
 pub mod shares;

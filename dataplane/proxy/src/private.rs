@@ -36,6 +36,20 @@ pub(crate) fn look(file: &Metadata) -> Result<(), Exposed> {
 /// # Errors
 /// The file can't be read, is no file (a pipe would keep who reads it waiting), everybody may change it, or it holds no token.
 pub(crate) fn token(path: &Path) -> io::Result<(String, Result<(), Exposed>)> {
+    let (text, found) = text(path)?;
+    let reason = match text.trim() {
+        "" => "it is empty",
+        token if token.bytes().all(|byte| byte.is_ascii_graphic()) => return Ok((token.to_owned(), found)),
+        _ => "it holds no token, which is one word of printable characters",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+}
+
+/// All that such a file holds.
+///
+/// # Errors
+/// The file can't be read, is no file, or everybody may change it.
+pub(crate) fn text(path: &Path) -> io::Result<(String, Result<(), Exposed>)> {
     // What is looked at is what is read.
     let without_waiting = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(without_waiting).open(path)?;
@@ -47,13 +61,7 @@ pub(crate) fn token(path: &Path) -> io::Result<(String, Result<(), Exposed>)> {
     if found == Err(Exposed::Writable) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, Exposed::Writable));
     }
-    let text = io::read_to_string(file)?;
-    let reason = match text.trim() {
-        "" => "it is empty",
-        token if token.bytes().all(|byte| byte.is_ascii_graphic()) => return Ok((token.to_owned(), found)),
-        _ => "it holds no token, which is one word of printable characters",
-    };
-    Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+    Ok((io::read_to_string(file)?, found))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::gate::Gates;
 use crate::gauges::{AllInFlight, OpenCount, Out};
 use crate::health::HealthChecks;
 use crate::hosts::Hosts;
+use crate::outside_certificates::OutsideCertificates;
 use crate::quota::Quota;
 use crate::reach::Reaches;
 use crate::snapshot::Snapshot;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub via: Via,
     /// Names that mean what this machine says.
     pub hosts: Arc<Hosts>,
+    /// By which servers outside the mesh know this proxy.
+    pub outside_certificates: OutsideCertificates,
     pub in_flight: AllInFlight,
     /// The budget for streams that stall, and the memory that they hold.
     pub stalls: Arc<StallBudget>,
@@ -94,7 +97,9 @@ impl Shared {
             percent: config.limits.retry_budget_percent,
             per_second: config.limits.retry_budget_per_second,
         };
+        let certificates = OutsideCertificates::read(&config.outside_certificates);
         Ok(Self {
+            outside_certificates: certificates.map_err(|wrong| std::io::Error::other(wrong.join("; ")))?,
             start: Instant::now(),
             guard: Guard::new(&config.listen, config.workload.app_on_loopback),
             via: Via::new(rand::random()),

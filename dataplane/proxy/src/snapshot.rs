@@ -19,7 +19,7 @@ use weft_policy::bundle::{Bundle, Direction, MeshSettings, ObjectName, Revision,
 use weft_policy::identity::SpiffeId;
 use weft_policy::route::RouteTable;
 
-pub use self::originations::Originations;
+pub use self::originations::{Below, Originations};
 use self::rules::Earlier;
 pub use self::rules::{RuleChain, RuleChains};
 pub use self::stages::{Awaited, Loaded, Readiness, closes_rules, is_required, may_be_absent};

@@ -60,14 +60,16 @@ impl AllTerms {
 
 #[cfg(test)]
 mod tests {
-    use weft_transport::tls::{ALPN_H1, outside_client_config};
+    use weft_transport::tls::{ALPN_H1, OutsideTerms, outside_client_config};
 
     use super::*;
 
     #[test]
     fn other_terms_have_another_number_for_good() {
         let key = rcgen::generate_simple_self_signed(["x.test".to_owned()]).unwrap();
-        let config = || Arc::new(outside_client_config(Some(&key.cert.pem()), ALPN_H1).unwrap());
+        let root = key.cert.pem();
+        let terms = OutsideTerms { roots_pem: Some(&root), alpn: Some(ALPN_H1), ..OutsideTerms::default() };
+        let config = || Arc::new(outside_client_config(terms.clone()).unwrap());
         let name = |text: &str| ServerName::try_from(text.to_owned()).unwrap();
         let (all, start, one, other) = (AllTerms::default(), Instant::now(), config(), config());
         let first = all.number(&one, &name("a.test"), start);

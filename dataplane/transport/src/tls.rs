@@ -19,7 +19,9 @@ pub use config::{client_config, control_client_config, provider, server_config};
 pub use failure::{HandshakeError, HandshakeFailure, RefusedBy};
 pub use handle::{Credentials, Identities, IdentityHandle, ReplaceError};
 pub use identity::{IdentityError, PeerIdentity, WorkloadIdentity, peer_identity};
-pub use outside::{ALPN_H1, OutsideStream, RootsError, begin, outside_client_config};
+pub use outside::{
+    ALPN_H1, OutsideStream, OutsideTerms, RootsError, begin, outside_certificate, outside_client_config,
+};
 pub use served::{Served, ServedIdentity, server_name};
 pub use trust::{Trust, TrustError};
 pub use verify::recheck;

@@ -22,7 +22,7 @@ pub struct External {
     /// Where it is dialled. Empty: at the name that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<ExternalEndpoint>,
-    /// The caller's proxy begins TLS on ports of HTTP.
+    /// The caller's proxy begins TLS on ports of HTTP, and on those of TCP where it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ExternalTls>,
     /// What TrafficPolicies set of timeouts, retries and limits; only to a proxy with the capability `external-routes`.
@@ -60,7 +60,7 @@ pub struct ExternalEndpoint {
     pub port: Option<u16>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExternalTls {
     /// The name that the server has to prove. Absent: the one that was asked for.
@@ -69,6 +69,24 @@ pub struct ExternalTls {
     /// Whom is believed, PEM. Absent: the roots of the proxy's machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roots_pem: Option<String>,
+    /// It is begun under the bytes of ports of TCP as well. This field and those below it come only to a proxy with the
+    /// capability `external-tls`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub under_tcp: bool,
+    /// TLS 1.2 is spoken with a server that has no later one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub takes_tls12: bool,
+    /// The certificate by which the proxy proves who it is, by its name in that proxy's own configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+}
+
+impl ExternalTls {
+    /// True for what only a proxy with the capability `external-tls` can do.
+    #[must_use]
+    pub fn is_beyond_requests(&self) -> bool {
+        self.under_tcp || self.takes_tls12 || self.certificate.is_some()
+    }
 }
 
 impl ExternalProtocol {

@@ -32,6 +32,52 @@ pub struct Spread {
     /// Where fewer endpoints of a hundred are in, those that are ejected or fail their checks are used as well. 0: never.
     #[serde(default, skip_serializing_if = "is_default")]
     pub panic_percent: u32,
+    /// How much callers of some places send where, and no nearer ones first; only to a proxy with the capability
+    /// `place-shares`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<PlaceShares>,
+}
+
+/// Places to which callers of one send so much. A place is `region`, `region/zone` or `region/zone/subzone`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlaceShares {
+    pub from: String,
+    pub to: Vec<PlaceShare>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlaceShare {
+    pub place: String,
+    /// All of a caller's come to a hundred.
+    pub percent: u32,
+}
+
+impl Spread {
+    /// Those of a caller at this place: of several the one that says most of it. `None`: none is for it.
+    #[must_use]
+    pub fn shares_of(&self, caller: Place<'_>) -> Option<&PlaceShares> {
+        let own = self.shares.iter().filter(|shares| caller.is_in(&shares.from));
+        own.max_by_key(|shares| shares.from.len())
+    }
+}
+
+impl PlaceShares {
+    /// The number of the place that an endpoint is in: of several the one that says most of it. `None`: it is in none.
+    #[must_use]
+    pub fn place_of(&self, endpoint: Place<'_>) -> Option<usize> {
+        let own = self.to.iter().enumerate().filter(|(_, share)| endpoint.is_in(&share.place));
+        own.max_by_key(|(_, share)| share.place.len()).map(|(number, _)| number)
+    }
+}
+
+/// `from eu/a 80 % to eu/a, 20 % to eu/b`.
+impl fmt::Display for PlaceShares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to: Vec<_> = self.to.iter().map(|share| format!("{} % to {}", share.percent, share.place)).collect();
+        write!(f, "from {} {}", self.from, to.join(", "))
+    }
 }
 
 /// Near endpoints take what they can, farther ones the rest.
@@ -120,6 +166,13 @@ impl<'l> Place<'l> {
     pub fn of(labels: &'l Labels) -> Self {
         let label = |key: &str| labels.get(key).map(String::as_str).unwrap_or_default();
         Self { region: label(REGION), zone: label(ZONE), subzone: label(SUBZONE) }
+    }
+
+    /// True where all that the name of a place says is so of this one.
+    #[must_use]
+    pub fn is_in(self, place: &str) -> bool {
+        let mut own = [self.region, self.zone, self.subzone].into_iter();
+        place.split('/').all(|part| !part.is_empty() && own.next() == Some(part))
     }
 
     /// True where it says neither region nor zone.

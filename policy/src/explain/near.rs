@@ -1,15 +1,15 @@
-//! Which endpoints of a service come first for a caller, in words. Where a caller is, its workloads say; an account may have
+//! Which endpoints of a service come first for a caller, or get how much, in words. Where a caller is, its workloads say; an account may have
 //! some in several places.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bundle::{Locality, Nearness, Place, Service};
+use crate::bundle::{Locality, Nearness, Place, Service, Spread};
 use crate::identity::SpiffeId;
 use crate::plan::{World, effective};
 
 /// `None`: all are as near to everybody.
 pub(super) fn near_first(world: &World, principal: &SpiffeId, service: &Service) -> Option<String> {
-    let locality = service.spread.as_ref()?.locality.as_ref()?;
+    let spread = service.spread.as_deref().filter(|it| it.locality.is_some() || !it.shares.is_empty())?;
     let by = effective(world, &service.name).into_iter().find(|it| it.setting == "loadBalancing.locality")?;
     let (namespace, account) = (principal.namespace(), principal.service_account());
     let own = world
@@ -21,11 +21,23 @@ pub(super) fn near_first(world: &World, principal: &SpiffeId, service: &Service)
         .map(|place| (place.to_string(), place))
         .collect();
     let order = match places.len() {
+        0 if spread.locality.is_none() => {
+            "shares of places, and this caller does not say where it is: all are as near".to_owned()
+        }
         0 => "near endpoints first, and this caller does not say where it is: all are as near".to_owned(),
-        _ => places.into_values().map(|place| order(locality, place, service)).collect::<Vec<_>>().join("; "),
+        _ => places.into_values().map(|place| turns(spread, place, service)).collect::<Vec<_>>().join("; "),
     };
     let by = by.by.map(|source| format!(", as {}", source.says())).unwrap_or_default();
     Some(format!("{order}{by}"))
+}
+
+/// How a caller at this place turns to the endpoints.
+fn turns(spread: &Spread, caller: Place<'_>, service: &Service) -> String {
+    match (&spread.locality, spread.shares_of(caller)) {
+        (Some(locality), _) => order(locality, caller, service),
+        (None, Some(shares)) => shares.to_string(),
+        (None, None) => format!("from {caller} to all alike"),
+    }
 }
 
 /// Endpoints in the order in which a caller at this place turns to them.

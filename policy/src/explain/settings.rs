@@ -23,6 +23,22 @@ pub(super) fn timeouts(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     (!told.is_empty()).then(|| told.join("; "))
 }
 
+/// Which endpoints are passed over for what they did, and which get less for being new.
+pub(super) fn health(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
+    let (traffic, spread) = (plan.service.traffic.as_deref(), plan.service.spread.as_deref());
+    let by = |key| by_policies(sources, key);
+    let ejected = traffic.and_then(|traffic| traffic.outliers.as_ref());
+    let ejected = ejected.map(|outliers| format!("ejected after {outliers}, {}", by("outlierDetection")));
+    let checked = traffic.and_then(|traffic| traffic.health_check.as_ref());
+    let checked = checked.map(|check| format!("checked by {check}, {}", by("healthCheck")));
+    let panic = spread.map(|spread| spread.panic_percent).filter(|percent| *percent > 0);
+    let panic = panic.map(|percent| format!("all of them where less than {percent} % are in, {}", by("loadBalancing")));
+    let slow = spread.and_then(|spread| spread.slow_start.as_ref());
+    let slow = slow.map(|slow| format!("new ones get {slow}, {}", by("loadBalancing")));
+    let told: Vec<String> = [ejected, checked, panic, slow].into_iter().flatten().collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
 /// How much may be under way to the service.
 pub(super) fn limits(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     let limits = plan.service.traffic.as_ref()?.limits.as_ref()?;

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "wire")]
 mod compare;
+mod shown;
 
 use super::*;
 use crate::plan::effective;

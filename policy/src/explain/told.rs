@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{Backend, Mirror, RouteKind, RouteName, RouteRule};
+use crate::bundle::{Backend, Mirror, RouteKind, RouteName, RouteRule, TunnelRefusal};
 use crate::identity::SpiffeId;
 use crate::route::{self, MetRule};
 
@@ -74,6 +74,9 @@ pub struct BackendExplanation {
     /// How one of the endpoints is picked, and who says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balancing: Option<String>,
+    /// Which of the endpoints are passed over, or get less, and who says so. Absent: none for what it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
     /// How long it may take, in all and each attempt, and who says so. Absent: there is no deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<String>,
@@ -151,6 +154,7 @@ impl BackendExplanation {
             port: backend.port,
             weight: backend.weight,
             balancing: None,
+            health: None,
             timeouts: None,
             retry: None,
             limits: None,
@@ -169,6 +173,12 @@ impl BackendExplanation {
             elsewhere: Some(answer),
             ..Self::nowhere(backend)
         }
+    }
+
+    /// The same where the ExternalService that it leads to does not take what was asked about.
+    pub(super) fn refused(self, why: &TunnelRefusal) -> Self {
+        let elsewhere = self.elsewhere.map(|words| format!("{words}; refused: {why}"));
+        Self { elsewhere, ..self }
     }
 }
 

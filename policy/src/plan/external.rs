@@ -7,7 +7,7 @@ use super::merge::merged_outside;
 use super::route_status::Condition;
 use super::{World, traffic};
 use crate::bundle::{External, ExternalEndpoint, ExternalPort, ExternalTls, ObjectName, Revision};
-use crate::resource::external::{ExternalPortSpec, ExternalTlsSpec, Visibility};
+use crate::resource::external::{ExternalPortSpec, ExternalTlsSpec, TlsVersion, Visibility};
 use crate::resource::{ExternalServiceSpec, Object, ROOT_NAMESPACE};
 
 /// True where callers of every namespace see it. Elsewhere than in the root namespace nobody may ask for that.
@@ -43,7 +43,13 @@ pub(super) fn external_entry(world: &World, object: &Object<ExternalServiceSpec>
     };
     let endpoints = spec.endpoints.iter();
     let endpoints = endpoints.map(|it| ExternalEndpoint { address: it.address.clone(), port: it.port });
-    let tls = |tls: &ExternalTlsSpec| ExternalTls { server_name: tls.sni.clone(), roots_pem: tls.ca_bundle.clone() };
+    let tls = |tls: &ExternalTlsSpec| ExternalTls {
+        server_name: tls.sni.clone(),
+        roots_pem: tls.ca_bundle.clone(),
+        under_tcp: tls.under_tcp,
+        takes_tls12: tls.min_version == TlsVersion::V1_2,
+        certificate: tls.client_certificate.clone(),
+    };
     External {
         name: object.name(),
         mesh_wide: is_mesh_wide(object),

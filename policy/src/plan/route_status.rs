@@ -9,7 +9,7 @@ use super::carried::{self, OffPorts};
 use super::external::is_mesh_wide;
 use super::grant;
 use super::http_only::{self, RoutesOf};
-use crate::bundle::{ObjectName, RouteName};
+use crate::bundle::{ExternalProtocol, ObjectName, RouteKind, RouteName};
 use crate::resource::route::{ParentRef, Place, Referred};
 use crate::resource::{AnyRoute, ExternalServiceSpec, Object, ObjectKey, ServiceSpec, Unserved};
 
@@ -254,9 +254,8 @@ pub(crate) fn resolve<'w>(
             format!("{} {name} takes no requests: a backend is a Service or an ExternalService", backend.kind);
         return Err(("InvalidKind", message));
     };
-    if place == Place::External && (backend.is_mirror || route.kind.is_of_bytes()) {
-        let what = if backend.is_mirror { "copies are" } else { "connections are" };
-        return Err(("InvalidKind", format!("{what} sent to Services only, and {name} is an ExternalService")));
+    if place == Place::External && backend.is_mirror {
+        return Err(("InvalidKind", format!("copies are sent to Services only, and {name} is an ExternalService")));
     }
     if !grant::is_permitted(world, route, (place, &name)) {
         let message = format!(
@@ -268,12 +267,13 @@ pub(crate) fn resolve<'w>(
     }
     match place {
         Place::Service => resolve_service(world, route, backend, &name).map(Led::Service),
-        Place::External => resolve_outside(world, backend, &name).map(Led::External),
+        Place::External => resolve_outside(world, route.kind, backend, &name).map(Led::External),
     }
 }
 
 fn resolve_outside<'w>(
     world: &'w World,
+    kind: RouteKind,
     backend: Referred<'_>,
     name: &ObjectName,
 ) -> Result<&'w Object<ExternalServiceSpec>, (&'static str, String)> {
@@ -282,15 +282,15 @@ fn resolve_outside<'w>(
     let number = backend.port;
     let port = external.spec.ports.iter().find(|port| port.port == number);
     let port = port.ok_or_else(|| absent(format!("ExternalService {name} has no port {number}")))?;
-    match port.protocol.is_http() {
-        true => Ok(external),
-        false => {
-            let declared = port.protocol;
-            let message =
-                format!("port {number} of ExternalService {name} is declared {declared}: no request is sent to it");
-            Err(("UnsupportedProtocol", message))
-        }
-    }
+    let declared = port.protocol;
+    let (is_fit, law) = match kind {
+        RouteKind::Http | RouteKind::Grpc => (declared.is_http(), "no request is sent to it"),
+        // Who does not look at the first bytes can't tell whether they are for one of its hosts.
+        RouteKind::Tcp => (declared == ExternalProtocol::Tcp, "a TCPRoute leads to a port of tcp"),
+        RouteKind::Tls => (!declared.is_http(), "a TLSRoute leads to a port of tls or tcp"),
+    };
+    let misfit = || format!("port {number} of ExternalService {name} is declared {declared}: {law}");
+    if is_fit { Ok(external) } else { Err(("UnsupportedProtocol", misfit())) }
 }
 
 fn resolve_service<'w>(

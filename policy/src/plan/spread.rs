@@ -33,10 +33,12 @@ pub(super) const AT_ONCE: &str = "none";
 pub(super) const NEVER: &str = "0";
 
 pub(super) fn told(spec: &LoadBalancingSpec) -> Told {
-    let Spread { locality, slow_start, panic_percent } = spec.spread();
+    let Spread { locality, slow_start, panic_percent, shares } = spec.spread();
+    let shares: Vec<_> = shares.iter().map(ToString::to_string).collect();
+    let locality = locality.map(|it| it.to_string()).or_else(|| (!shares.is_empty()).then(|| shares.join("; ")));
     let or = |text: Option<String>, default: &str| text.unwrap_or_else(|| default.to_owned());
     Told {
-        locality: spec.locality.as_ref().map(|_| or(locality.map(|it| it.to_string()), NOBODY_FIRST)),
+        locality: spec.locality.as_ref().map(|_| or(locality, NOBODY_FIRST)),
         slow_start: spec.slow_start.as_ref().map(|_| or(slow_start.map(|it| it.to_string()), AT_ONCE)),
         panic: (panic_percent > 0).then(|| panic_percent.to_string()),
     }

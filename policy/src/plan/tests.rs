@@ -2,6 +2,7 @@
 
 mod answers;
 mod callouts;
+mod documented;
 mod expressions;
 mod external;
 mod grants;

@@ -82,11 +82,36 @@ pub struct ExternalTlsSpec {
     /// The roots of the machine that the caller's proxy runs on are believed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub system_roots: bool,
+    /// TLS is begun on ports of tcp as well, where the app speaks plain.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub under_tcp: bool,
+    #[serde(default, skip_serializing_if = "TlsVersion::is_default")]
+    pub min_version: TlsVersion,
+    /// The certificate that the server may ask for, by its name in the caller's proxy's own configuration.
+    #[serde(default, deserialize_with = "value::label_option", skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
+}
+
+/// The oldest version that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum TlsVersion {
+    #[serde(rename = "1.2")]
+    V1_2,
+    #[default]
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+impl TlsVersion {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TlsMode {
-    /// The app sends plain HTTP, and its proxy begins TLS.
+    /// The app speaks without TLS, and its proxy begins it.
     Originate,
 }
 
@@ -100,9 +125,48 @@ pub enum Visibility {
 
 type Wrong = Vec<(String, String)>;
 
-/// True for a pattern that has one label behind its `*.`.
-fn is_of_one_label(host: &str) -> bool {
-    host.strip_prefix("*.").is_some_and(is_label)
+/// Labels under which registries of countries keep names that anybody may have: `co.uk`, `com.au`, `or.jp`.
+const REGISTRIES: [&str; 16] =
+    ["ac", "co", "com", "edu", "gob", "gouv", "gov", "ltd", "mil", "ne", "net", "nom", "or", "org", "plc", "sch"];
+/// The names of services under which each of their customers has one.
+const OF_CUSTOMERS: [&str; 18] = [
+    "appspot.com",
+    "azurewebsites.net",
+    "blob.core.windows.net",
+    "blogspot.com",
+    "cloudfront.net",
+    "firebaseapp.com",
+    "fly.dev",
+    "github.io",
+    "gitlab.io",
+    "herokuapp.com",
+    "netlify.app",
+    "ngrok.io",
+    "onrender.com",
+    "pages.dev",
+    "s3.amazonaws.com",
+    "vercel.app",
+    "web.app",
+    "workers.dev",
+];
+
+/// Why a host is a pattern that only the root namespace may have. `None`: anybody may. The list of public suffixes is not
+/// here: it is long, and of the day of a release. These are the rules that most of it follows.
+fn too_wide(host: &str) -> Option<&'static str> {
+    let parent = host.strip_prefix("*.")?;
+    if is_label(parent) {
+        return Some(
+            "stands for all names of a top-level domain, which is for namespace weft-system only: it would let its workloads out \
+             to nearly everywhere",
+        );
+    }
+    let is_registry = parent.split_once('.').is_some_and(|(label, country)| {
+        country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_lowercase()) && REGISTRIES.contains(&label)
+    });
+    (is_registry || OF_CUSTOMERS.contains(&parent)).then_some(
+        "stands for names that anybody may have, which is for namespace weft-system only: it would let its workloads out to \
+         whoever registers one",
+    )
 }
 
 impl Object<ExternalServiceSpec> {
@@ -111,13 +175,10 @@ impl Object<ExternalServiceSpec> {
         let mut wrong = self.spec.check_lists();
         wrong.extend(self.spec.tls.iter().flat_map(|tls| tls.check(&self.spec.ports)));
         if self.metadata.namespace != ROOT_NAMESPACE {
-            let hosts = self.spec.hosts.iter().enumerate().filter(|(_, host)| is_of_one_label(host));
-            wrong.extend(hosts.map(|(index, host)| {
-                let message = format!(
-                    "{host:?} stands for all names of a top-level domain, which is for namespace {ROOT_NAMESPACE} only: it would \
-                     let its workloads out to nearly everywhere"
-                );
-                (format!("hosts[{index}]"), message)
+            let hosts = self.spec.hosts.iter().enumerate();
+            wrong.extend(hosts.filter_map(|(index, host)| {
+                let why = too_wide(host)?;
+                Some((format!("hosts[{index}]"), format!("{host:?} {why}")))
             }));
         }
         if self.spec.visibility == Visibility::Mesh && self.metadata.namespace != ROOT_NAMESPACE {
@@ -186,9 +247,12 @@ impl ExternalTlsSpec {
     fn check(&self, ports: &[ExternalPortSpec]) -> Wrong {
         let mut wrong = Vec::new();
         let mut refuse = |key: &str, message: String| wrong.push((key.to_owned(), message));
-        if !ports.iter().any(|port| port.protocol.is_http()) {
-            let message = "TLS is begun under http and grpc, and no port has one: what flows to a port of tls or tcp is \
-                           carried as it is";
+        let has_tcp = ports.iter().any(|port| port.protocol == ExternalProtocol::Tcp);
+        if self.under_tcp && !has_tcp {
+            refuse("tls.underTcp", "no port is of tcp".to_owned());
+        } else if !self.under_tcp && !ports.iter().any(|port| port.protocol.is_http()) {
+            let message = "TLS is begun under http and grpc, and no port has one: what flows to a port of tls is carried as \
+                           it is, and so is that of tcp without `underTcp: true`";
             refuse("tls.mode", message.to_owned());
         }
         if let Some(message) = self.sni.as_deref().and_then(|sni| wrong_host(sni, false)) {

@@ -1,10 +1,12 @@
 //! What `loadBalancing` of a TrafficPolicy says of where endpoints are, how new ones start, and when those that are out are
 //! used all the same.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::value;
-use crate::bundle::{Failover, Locality, Prefer, SlowStart};
+use crate::bundle::{Failover, Locality, PlaceShare, PlaceShares, Prefer, SlowStart};
 
 /// The regions for which one policy names others, and those that it names for each.
 const MAX_FAILOVERS: usize = 64;
@@ -27,6 +29,18 @@ pub struct LocalitySpec {
     /// 140 where it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overprovisioning_percent: Option<u32>,
+    /// In the place of an order: how much callers of a place send where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<PlaceWeightsSpec>,
+}
+
+/// Places are `region`, `region/zone` or `region/zone/subzone`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlaceWeightsSpec {
+    pub from: String,
+    /// In percent of what they send, all together a hundred.
+    pub to: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -86,7 +100,32 @@ impl LocalitySpec {
             }
             failover.check(|key, message| refuse(&format!("failover[{index}].{key}"), message));
         }
+        if self.prefer != PreferSpec::None && !self.weights.is_empty() {
+            refuse("weights", "is given beside `prefer`: there are shares or an order".to_owned());
+        }
+        if self.weights.len() > MAX_FAILOVERS {
+            refuse("weights", format!("{} places are more than {MAX_FAILOVERS}", self.weights.len()));
+        }
+        for (index, weights) in self.weights.iter().take(MAX_FAILOVERS).enumerate() {
+            if self.weights[..index].iter().any(|other| other.from == weights.from) {
+                refuse(&format!("weights[{index}].from"), format!("{:?} is given twice", weights.from));
+            }
+            weights.check(|key, message| refuse(&format!("weights[{index}].{key}"), message));
+        }
         wrong
+    }
+
+    /// As proxies are told the weights. Those that an older release would not have taken are none.
+    pub(super) fn shares(&self) -> Vec<PlaceShares> {
+        let share = |(place, percent): (&String, &u32)| PlaceShare { place: place.clone(), percent: *percent };
+        let fit = self.weights.iter().take(MAX_FAILOVERS).filter(|_| self.prefer == PreferSpec::None);
+        let fit = fit.filter(|weights| {
+            let mut is_fit = true;
+            weights.check(|_, _| is_fit = false);
+            is_fit
+        });
+        fit.map(|weights| PlaceShares { from: weights.from.clone(), to: weights.to.iter().map(share).collect() })
+            .collect()
     }
 
     /// As proxies are told it. `None`: all are as near.
@@ -138,6 +177,34 @@ impl FailoverSpec {
             }
         }
     }
+}
+
+impl PlaceWeightsSpec {
+    fn check(&self, mut refuse: impl FnMut(&str, String)) {
+        let not_a_place = |text: &str| format!("{text:?} is not a place: region, region/zone or region/zone/subzone");
+        if !is_place(&self.from) {
+            refuse("from", not_a_place(&self.from));
+        }
+        if self.to.len() > MAX_REGIONS {
+            refuse("to", format!("{} places are more than {MAX_REGIONS}", self.to.len()));
+        }
+        for (place, percent) in self.to.iter().take(MAX_REGIONS) {
+            if !is_place(place) {
+                refuse("to", not_a_place(place));
+            } else if !(1..=100).contains(percent) {
+                refuse("to", format!("{percent} for {place} is out of range: 1 to 100"));
+            }
+        }
+        let sum: u64 = self.to.values().map(|percent| u64::from(*percent)).sum();
+        if sum != 100 {
+            refuse("to", format!("comes to {sum}: a hundred are expected"));
+        }
+    }
+}
+
+/// Values of labels, from the region on.
+pub(crate) fn is_place(text: &str) -> bool {
+    text.split('/').count() <= 3 && text.split('/').all(is_region)
 }
 
 /// A region is the value of a label.

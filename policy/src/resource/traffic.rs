@@ -401,6 +401,7 @@ impl LoadBalancingSpec {
             locality: self.locality.as_ref().and_then(LocalitySpec::locality),
             slow_start: slow.and_then(SlowStartSpec::slow_start),
             panic_percent: self.panic_threshold_percent.min(100),
+            shares: self.locality.as_ref().map(LocalitySpec::shares).unwrap_or_default(),
         }
     }
 }

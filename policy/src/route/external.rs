@@ -188,7 +188,9 @@ impl WayOut<'_> {
 
     /// How the proxy begins TLS, where it does.
     pub fn tls(&self) -> Option<&ExternalTls> {
-        self.external.tls.as_ref().filter(|_| self.port.protocol.is_http())
+        let protocol = self.port.protocol;
+        let is_under = |tls: &&ExternalTls| protocol.is_http() || tls.under_tcp && protocol == ExternalProtocol::Tcp;
+        self.external.tls.as_ref().filter(is_under)
     }
 
     /// The name that a server of TLS has to prove: the one that the resource says, or that was asked for. `None`: nobody named
@@ -238,6 +240,8 @@ impl WayOut<'_> {
         };
         let roots = if tls.roots_pem.is_some() { "its caBundle" } else { "the roots of the proxy's machine" };
         let name = self.server_name().unwrap_or("nobody: it has no exact host, and no sni");
-        format!("dialled: {places} with TLS, which has to be {name} by {roots}")
+        let older = if tls.takes_tls12 { " (1.2 or 1.3)" } else { "" };
+        let own = tls.certificate.as_ref().map(|name| format!(", with its proxy's certificate {name:?}"));
+        format!("dialled: {places} with TLS{older}, which has to be {name} by {roots}{}", own.unwrap_or_default())
     }
 }

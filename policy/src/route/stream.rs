@@ -20,6 +20,16 @@ pub enum Hello<'a> {
     Tls(Option<&'a str>),
 }
 
+impl<'a> Hello<'a> {
+    /// The server name that is asked for.
+    fn name(self) -> Option<&'a str> {
+        match self {
+            Self::Other => None,
+            Self::Tls(name) => name,
+        }
+    }
+}
+
 impl fmt::Display for Hello<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -155,22 +165,34 @@ pub fn plan_stream<'t>(
         Choice::Rule(met) => {
             let backend = pick_backend(met.rule, dice);
             let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
-            to_backend_of_bytes(table, &met, backend?)
+            to_backend_of_bytes(table, &met, backend?, hello)
         }
     }
 }
 
-/// The way of a connection to one backend of a rule, by its place there.
+/// The way of a connection to one backend of a rule, by its place there. Whether an ExternalService takes what begins so is its
+/// way's to say.
 pub(crate) fn to_backend_of_bytes<'t>(
     table: &'t RouteTable,
     met: &MetRule<'t>,
     backend: usize,
+    hello: Hello<'_>,
 ) -> Result<Plan<'t>, RouteRefusal> {
     let backend = &met.rule.backends[backend];
-    let named = backend.service.as_ref().filter(|_| !backend.outside);
-    let service = named.and_then(|name| table.bundle.services.get(name));
-    let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: met.route.name.clone() })?;
-    let mut plan = plan_connection(&Resolved { service, port: backend.port, endpoint: None, outside: false })?;
-    plan.route = Some(met.route);
+    let unknown = || RouteRefusal::BackendNotFound { route: met.route.name.clone() };
+    let name = backend.service.as_ref().ok_or_else(unknown)?;
+    let exit = match backend.outside {
+        true => Some(table.led_out(name, backend.port, hello.name()).ok_or_else(unknown)?),
+        false => None,
+    };
+    let to = match &exit {
+        Some(exit) => exit.resolved(),
+        None => {
+            let service = table.bundle.services.get(name).ok_or_else(unknown)?;
+            Resolved { service, port: backend.port, endpoint: None, outside: false }
+        }
+    };
+    let mut plan = plan_connection(&to)?;
+    (plan.route, plan.exit) = (Some(met.route), exit);
     Ok(plan)
 }

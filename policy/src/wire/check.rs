@@ -4,16 +4,16 @@ use super::WireError;
 use crate::bundle::{
     AdaptiveLimit, Cors, Direction, External, FILTER_CONTRACTS, FilterAttachment, Grant, HashKey, HeaderModifier,
     HealthCheck, HealthProbe, Limits, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, Mirror,
-    PathChange, PathMatch, Persistence, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule,
-    ServedWorkload, Service, SessionToken, Spread, SuccessRate, Traffic,
+    PathChange, PathMatch, Persistence, PlaceShares, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch,
+    RouteRule, ServedWorkload, Service, SessionToken, Spread, SuccessRate, Traffic,
 };
 use crate::delta::Object;
-use crate::identity::is_subdomain;
+use crate::identity::{is_label, is_subdomain};
 use crate::resource::external::wrong_host;
 use crate::resource::health::{is_path, is_range, is_service};
 use crate::resource::retry::RETRIED_CODES;
 use crate::resource::route::REDIRECTS;
-use crate::resource::spread::OVERPROVISIONING;
+use crate::resource::spread::{OVERPROVISIONING, is_place};
 use crate::route::pattern;
 use crate::statement::is_digest;
 
@@ -96,7 +96,7 @@ fn limits_are_fit(limits: &Limits) -> Checked {
 }
 
 fn spread_is_fit(spread: &Spread) -> Checked {
-    let Spread { locality, slow_start, panic_percent } = spread;
+    let Spread { locality, slow_start, panic_percent, shares } = spread;
     if let Some(locality) = locality
         && !OVERPROVISIONING.contains(&locality.overprovisioning_percent)
     {
@@ -113,6 +113,11 @@ fn spread_is_fit(spread: &Spread) -> Checked {
     }
     if *panic_percent > 100 {
         return fault("spread.panic_percent", format_args!("{panic_percent} is more than a hundred"));
+    }
+    let are_places = |shares: &PlaceShares| is_place(&shares.from) && shares.to.iter().all(|it| is_place(&it.place));
+    let sum = |shares: &PlaceShares| shares.to.iter().map(|share| u64::from(share.percent)).sum::<u64>();
+    if let Some(odd) = shares.iter().find(|shares| !are_places(shares) || sum(shares) != 100) {
+        return fault("spread.shares", format_args!("{odd}: all of a place's come to a hundred"));
     }
     Ok(())
 }
@@ -172,6 +177,10 @@ fn external_is_fit(external: &External) -> Checked {
         }
     }
     external.traffic.as_deref().map_or(Ok(()), traffic_is_fit)?;
+    let certificate = external.tls.as_ref().and_then(|tls| tls.certificate.as_deref());
+    if let Some(name) = certificate.filter(|name| !is_label(name)) {
+        return fault("tls.certificate", format_args!("{name:?} is no name of a certificate"));
+    }
     let name = external.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     name.and_then(|name| wrong_host(name, false)).map_or(Ok(()), |message| fault("tls.server_name", message))
 }
@@ -191,9 +200,8 @@ fn route_is_fit(route: &Route) -> Checked {
     if route.kind.is_of_bytes() && looks_at_requests {
         return fault("rules", "nothing of a connection is matched or changed");
     }
-    let leads_outside = route.rules.iter().flat_map(|rule| &rule.backends).any(|backend| backend.outside);
-    if route.kind.is_of_bytes() && (route.outside || leads_outside) {
-        return fault("outside", "connections are led from Services to Services");
+    if route.kind.is_of_bytes() && route.outside {
+        return fault("outside", "connections are led from Services only");
     }
     route.rules.iter().enumerate().try_for_each(|(index, rule)| rule_is_fit(&format!("rules[{index}]"), rule))
 }

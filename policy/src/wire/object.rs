@@ -8,11 +8,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, FILTER_RULES, FILTER_SHIPPED,
-    FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES,
-    Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, EXTERNAL_STREAMS, EXTERNAL_TLS,
+    FILTER_RULES, FILTER_SHIPPED, FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED,
+    PLACE_SHARES, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE,
+    TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
-use crate::bundle::{External, Limits, Route, RouteAction, RouteKind, Service};
+use crate::bundle::{External, ExternalTls, Limits, Route, RouteAction, RouteKind, Service};
 use crate::delta::{Key, Object};
 use crate::route::HOST;
 
@@ -49,7 +50,8 @@ fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
     let limits = traffic.and_then(|traffic| traffic.limits.as_ref());
     let limits = limits.is_some_and(Limits::is_beyond_requests).then_some(TRAFFIC_LIMITS);
     let checks = traffic.filter(|traffic| traffic.checks_health()).map(|_| HEALTH_CHECKS);
-    let spread = service.spread.is_some().then_some(SPREAD);
+    let shares = service.spread.as_ref().filter(|spread| !spread.shares.is_empty()).map(|_| PLACE_SHARES);
+    let spread = service.spread.as_ref().map(|_| SPREAD).into_iter().chain(shares);
     let hedge = traffic.filter(|traffic| traffic.hedge.is_some()).map(|_| HEDGING);
     ports.into_iter().chain(traffic.map(|_| TRAFFIC_POLICY)).chain(limits).chain(checks).chain(spread).chain(hedge)
 }
@@ -65,16 +67,20 @@ fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
     let mirrors = route.mirrors().then_some(REQUEST_MIRROR);
     let sessions = route.keeps_sessions().then_some(SESSION_PERSISTENCE);
     let mut backends = route.rules.iter().flat_map(|rule| &rule.backends);
-    let outside = (route.outside || backends.clone().any(|backend| backend.outside)).then_some(EXTERNAL_ROUTES);
+    let leads_out = backends.clone().any(|backend| backend.outside);
+    let outside = (route.outside || leads_out).then_some(EXTERNAL_ROUTES);
+    let streams = (leads_out && route.kind.is_of_bytes()).then_some(EXTERNAL_STREAMS);
     let answers = |action: &RouteAction| matches!(action, RouteAction::Redirect(_) | RouteAction::Cors(_));
     let answers = backends.any(|backend| backend.actions.iter().any(answers)).then_some(BACKEND_ANSWERS);
     let mut matches = route.rules.iter().flat_map(|rule| &rule.matches);
     let host = matches.any(|matching| matching.headers.iter().any(|header| header.name == HOST)).then_some(HOST_MATCH);
+    let outside = outside.into_iter().chain(streams);
     kind.into_iter().chain(retries).chain(mirrors).chain(sessions).chain(outside).chain(answers).chain(host)
 }
 
 fn required_outside(external: &External) -> impl Iterator<Item = &'static str> {
-    std::iter::once(EXTERNAL_SERVICE).chain(external.traffic.is_some().then_some(EXTERNAL_ROUTES))
+    let tls = external.tls.as_ref().is_some_and(ExternalTls::is_beyond_requests).then_some(EXTERNAL_TLS);
+    std::iter::once(EXTERNAL_SERVICE).chain(external.traffic.is_some().then_some(EXTERNAL_ROUTES)).chain(tls)
 }
 
 fn payload(object: &Object) -> Vec<u8> {

@@ -215,7 +215,7 @@ impl Server {
 
 fn with_tls(own: External, root: &str, server_name: Option<&str>) -> External {
     let (roots_pem, server_name) = (Some(root.to_owned()), server_name.map(str::to_owned));
-    External { tls: Some(ExternalTls { server_name, roots_pem }), ..own }
+    External { tls: Some(ExternalTls { server_name, roots_pem, ..ExternalTls::default() }), ..own }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,8 +223,19 @@ async fn tls_is_begun_with_who_proves_the_name_and_with_nobody_else() {
     let app = App::start("outside", address::next(), 0).await;
     let server = Server::start(&["api.example.com", "*.cdn.example.com"], app.address).await;
     let stranger = Server::start(&["api.example.com"], app.address).await;
+    let bytes = TcpApp::start(address::next(), 0, "").await;
+    let database = Server::start(&["db.example.com"], bytes.address).await;
     let http = |name: &str, host: &str, port| external(name, &[host], ExternalProtocol::Http, port, server.address);
+    let further = |own: External, further: ExternalTls| {
+        let tls = own.tls.map(|ExternalTls { roots_pem, .. }| ExternalTls { roots_pem, ..further });
+        External { tls, ..own }
+    };
+    let db = external("db", &["db.example.com"], ExternalProtocol::Tcp, 5432, database.address);
+    let under_tcp = ExternalTls { under_tcp: true, ..ExternalTls::default() };
+    let bank = ExternalTls { certificate: Some("bank".to_owned()), ..ExternalTls::default() };
     let pair = closed(vec![
+        further(with_tls(db, &database.root, None), under_tcp),
+        further(with_tls(http("bank", "api.example.com", 83), &server.root, None), bank),
         with_tls(http("api", "api.example.com", 80), &server.root, None),
         with_tls(http("cdn", "*.cdn.example.com", 80), &server.root, None),
         with_tls(
@@ -247,8 +258,20 @@ async fn tls_is_begun_with_who_proves_the_name_and_with_nobody_else() {
     assert_eq!((answer.status.as_u16(), answer.text().len()), (200, large.len()));
     assert_eq!(get(pair.proxy(), "a.cdn.example.com").await, (200, "outside".to_owned()));
     assert_eq!(Client::h2_in_tunnel(pair.proxy(), "rpc.example.com:81").await.get("/who").await.text(), "outside");
+    // An app that speaks plain to a port of TCP has its proxy begin TLS, and each direction ends by itself.
+    let mut stream = tunnel(pair.proxy(), "db.example.com:5432").await;
+    stream.write_all(b"\x00there and back").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&got), "\0there and backbye");
+    assert_eq!(database.connections.load(Ordering::SeqCst), 1);
     let before = app.served();
-    for (refused, reason) in [("api.example.com:82", "UnknownIssuer"), ("other.example.com", "not valid for name")] {
+    for (refused, reason) in [
+        ("api.example.com:82", "UnknownIssuer"),
+        ("other.example.com", "not valid for name"),
+        ("api.example.com:83", "this proxy has no certificate \"bank\" for namespace default"),
+    ] {
         let (status, text) = get(pair.proxy(), refused).await;
         assert_eq!(status, 502, "{refused}: {text}");
         assert!(text.contains("no TLS with") && text.contains(reason), "{refused}: {text}");

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use weft_tests::client::try_tunnel;
-use weft_tests::{Mesh, Sidecar, TcpApp, Workload, eventually};
+use weft_tests::{Mesh, Sidecar, TcpApp, Workload, address, eventually};
 
 fn service(name: &str, app: &str, port: u16) -> String {
     format!(
@@ -102,6 +102,26 @@ async fn connections_are_split_for_as_long_as_the_other_namespace_grants_it() {
     let metrics = client.metrics().await;
     let labels = [("side", "outbound"), ("reason", "backend_not_found")];
     assert!(metrics.sum("weft_local_replies_total", &labels) >= 5.0, "each is counted with its reason");
+
+    // Out of the mesh, as an ExternalService says.
+    let outside = TcpApp::start(address::next(), 0, "ex").await;
+    mesh.apply(&format!(
+        "{{apiVersion: weft.dev/v1alpha1, kind: ExternalService, metadata: {{name: old-db, namespace: default}}, spec: {{hosts: \
+         [db.example.com], ports: [{{port: 5432, protocol: tcp}}], resolution: Static, endpoints: [{{address: {}, port: {}}}]}}}}\n",
+        outside.address.ip(),
+        outside.address.port()
+    ));
+    let out = "rules: [{backendRefs: [{group: weft.dev, kind: ExternalService, name: old-db, port: 5432}]}]";
+    mesh.apply(&route("TCPRoute", "db", "db", out));
+    assert_eq!(resolved(&mesh), "ResolvedRefs");
+    assert_eq!(greetings(&client, 5).await, only("ex", 5));
+    let explained = mesh.weft(&["explain", "--from", "default/caller", "--to", "db:5432"]);
+    let told = format!("dialled: {}, tcp as the app sends it", outside.address);
+    assert!(
+        explained.out.contains("ExternalService default/old-db") && explained.out.contains(&told),
+        "{}",
+        explained.out
+    );
 }
 
 /// A server of TLS that says its name to whoever got through, whichever server was asked for.

@@ -141,8 +141,9 @@ fn facts(answer: &Explanation) -> Table {
     if answer.connection {
         facts.row(["JUDGED AS:", "a TCP connection: method, path and headers are not seen"]);
     }
-    let settings: [(&str, SettingOf); 5] = [
+    let settings: [(&str, SettingOf); 6] = [
         ("BALANCING:", |backend| backend.balancing.as_ref()),
+        ("HEALTH:", |backend| backend.health.as_ref()),
         ("TIMEOUTS:", |backend| backend.timeouts.as_ref()),
         ("RETRY:", |backend| backend.retry.as_ref()),
         ("LIMITS:", |backend| backend.limits.as_ref()),

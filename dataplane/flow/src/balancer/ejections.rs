@@ -98,6 +98,20 @@ fn one_real_request_tries_whether_it_is_well_again() {
     assert_eq!((trials(&named, 629), trials(&named, 630)), (0, 1), "it begins anew");
 }
 
+/// A crowd of callers that ejected it together does not come back together.
+#[test]
+fn an_ejection_lasts_between_a_half_and_the_whole_of_its_time() {
+    fn check(dice: u64, expect: u64) {
+        let mut named = ejecting(OUTLIERS, &["a", "b", "c"]);
+        (0..2).for_each(|_| _ = named.ended("a", seconds(1), seconds(1), dice, Sign::LocalFailure));
+        let is_tried = |now: &u64| (0..100_u64).any(|throw| named.pick(seconds(*now), throw << 57, &[]) == Some("a"));
+        assert_eq!((1..60).find(is_tried), Some(expect), "{dice}");
+    }
+    check(0, 31);
+    check(1 << 63, 24);
+    check(u64::MAX, 17);
+}
+
 /// Requests to one port fail while connections to another are opened: who ejected it says what lets it in.
 #[test]
 fn a_connection_lets_in_only_whom_missing_answers_ejected() {

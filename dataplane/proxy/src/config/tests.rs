@@ -40,6 +40,24 @@ fn the_files_in_the_documentation_are_good() {
 }
 
 #[test]
+fn certificates_for_servers_outside_are_for_somebody() {
+    let with = |name: &str, namespaces: &str| {
+        let setting = format!("{{certificate_file: /c, key_file: /k, namespaces: {namespaces}}}");
+        let text = format!("{GOOD}outside_certificates: {{{name}: {setting}}}\n");
+        Config::parse(Path::new("proxy.yaml"), &text).map_err(|error| error.to_string())
+    };
+    assert_eq!(with("bank", "[shop]").unwrap().outside_certificates["bank"].namespaces, ["shop"]);
+    let refused = |name, namespaces, expect: &str| assert_eq!(with(name, namespaces).unwrap_err(), expect);
+    let nobody = "proxy.yaml: outside_certificates.bank.namespaces: is empty, so that nobody may ask for it";
+    refused("bank", "[]", nobody);
+    let no_namespace = "proxy.yaml: outside_certificates.bank.namespaces[1]: \"*\" is no namespace";
+    refused("bank", "[shop, '*']", no_namespace);
+    let no_label =
+        "proxy.yaml: outside_certificates.Bank: its name is no label: lower-case letters, digits and '-', at most 63";
+    refused("Bank", "[shop]", no_label);
+}
+
+#[test]
 fn a_control_plane_has_an_address_or_several() {
     let addresses = |written: &str| {
         let text = GOOD.replace("'https://127.0.0.1:15012'", written);

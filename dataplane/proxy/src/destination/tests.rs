@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use weft_flow::{Allowance, Purpose};
 use weft_policy::bundle::{
-    AppVersion, Bundle, Egress, HashKey, HealthCheck, HealthProbe, Locality, MeshSettings, Prefer, Protocol, REGION,
-    ServedWorkload, SourceKey, Traffic, ZONE,
+    AppVersion, Bundle, Egress, HashKey, HealthCheck, HealthProbe, Locality, MeshSettings, PlaceShare, Prefer,
+    Protocol, REGION, ServedWorkload, SourceKey, Traffic, ZONE,
 };
 use weft_policy::path::PathReading;
 
@@ -283,6 +283,46 @@ fn near_endpoints_come_first_where_the_service_says_so() {
     // Another revision without it has all alike.
     let picked = picks(&fixture.service(&alike));
     assert!(picked.len() == 3 && picked.iter().all(|(_, nearness)| nearness.is_none()), "{picked:?}");
+}
+
+/// Each place gets its share, however many endpoints it has; of one that is lost the others have it, and what is in none of
+/// them comes after all.
+#[test]
+fn places_get_their_shares_where_the_service_says_so() {
+    let labels =
+        |zone: &str| BTreeMap::from([(REGION.to_owned(), "eu".to_owned()), (ZONE.to_owned(), zone.to_owned())]);
+    let all = [("a", 2, 1), ("b1", 3, 1), ("b2", 4, 1), ("other", 5, 9)];
+    let mut bundle = Bundle::clone(&balanced(&all, Balancing::Random).bundle);
+    bundle.workloads.get_mut("shop/web").unwrap().labels = labels("a");
+    let service = bundle.services.get_mut(&name("reviews")).unwrap();
+    for (endpoint, zone) in [("a", "a"), ("b1", "b"), ("b2", "b"), ("other", "c")] {
+        service.endpoints.get_mut(&name(endpoint)).unwrap().labels = labels(zone);
+    }
+    let share = |place: &str, percent| PlaceShare { place: place.to_owned(), percent };
+    let shares = vec![PlaceShares { from: "eu".to_owned(), to: vec![share("eu/a", 75), share("eu/b", 25)] }];
+    service.spread = Some(Box::new(Spread { shares, ..Spread::default() }));
+    let snapshot = Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap();
+    let state = Fixture::new().service(&snapshot);
+    let picks = || {
+        let mut picked = BTreeMap::<String, u32>::new();
+        for dice in 0..1_000_u64 {
+            let dice = weft_flow::hash(&dice.to_be_bytes());
+            let it = state.pick(Duration::ZERO, dice, request(None), &[]).unwrap();
+            *picked.entry(it.endpoint.workload.name.clone()).or_default() += 1;
+        }
+        ["a", "b1", "b2", "other"].map(|name| picked.get(name).copied().unwrap_or_default())
+    };
+    let is_near = |got: [u32; 4], expect: [u32; 4]| {
+        // Of a thousand, by dice: five deviations on both sides.
+        assert!(got.iter().zip(expect).all(|(got, expect)| got.abs_diff(expect) < 80), "{got:?}, not {expect:?}");
+        assert_eq!(got[3], expect[3], "{got:?}");
+    };
+    is_near(picks(), [750, 125, 125, 0]);
+    let lose = |name_of: &str| state.not_reached(&state.direct(&name(name_of)).unwrap(), Duration::ZERO, 1);
+    lose("b1");
+    is_near(picks(), [857, 0, 143, 0]);
+    ["a", "b2"].into_iter().for_each(lose);
+    is_near(picks(), [0, 0, 0, 1_000]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::call::{Call, Failed};
 use crate::destination::outside_labels;
 use crate::filtering::Filtered;
 use crate::reply::{Failure, NotOutside};
-use crate::snapshot::{Served, Snapshot};
+use crate::snapshot::{Below, Served, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::PairMetrics;
@@ -61,29 +61,42 @@ impl Exit {
         let version = if is_multiplexed && head.protocol.is_none() { Version::HTTP_2 } else { Version::HTTP_11 };
         let mut exit = Self::of(worker, from, way);
         exit.version = version;
-        if way.tls().is_some() {
-            let failed = |reason| Failure::OutsideTls { address: exit.to_string(), reason };
-            let name = way.server_name().ok_or_else(|| failed("nobody says who the server has to be".to_owned()))?;
-            let config = snapshot.originations.config(&way.external.name, version == Version::HTTP_2);
-            let config = config.map_err(failed)?;
-            let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(error.to_string()))?;
-            exit.tls = Some((config, name));
-        }
+        exit.secure(worker, snapshot, way, if version == Version::HTTP_2 { Below::Http2 } else { Below::Http1 })?;
         Ok(exit)
+    }
+
+    /// Where TLS is begun there, it is with this below.
+    ///
+    /// # Errors
+    /// It can't be begun.
+    fn secure(&mut self, worker: &Worker, snapshot: &Snapshot, way: &WayOut<'_>, below: Below) -> Result<(), Failure> {
+        if way.tls().is_none() {
+            return Ok(());
+        }
+        let failed = |reason| Failure::OutsideTls { address: self.to_string(), reason };
+        let name = way.server_name().ok_or_else(|| failed("nobody says who the server has to be".to_owned()))?;
+        let certificates = &worker.shared.outside_certificates;
+        let config = snapshot.originations.config(&way.external.name, below, certificates).map_err(failed)?;
+        let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(error.to_string()))?;
+        self.tls = Some((config, name));
+        Ok(())
     }
 
     /// For a connection whose bytes are not looked into, beyond their beginning.
     ///
     /// # Errors
-    /// The port carries requests, or TLS that begins otherwise.
+    /// The port carries requests, or TLS that begins otherwise, or TLS would have to be begun and can't be.
     pub(super) fn of_connection(
         worker: &Worker,
+        snapshot: &Snapshot,
         from: &Served,
         way: &WayOut<'_>,
         hello: Hello<'_>,
     ) -> Result<Self, Failure> {
         way.takes_connection(hello).map_err(Failure::TunnelForbidden)?;
-        Ok(Self::of(worker, from, way))
+        let mut exit = Self::of(worker, from, way);
+        exit.secure(worker, snapshot, way, Below::Bytes)?;
+        Ok(exit)
     }
 
     fn of(worker: &Worker, from: &Served, way: &WayOut<'_>) -> Self {

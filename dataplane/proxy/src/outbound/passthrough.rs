@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::Version;
-use tokio::net::TcpStream;
 use weft_transport::http::RequestHead;
+use weft_transport::tls::OutsideStream;
 
 use super::external::Exit;
 use super::patience::Patience;
@@ -68,7 +68,7 @@ pub(super) async fn connect<'w>(
     origin: &Origin,
     target: &Target,
     exit: Option<&Exit>,
-) -> Result<(TcpStream, Share, Filtered<'w>), Failure> {
+) -> Result<(OutsideStream, Share, Filtered<'w>), Failure> {
     let client = origin.peer.ip();
     worker.ledger.counters.passthrough.increment(1);
     let timeout = snapshot.connect_timeout();
@@ -78,7 +78,8 @@ pub(super) async fn connect<'w>(
     };
     let place = Place::outbound(client, target.port(), from);
     let (filtered, permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
-    let connected = worker.apps.connect(&sockets, timeout, &origin.holder(), permit).await;
+    let holder = origin.holder();
+    let connected = Box::pin(worker.apps.connect_outside(&sockets, timeout, &holder, permit)).await;
     let (stream, share) = connected.map_err(|(failure, _)| failure)?;
     Ok((stream, share, filtered))
 }

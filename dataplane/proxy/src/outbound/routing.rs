@@ -171,7 +171,7 @@ pub(super) fn route<'s>(
     let plan = plan.map_err(refused)?;
     let session = plan.persistence.map(|persistence| {
         let (KeptTarget::Of(port) | KeptTarget::Number(port)) = plan.target.keep();
-        let backend = session::backend_mark(&plan.service.name, port);
+        let backend = session::backend_mark(&plan.service.name, port, plan.exit.is_some());
         Session::new(persistence, backend, &head.headers, now)
     });
     Ok(Plan { goal: goal_of(&plan), route: plan.route, session, plan })
@@ -188,16 +188,15 @@ pub(super) fn stream_kind(snapshot: &Snapshot, from: &Served, to: &Resolved<'_>)
     route::stream_kind(&snapshot.routes, to, &from.workload.name.namespace)
 }
 
-/// Destination of a connection whose bytes are not looked into, beyond its first ones.
-pub(super) fn stream_goal<'s>(
+/// The way of a connection whose bytes are not looked into, beyond its first ones.
+pub(super) fn stream_plan<'s>(
     snapshot: &'s Snapshot,
     from: &Served,
     to: &Resolved<'s>,
     hello: Hello<'_>,
     dice: u64,
-) -> Result<Goal<'s>, Failure> {
-    let plan = route::plan_stream(&snapshot.routes, to, &from.workload.name.namespace, hello, dice);
-    plan.map(|plan| goal_of(&plan)).map_err(refused)
+) -> Result<route::Plan<'s>, Failure> {
+    route::plan_stream(&snapshot.routes, to, &from.workload.name.namespace, hello, dice).map_err(refused)
 }
 
 /// Destination of a connection to the service itself.
@@ -205,7 +204,7 @@ pub(super) fn goal<'s>(to: &Resolved<'s>) -> Result<Goal<'s>, Failure> {
     route::plan_connection(to).map(|plan| goal_of(&plan)).map_err(refused)
 }
 
-fn goal_of<'s>(plan: &route::Plan<'s>) -> Goal<'s> {
+pub(super) fn goal_of<'s>(plan: &route::Plan<'s>) -> Goal<'s> {
     Goal { service: plan.service, target: plan.target, direct: plan.direct, outside: plan.exit.is_some() }
 }
 

@@ -36,16 +36,19 @@ struct Token {
     used: u64,
 }
 
-/// How tokens name a backend: its service, and the port of that.
-pub(super) fn backend_mark(service: &ObjectName, port: u16) -> u64 {
-    hash(format!("session backend {service}:{port}").as_bytes())
+/// How tokens name a backend: its service, and the port of that. `outside`: it is an ExternalService, which may have the name of
+/// a service.
+pub(super) fn backend_mark(service: &ObjectName, port: u16, outside: bool) -> u64 {
+    let kind = if outside { "session backend outside" } else { "session backend" };
+    hash(format!("{kind} {service}:{port}").as_bytes())
 }
 
 /// The place of the backend to which the session of a request belongs. `None`: it has no session, or that is over.
 pub(super) fn kept(persistence: &Persistence, rule: &RouteRule, headers: &HeaderMap, now: u64) -> Option<usize> {
     let token = Token::of(persistence, headers, now)?;
     rule.backends.iter().position(|backend| {
-        backend.service.as_ref().is_some_and(|service| backend_mark(service, backend.port) == token.backend)
+        let mark = |service: &ObjectName| backend_mark(service, backend.port, backend.outside);
+        backend.service.as_ref().is_some_and(|service| mark(service) == token.backend)
     })
 }
 

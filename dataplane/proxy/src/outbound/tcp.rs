@@ -11,9 +11,10 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::net::TcpStream;
 use weft_filter_host::Permit;
 use weft_policy::bundle::TunnelRefusal;
-use weft_policy::route::{Hello, Resolved};
+use weft_policy::route::{self, Hello, Resolved, WayOut};
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
-use weft_transport::tcp;
+use weft_transport::tls::OutsideStream;
+use weft_transport::{h1, tcp};
 
 use super::attempts::{Attempt, Attempts};
 use super::external::Exit;
@@ -99,6 +100,11 @@ enum Streams {
         halves: Box<(tcp::Reader, tcp::Writer)>,
         _share: Share,
     },
+    /// The same, below TLS that this proxy began.
+    Tls {
+        conn: Box<h1::ClientConn>,
+        _share: Share,
+    },
 }
 
 impl Streams {
@@ -110,6 +116,7 @@ impl Streams {
         match self {
             Streams::Peer(tunnel) => tunnel.halves(),
             Streams::Plain { halves, .. } => (RecvBody::Tcp(&mut halves.0), SendBody::Tcp(&mut halves.1)),
+            Streams::Tls { conn, .. } => conn.halves(),
         }
     }
 }
@@ -137,19 +144,44 @@ pub(super) async fn open<'w>(
         Way::Mesh(to) if routing::is_http_only(&to, from) => {
             Err(Failure::TunnelForbidden(TunnelRefusal::HttpOnly { port: to.port }))
         }
-        Way::Mesh(resolved) => open_mesh(worker, &snapshot, (from, origin), &resolved, hello, record).await,
+        Way::Mesh(resolved) => {
+            let using = worker.uses.begin(&snapshot, resolved.service);
+            let plan = routing::stream_plan(&snapshot, from, &resolved, hello, worker.dice())?;
+            let far = match &plan.exit {
+                Some(way) => {
+                    let to = (target, way, hello);
+                    Box::pin(open_external(worker, &snapshot, (from, origin), to, record)).await
+                }
+                None => {
+                    let to = (&resolved, &plan);
+                    Box::pin(open_mesh(worker, &snapshot, (from, origin), to, record)).await
+                }
+            };
+            Ok(Far { _using: Some(using), ..far? })
+        }
         Way::External(way) => {
-            let exit = Exit::of_connection(worker, from, &way, hello)?;
-            record.metrics = Some(Rc::clone(&exit.metrics));
-            let state = worker.destinations.outside(&snapshot, from, way.resolved().service);
-            let held = state.gate().map_or(Ok(None), |gate| gate.connect());
-            let full = |full| Failure::DestinationFull { service: state.name.to_string(), full };
-            let held = held.map_err(full)?;
-            let far = open_outside(worker, &snapshot, (from, origin), target, Some(&exit), record).await?;
-            Ok(Far { _held: held, ..far })
+            let to = (target, &*way, hello);
+            Box::pin(open_external(worker, &snapshot, (from, origin), to, record)).await
         }
         Way::Outside => open_outside(worker, &snapshot, (from, origin), target, None, record).await,
     }
+}
+
+/// Opens a connection to an ExternalService, by this way.
+async fn open_external<'w>(
+    worker: &'w Rc<Worker>,
+    snapshot: &Snapshot,
+    (from, origin): (&Served, &Origin),
+    (target, way, hello): (&Target, &WayOut<'_>, Hello<'_>),
+    record: &mut ConnectionRecord,
+) -> Result<Far<'w>, Failure> {
+    let exit = Exit::of_connection(worker, snapshot, from, way, hello)?;
+    record.metrics = Some(Rc::clone(&exit.metrics));
+    let state = worker.destinations.outside(snapshot, from, way.resolved().service);
+    let held = state.gate().map_or(Ok(None), |gate| gate.connect());
+    let held = held.map_err(|full| Failure::DestinationFull { service: state.name.to_string(), full })?;
+    let far = open_outside(worker, snapshot, (from, origin), target, Some(&exit), record).await?;
+    Ok(Far { _held: held, ..far })
 }
 
 /// Opens a connection to somewhere outside: to what was named, or as an ExternalService says.
@@ -163,7 +195,13 @@ async fn open_outside<'w>(
 ) -> Result<Far<'w>, Failure> {
     let (stream, share, filtered) = passthrough::connect(worker, snapshot, from, origin, target, exit).await?;
     record.upstream = stream.peer_addr().ok().map(|address| address.to_string());
-    Ok(Far { streams: Streams::plain(stream, share), filtered, _using: None, _held: None })
+    let streams = match stream {
+        OutsideStream::Plain(stream) => Streams::plain(stream, share),
+        stream @ OutsideStream::Tls(_) => {
+            Streams::Tls { conn: Box::new(worker.apps.bytes_over(stream)), _share: share }
+        }
+    };
+    Ok(Far { streams, filtered, _using: None, _held: None })
 }
 
 /// Opens a tunnel to an endpoint; to another where the first could not be reached or provably did not take it.
@@ -171,12 +209,10 @@ async fn open_mesh<'w>(
     worker: &'w Rc<Worker>,
     snapshot: &Snapshot,
     (from, origin): (&Served, &Origin),
-    resolved: &Resolved<'_>,
-    hello: Hello<'_>,
+    (resolved, plan): (&Resolved<'_>, &route::Plan<'_>),
     record: &mut ConnectionRecord,
 ) -> Result<Far<'w>, Failure> {
-    let using = worker.uses.begin(snapshot, resolved.service);
-    let goal = routing::stream_goal(snapshot, from, resolved, hello, worker.dice())?;
+    let goal = routing::goal_of(plan);
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);
     let place = Place { service: Some(&resolved.service.name), ..place };
     let (filtered, mut permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
@@ -195,7 +231,7 @@ async fn open_mesh<'w>(
             Ok(streams) => {
                 record.destination = attempt.destination.peer().map(|peer| peer.destination().to_string());
                 attempt.answered(None, None);
-                return Ok(Far { streams, filtered, _using: Some(using), _held: held });
+                return Ok(Far { streams, filtered, _using: None, _held: held });
             }
             Err(Failed::Unprocessed(failure, again)) => {
                 attempts.failed(attempt, failure)?;

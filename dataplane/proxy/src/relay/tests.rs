@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use weft_filter_host::{Chain, Host, HostConfig};
 use weft_transport::http::{RecvBody, RequestHead, Target};
-use weft_transport::{h1, h2};
+use weft_transport::{h1, h2, tcp};
 
 use super::*;
 use crate::filtering::{self, Bodies, Filters, Place};
@@ -90,6 +90,24 @@ fn what_is_sent_again_is_counted_once() {
     assert_eq!(seen(10), 10);
     sent.begin_again();
     assert_eq!([seen(0), seen(4), seen(6), seen(5)], [10, 10, 10, 15]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_in_which_nothing_moves_ends_after_its_time() {
+    const LIMIT: Duration = Duration::from_secs(3_600);
+    let ((near, _client), (far, _app)) = (tcp_pair().await, tcp_pair().await);
+    let ((mut near_read, mut near_write), (mut far_read, mut far_write)) =
+        (tcp::split(near, b""), tcp::split(far, b""));
+    let (mut from_client, mut to_client) =
+        (Source::once(RecvBody::Tcp(&mut near_read)), SendBody::Tcp(&mut near_write));
+    let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut far_read)), SendBody::Tcp(&mut far_write));
+    let (up, down, stalls) = (Progress::default(), Progress::default(), stalls(u64::MAX));
+    let (client, app) = ((&mut from_client, &mut to_client), (&mut from_app, &mut to_app));
+    let begun = tokio::time::Instant::now();
+    let end = tunnel(client, app, (&up, &down), Idle::of(LIMIT, &stalls)).await;
+    assert_eq!(end, TunnelEnd::Idle);
+    let took = begun.elapsed();
+    assert!(took >= LIMIT && took < LIMIT + Duration::from_secs(1), "{took:?}");
 }
 
 /// A server of HTTP/2 that hands each exchange to `handle`, and a client of it.

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::ClientConfig;
 use weft_policy::bundle::{Bundle, ExternalTls, ObjectName};
-use weft_transport::tls::{ALPN_H1, ALPN_H2, outside_client_config};
+use weft_transport::tls::{ALPN_H1, ALPN_H2, OutsideTerms, outside_client_config};
+
+use crate::outside_certificates::OutsideCertificates;
 
 /// Of one snapshot, by ExternalService.
 #[derive(Debug, Default)]
@@ -18,11 +20,21 @@ struct Origination {
     made: OnceLock<Result<Made, String>>,
 }
 
-/// One for each version of HTTP, which is all that a server is offered.
+/// What flows below TLS, which is all that a server is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Below {
+    Http1,
+    Http2,
+    /// Nobody says: no protocol is offered.
+    Bytes,
+}
+
+/// One for each.
 #[derive(Debug)]
 struct Made {
     h1: Arc<ClientConfig>,
     h2: Arc<ClientConfig>,
+    bytes: Arc<ClientConfig>,
 }
 
 impl Originations {
@@ -43,24 +55,38 @@ impl Originations {
         }
     }
 
-    /// The configuration of an ExternalService for one version of HTTP.
+    /// The configuration of an ExternalService. `certificates`: of this proxy, the same at each call.
     ///
     /// # Errors
-    /// No root that it believes can be used, in words.
-    pub fn config(&self, external: &ObjectName, http2: bool) -> Result<Arc<ClientConfig>, String> {
+    /// No root that it believes can be used, or there is no certificate of the name that it says, in words.
+    pub fn config(
+        &self,
+        external: &ObjectName,
+        below: Below,
+        certificates: &OutsideCertificates,
+    ) -> Result<Arc<ClientConfig>, String> {
         let Some(origination) = self.0.get(external) else { return Err("it begins no TLS".to_owned()) };
-        match origination.made.get_or_init(|| origination.make()) {
-            Ok(made) => Ok(Arc::clone(if http2 { &made.h2 } else { &made.h1 })),
+        match origination.made.get_or_init(|| origination.make(&external.namespace, certificates)) {
+            Ok(made) => Ok(Arc::clone(match below {
+                Below::Http1 => &made.h1,
+                Below::Http2 => &made.h2,
+                Below::Bytes => &made.bytes,
+            })),
             Err(reason) => Err(reason.clone()),
         }
     }
 }
 
 impl Origination {
-    fn make(&self) -> Result<Made, String> {
-        let config = |alpn| outside_client_config(self.tls.roots_pem.as_deref(), alpn).map(Arc::new);
-        let made = config(ALPN_H1).and_then(|h1| Ok(Made { h1, h2: config(ALPN_H2)? }));
-        made.map_err(|error| crate::chain(&error))
+    fn make(&self, namespace: &str, certificates: &OutsideCertificates) -> Result<Made, String> {
+        let named = self.tls.certificate.as_deref();
+        let certificate = named.map(|name| certificates.of(name, namespace)).transpose()?;
+        let config = |alpn| {
+            let (roots_pem, takes_tls12) = (self.tls.roots_pem.as_deref(), self.tls.takes_tls12);
+            let terms = OutsideTerms { roots_pem, alpn, takes_tls12, certificate: certificate.clone() };
+            outside_client_config(terms).map(Arc::new).map_err(|error| crate::chain(&error))
+        };
+        Ok(Made { h1: config(Some(ALPN_H1))?, h2: config(Some(ALPN_H2))?, bytes: config(None)? })
     }
 }
 
@@ -70,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    fn of(roots: &str) -> Originations {
+    fn of(roots: &str, certificate: Option<&str>) -> Originations {
         let name = ObjectName::new("shop", "api");
         let external = External {
             name: name.clone(),
@@ -79,7 +105,11 @@ mod tests {
             hosts: vec!["api.test".to_owned()],
             ports: Vec::new(),
             endpoints: Vec::new(),
-            tls: Some(ExternalTls { server_name: None, roots_pem: Some(roots.to_owned()) }),
+            tls: Some(ExternalTls {
+                roots_pem: Some(roots.to_owned()),
+                certificate: certificate.map(str::to_owned),
+                ..ExternalTls::default()
+            }),
             traffic: None,
         };
         Originations::of(&Bundle { externals: [(name, external)].into(), ..Bundle::default() })
@@ -88,19 +118,25 @@ mod tests {
     #[test]
     fn what_stays_the_same_is_made_once() {
         let root = || rcgen::generate_simple_self_signed(["x.test".to_owned()]).unwrap().cert.pem();
-        let (pem, name) = (root(), ObjectName::new("shop", "api"));
-        let first = of(&pem);
-        let made = first.config(&name, false).unwrap();
+        let (pem, name, none) = (root(), ObjectName::new("shop", "api"), OutsideCertificates::default());
+        let first = of(&pem, None);
+        let made = first.config(&name, Below::Http1, &none).unwrap();
         assert_eq!(made.alpn_protocols, [ALPN_H1]);
-        assert_eq!(first.config(&name, true).unwrap().alpn_protocols, [ALPN_H2]);
-        for (roots, is_same) in [(pem, true), (root(), false)] {
-            let mut next = of(&roots);
+        assert_eq!(first.config(&name, Below::Http2, &none).unwrap().alpn_protocols, [ALPN_H2]);
+        assert!(first.config(&name, Below::Bytes, &none).unwrap().alpn_protocols.is_empty());
+        for (roots, is_same) in [(&pem, true), (&root(), false)] {
+            let mut next = of(roots, None);
             next.follow(&first);
-            assert_eq!(Arc::ptr_eq(&next.config(&name, false).unwrap(), &made), is_same);
+            assert_eq!(Arc::ptr_eq(&next.config(&name, Below::Http1, &none).unwrap(), &made), is_same);
         }
-        let unusable = of("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-        let reason = unusable.config(&name, false).unwrap_err();
+        let unusable = of("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", None);
+        let reason = unusable.config(&name, Below::Http1, &none).unwrap_err();
         assert!(reason.starts_with("the roots can't be used: "), "{reason}");
-        assert!(unusable.config(&ObjectName::new("shop", "other"), false).is_err());
+        assert!(unusable.config(&ObjectName::new("shop", "other"), Below::Http1, &none).is_err());
+        // One that is asked for and not there is not gone without.
+        let mut named = of(&pem, Some("bank"));
+        named.follow(&first);
+        let reason = named.config(&name, Below::Http1, &none).unwrap_err();
+        assert_eq!(reason, "this proxy has no certificate \"bank\" for namespace shop");
     }
 }

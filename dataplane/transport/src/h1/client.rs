@@ -14,7 +14,7 @@ use super::encode::{self, Outgoing};
 use super::parse::{self, Asked};
 use super::socket::{ReadIo, Socket};
 use super::stream::{Body, Link, ReadSide, Sink, Tunnel, WriteSide};
-use crate::http::{RequestHead, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
+use crate::http::{RecvBody, RequestHead, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
 use crate::tls::OutsideStream;
 
 /// A connection to a server.
@@ -52,6 +52,23 @@ impl ClientConn {
         let progress = Progress { answered: true, keep_alive: true, ..Progress::default() };
         let (read, write) = (ReadSide::new(b""), WriteSide::new());
         Self { io: io.into(), read, write, link: Link::default(), limits, progress }
+    }
+
+    /// A connection that carries bytes from its beginning, and no message.
+    pub fn of_bytes(io: OutsideStream, limits: Limits) -> Self {
+        let mut conn = Self::over(io, limits);
+        conn.read.decoder = Decoder::Tunnel;
+        conn.write.outgoing = Outgoing::Tunnel;
+        conn.link.set_tunnel(Tunnel::Open);
+        conn
+    }
+
+    /// Both directions of one that carries bytes.
+    pub fn halves(&mut self) -> (RecvBody<'_>, SendBody<'_>) {
+        let (read, write) = self.io.halves();
+        let body = Body { io: read, side: &mut self.read, link: &self.link, limits: &self.limits };
+        let sink = Sink { io: write, side: &mut self.write, link: &self.link };
+        (RecvBody::H1(body), SendBody::H1(sink))
     }
 
     /// Starts a request. With `end` it is written at once; otherwise the head leaves with the first body bytes, at `flush`

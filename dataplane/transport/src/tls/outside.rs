@@ -1,21 +1,28 @@
 //! TLS to servers outside the mesh, which this side begins: a server is verified by the name that was asked for, against roots
-//! that somebody named. TLS 1.3 only, no resumption: a certificate is verified at each handshake.
+//! that somebody named. TLS 1.3, or 1.2 where that is asked for; no resumption: a certificate is verified at each handshake.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{ServerName, TrustAnchor};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::IdentityError;
 use super::trust::{TrustError, anchors_from_pem};
+
+#[cfg(test)]
+mod tests;
 
 /// ALPN of HTTP/1.1.
 pub const ALPN_H1: &[u8] = b"http/1.1";
@@ -29,24 +36,60 @@ pub enum RootsError {
     None(String),
 }
 
-/// A client that believes the roots of `roots_pem`, or those of this machine, and offers one protocol.
+/// How a client is with servers outside.
+#[derive(Debug, Clone, Default)]
+pub struct OutsideTerms<'a> {
+    /// Whom it believes, PEM. `None`: the roots of this machine.
+    pub roots_pem: Option<&'a str>,
+    /// The one protocol that it offers. `None`: what is below speaks for itself.
+    pub alpn: Option<&'a [u8]>,
+    /// TLS 1.2 is spoken with who has no later one.
+    pub takes_tls12: bool,
+    /// By which it proves who it is to who asks. `None`: it has none.
+    pub certificate: Option<Arc<CertifiedKey>>,
+}
+
+static TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+static TLS13_OR_TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+/// A client on these terms.
 ///
 /// # Errors
 /// There is no root that can be used.
-pub fn outside_client_config(roots_pem: Option<&str>, alpn: &[u8]) -> Result<ClientConfig, RootsError> {
+pub fn outside_client_config(terms: OutsideTerms<'_>) -> Result<ClientConfig, RootsError> {
+    let OutsideTerms { roots_pem, alpn, takes_tls12, certificate } = terms;
     let roots = match roots_pem {
         Some(pem) => anchors_from_pem(pem)?,
         None => system_roots()?,
     };
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider has TLS 1.3 suites and groups")
-        .with_root_certificates(RootCertStore { roots })
-        .with_no_client_auth();
-    config.alpn_protocols = vec![alpn.to_vec()];
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(if takes_tls12 { TLS13_OR_TLS12 } else { TLS13 })
+        .expect("the provider has suites and groups of both versions")
+        .with_root_certificates(RootCertStore { roots });
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
+    };
+    // Without it a session of TLS 1.2 can be passed off as another.
+    config.require_ems = true;
+    config.alpn_protocols = alpn.into_iter().map(<[u8]>::to_vec).collect();
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Ok(config)
+}
+
+/// A certificate with its key, of whatever kind servers outside ask for: the chain in PEM, the leaf first.
+///
+/// # Errors
+/// One of them can't be used, or they don't belong together.
+pub fn outside_certificate(chain: &str, key: &str) -> Result<Arc<CertifiedKey>, IdentityError> {
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(IdentityError::Pem)?;
+    if chain.is_empty() {
+        return Err(IdentityError::NoCertificate);
+    }
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(IdentityError::Pem)?;
+    CertifiedKey::from_der(chain, key, super::provider()).map(Arc::new).map_err(IdentityError::Key)
 }
 
 /// The roots of this machine, read when somebody first needs them. Those that can't be used are passed over.
@@ -83,6 +126,17 @@ pub enum OutsideStream {
     Plain(TcpStream),
     /// This side began TLS on it.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl OutsideStream {
+    /// # Errors
+    /// The connection is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Plain(stream) => stream.peer_addr(),
+            Self::Tls(stream) => stream.get_ref().0.peer_addr(),
+        }
+    }
 }
 
 impl AsyncRead for OutsideStream {

@@ -80,3 +80,29 @@ fn settings_are_told_in_words() {
     assert_eq!(Place::of(&labels("eu/a/1")).to_string(), "eu/a/1");
     assert_eq!(Place::of(&labels("/a")).to_string(), "a");
 }
+
+#[test]
+fn shares_are_of_the_place_that_says_most() {
+    let shares = |from: &str, to: &[&str]| PlaceShares {
+        from: from.to_owned(),
+        to: to.iter().map(|place| PlaceShare { place: (*place).to_owned(), percent: 50 }).collect(),
+    };
+    let all = vec![shares("eu", &["eu/a", "us"]), shares("eu/a", &["eu", "eu/a", "eu/a/1"])];
+    let spread = Spread { shares: all, ..Spread::default() };
+    fn check(spread: &Spread, caller: &str, expect: Option<&str>, endpoints: &[(&str, Option<usize>)]) {
+        let from = labels(caller);
+        let found = spread.shares_of(Place::of(&from));
+        assert_eq!(found.map(|it| it.from.as_str()), expect, "{caller}");
+        for (endpoint, place) in endpoints {
+            let to = labels(endpoint);
+            assert_eq!(found.and_then(|it| it.place_of(Place::of(&to))), *place, "{caller} {endpoint}");
+        }
+    }
+    check(&spread, "eu/b", Some("eu"), &[("eu/a/1", Some(0)), ("us/x", Some(1)), ("eu/b", None), ("", None)]);
+    check(&spread, "eu/a/2", Some("eu/a"), &[("eu/a/1", Some(2)), ("eu/a", Some(1)), ("eu/b", Some(0)), ("us", None)]);
+    // The same zone in another region, a part of a name, and who says nothing.
+    check(&spread, "us/a", None, &[("eu/a", None)]);
+    check(&spread, "europe/a", None, &[]);
+    check(&spread, "", None, &[]);
+    assert_eq!(spread.shares[0].to_string(), "from eu 50 % to eu/a, 50 % to us");
+}

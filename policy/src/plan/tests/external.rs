@@ -46,6 +46,17 @@ fn everything_that_is_wrong_is_told_at_once() {
         &format!("{{hosts: [a.example, '*.com'], {PORTS}}}"),
         &[&format!("spec.hosts[1]: \"*.com\" {nearly}")],
     );
+    let anybody = "stands for names that anybody may have, which is for namespace weft-system only: it would let its workloads out \
+                   to whoever registers one";
+    for host in ["*.co.uk", "*.com.au", "*.github.io", "*.s3.amazonaws.com"] {
+        let expect = format!("spec.hosts[0]: {host:?} {anybody}");
+        check("shop/x", &format!("{{hosts: ['{host}'], {PORTS}}}"), &[&expect]);
+        check("weft-system/x", &format!("{{hosts: ['{host}'], {PORTS}}}"), &[]);
+    }
+    // A name in one of them is somebody's, and so is a short name under a country.
+    for host in ["a.co.uk", "*.a.co.uk", "*.us.github.io", "*.web.de", "*.co.example"] {
+        check("shop/x", &format!("{{hosts: ['{host}'], {PORTS}}}"), &[]);
+    }
     let list = "1 to 32 are expected";
     check("shop/x", &format!("{{hosts: [], {PORTS}}}"), &[&format!("spec.hosts: 0 are given: {list}")]);
     let many: Vec<String> = (0..33).map(|number| format!("h{number}.example")).collect();
@@ -72,7 +83,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         &[
             "spec.ports: 0 are given: 1 to 16 are expected",
             "spec.endpoints: resolution DNS looks the host up that was asked for: `endpoints` are for Static",
-            "spec.tls.mode: TLS is begun under http and grpc, and no port has one: what flows to a port of tls or tcp is carried as it is",
+            "spec.tls.mode: TLS is begun under http and grpc, and no port has one: what flows to a port of tls is carried as it is, and so is that of tcp without `underTcp: true`",
             "spec.tls.caBundle: is expected: certificates in PEM, or `systemRoots: true` for those of each proxy's machine",
         ],
     );
@@ -95,6 +106,18 @@ fn what_is_wrong_with_tls_is_told_at_once() {
             "spec.tls.systemRoots: is given beside caBundle: one of them is believed",
         ],
     );
+    check(
+        "shop/x",
+        &tls("systemRoots: true, minVersion: oldest, clientCertificate: /etc/key.pem"),
+        &[
+            "spec.tls.minVersion: \"oldest\" is not one of 1.2, 1.3",
+            "spec.tls.clientCertificate: \"/etc/key.pem\" is not a name: lower-case letters, digits and '-', at most 63",
+        ],
+    );
+    check("shop/x", &tls("systemRoots: true, underTcp: true"), &["spec.tls.underTcp: no port is of tcp"]);
+    let bytes =
+        "{hosts: [db.example.com], ports: [{port: 5432, protocol: tcp}], tls: {mode: Originate, systemRoots: true";
+    check("shop/x", &format!("{bytes}, underTcp: true, minVersion: '1.2', clientCertificate: bank}}}}"), &[]);
     let bundle = |text: &str, expect: &str| {
         let expect = format!("spec.tls.caBundle: {expect}");
         check("shop/x", &tls(&format!("caBundle: \"{text}\"")), &[&expect]);
@@ -235,10 +258,17 @@ fn routes_attach_outside_and_lead_there() {
     lost(&outside_at("api", 82), "BackendNotFound: ExternalService shop/api has no port 82");
     let declared = "UnsupportedProtocol: port 81 of ExternalService shop/api is declared tcp: no request is sent to it";
     lost(&outside_at("api", 81), declared);
-    // Connections go as the resource says.
-    let kind = "InvalidKind: connections are sent to Services only, and shop/api is an ExternalService";
-    let tcp = "{group: '', kind: Service, name: nothing}";
-    check(Kind::TcpRoute, tcp, &outside_at("api", 81), &["Accepted", kind]);
+    // Connections are led there, too, by what their route sees of them.
+    let nothing = "{group: '', kind: Service, name: nothing}";
+    let bytes = |kind: Kind, port: u16, expect: &str| {
+        let declared = format!("UnsupportedProtocol: port {port} of ExternalService shop/api is declared {expect}");
+        let expect = if expect.is_empty() { "ResolvedRefs" } else { declared.as_str() };
+        check(kind, nothing, &outside_at("api", port), &["Accepted", expect]);
+    };
+    bytes(Kind::TcpRoute, 81, "");
+    bytes(Kind::TlsRoute, 81, "");
+    bytes(Kind::TcpRoute, 80, "http: a TCPRoute leads to a port of tcp");
+    bytes(Kind::TlsRoute, 80, "http: a TLSRoute leads to a port of tls or tcp");
 }
 
 /// Who is led to an ExternalService by a route of another namespace holds it, without seeing its hosts; whoever sees

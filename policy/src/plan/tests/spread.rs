@@ -52,7 +52,7 @@ fn a_policy_or_the_service_says_who_comes_first() {
     let slow_start = Some(SlowStart { window_ms: 30_000, least_percent: 10 });
     check("", Some("{slowStart: {window: 30s}}"), Some(Spread { slow_start, ..Spread::default() }));
     let slow_start = Some(SlowStart { window_ms: 1_000, least_percent: 50 });
-    let all = Spread { locality: Some(zone), slow_start, panic_percent: 40 };
+    let all = Spread { locality: Some(zone), slow_start, panic_percent: 40, shares: Vec::new() };
     check(CLOSE, Some("{slowStart: {window: 1s, minWeightPercent: 50}, panicThresholdPercent: 40}"), Some(all));
 }
 
@@ -78,6 +78,41 @@ fn each_setting_says_whose_it_is() {
         Some(spec),
         [(zone, true, false), ("from 10 % of the weight to all in 30s", true, false), ("40", true, false)],
     );
+}
+
+/// Shares of places in the place of an order, with everything that is wrong about them.
+#[test]
+fn places_may_have_shares() {
+    let policy = |locality: &str| policy(&format!("{{locality: {locality}}}"));
+    let check = |locality: &str, expect: &[&str]| {
+        let errors = manifest::parse("p.yaml", &policy(locality)).err().unwrap_or_default();
+        let mut told: Vec<_> = errors.iter().map(|error| format!("{}: {}", error.key, error.message)).collect();
+        told.sort();
+        let expect: Vec<_> = expect.iter().map(|told| format!("spec.loadBalancing.locality.{told}")).collect();
+        assert_eq!(told, expect, "{locality}");
+    };
+    check("{weights: [{from: eu/a, to: {eu/a: 80, eu/b: 20}}, {from: eu, to: {us: 100}}]}", &[]);
+    check("{weights: [{from: eu, to: {us: 99}}]}", &["weights[0].to: comes to 99: a hundred are expected"]);
+    check("{weights: [{from: eu, to: {us: 0, asia: 100}}]}", &["weights[0].to: 0 for us is out of range: 1 to 100"]);
+    let place = "is not a place: region, region/zone or region/zone/subzone";
+    check(
+        "{weights: [{from: eu/a/1/x, to: {'eu/': 100}}]}",
+        &[&format!("weights[0].from: \"eu/a/1/x\" {place}"), &format!("weights[0].to: \"eu/\" {place}")],
+    );
+    check(
+        "{weights: [{from: eu, to: {us: 100}}, {from: eu, to: {us: 100}}]}",
+        &["weights[1].from: \"eu\" is given twice"],
+    );
+    check(
+        "{prefer: Zone, weights: [{from: eu, to: {us: 100}}]}",
+        &["weights: is given beside `prefer`: there are shares or an order"],
+    );
+    let world = shop(CLOSE, Some("{locality: {weights: [{from: eu/a, to: {eu/b: 20, eu/a: 80}}]}}"));
+    let spread = bundle(&world, &["shop/web-1"]).services[&name("shop/near")].spread.as_deref().cloned().unwrap();
+    assert_eq!(spread.locality, None, "the Service's own distribution is overruled");
+    let told = effective(&world, &name("shop/near")).remove(6);
+    assert_eq!((told.value.as_str(), told.policy().is_some()), ("from eu/a 80 % to eu/a, 20 % to eu/b", true));
+    assert_eq!(spread.shares[0].to_string(), told.value);
 }
 
 /// A proxy that knows policies and no places has the rest of the policy, and one that knows neither has nothing of it.

@@ -30,7 +30,7 @@ fn outside() -> RouteTable {
     use ExternalProtocol::{Grpc, Http, Tcp, Tls};
     let roots_pem = Some("PEM".to_owned());
     let api = External {
-        tls: Some(ExternalTls { server_name: None, roots_pem }),
+        tls: Some(ExternalTls { roots_pem, ..ExternalTls::default() }),
         ..external("shop/api", 5, &["api.example.com", "*.cdn.example.com"], &[(80, 443, Http), (443, 443, Tls)])
     };
     let younger = external("shop/younger", 6, &["api.example.com", "*.example.com"], &[(80, 80, Http), (81, 81, Http)]);
@@ -38,13 +38,22 @@ fn outside() -> RouteTable {
         endpoints: vec![at("192.0.2.7", None), at("192.0.2.8", Some(6432)), at("db.example.net", None)],
         ..external("shop/db", 7, &["db.example.org"], &[(5432, 5433, Tcp)])
     };
+    let bank = External {
+        tls: Some(ExternalTls {
+            under_tcp: true,
+            takes_tls12: true,
+            certificate: Some("b".to_owned()),
+            ..ExternalTls::default()
+        }),
+        ..external("shop/bank", 8, &["bank.example.org"], &[(5432, 5432, Tcp)])
+    };
     let wide = External {
         mesh_wide: true,
-        tls: Some(ExternalTls { server_name: Some("front.example".to_owned()), roots_pem: None }),
+        tls: Some(ExternalTls { server_name: Some("front.example".to_owned()), ..ExternalTls::default() }),
         ..external("weft-system/wide", 1, &["api.example.com", "rpc.example.com"], &[(80, 8443, Grpc)])
     };
     let others = external("other/own", 1, &["api.example.com", "theirs.example"], &[(80, 80, Http)]);
-    let externals = [api, younger, db, wide, others];
+    let externals = [api, younger, db, bank, wide, others];
     RouteTable::new(&Arc::new(Bundle {
         externals: externals.into_iter().map(|external| (external.name.clone(), external)).collect(),
         ..Bundle::default()
@@ -83,6 +92,9 @@ fn a_name_meets_the_nearest_that_has_its_port() {
     check("rpc.example.com", "shop/younger, dialled: rpc.example.com:80, http as the app sends it");
     let db = "shop/db, dialled: 192.0.2.7:5433, 192.0.2.8:6432, db.example.net:5433, tcp as the app sends it";
     check("db.example.org:5432", db);
+    let bank = "shop/bank, dialled: bank.example.org:5432 with TLS (1.2 or 1.3), which has to be bank.example.org by the roots of the \
+                proxy's machine, with its proxy's certificate \"b\"";
+    check("bank.example.org:5432", bank);
 }
 
 #[test]
@@ -258,6 +270,50 @@ fn routes_hold_outside_and_lead_out() {
     check("x.any.example", "/mesh", "out by any to \"x.any.example\"");
     check("api.shop", "/mesh", "to api");
     check("api.shop", "/", "out by api to \"api.example.com\" as api.example.com");
+}
+
+/// A port of `tls` takes who asks for one of its hosts, at that host; one of `tcp` takes whatever comes.
+#[test]
+fn connections_are_led_out_by_what_they_begin_with() {
+    use ExternalProtocol::{Tcp, Tls};
+    let externals = [
+        external("shop/db", 1, &["db.example.com"], &[(5432, 6432, Tcp)]),
+        external("shop/front", 1, &["front.example.com", "*.cdn.example.com"], &[(443, 8443, Tls)]),
+        external("shop/any", 1, &["*.any.example"], &[(443, 443, Tls)]),
+    ];
+    let check = |kind: RouteKind, (to, port): (&str, u16), hello: Hello<'_>, expect: &str| {
+        let backends = vec![Backend { service: Some(name(to)), outside: true, port, weight: 1, actions: Vec::new() }];
+        let rules = vec![RouteRule { name: None, matches: vec![], actions: vec![], backends }];
+        let made = route("shop/r", 1, rules);
+        let made = Route { name: kind.at_parent(&made.name, 0), kind, ..made };
+        let table = RouteTable::new(&Arc::new(Bundle {
+            services: [(name("shop/web"), service("shop/web", None, &[]))].into(),
+            routes: [(made.name.clone(), made)].into(),
+            externals: externals.iter().map(|external| (external.name.clone(), external.clone())).collect(),
+            ..Bundle::default()
+        }));
+        let asked = table.by_host("web.shop", 80, "shop").unwrap();
+        let got = match plan_stream(&table, &asked, "shop", hello, 0) {
+            Err(refusal) => refusal.status().to_string(),
+            Ok(plan) => {
+                let exit = plan.exit.as_ref().unwrap();
+                let (host, port) = exit.places().remove(0);
+                format!("{host}:{port}{}", if exit.takes_connection(hello).is_ok() { "" } else { " refused" })
+            }
+        };
+        assert_eq!(got, expect, "{to} {hello:?}");
+    };
+    let asks = |name| Hello::Tls(Some(name));
+    check(RouteKind::Tcp, ("shop/db", 5432), Hello::Other, "db.example.com:6432");
+    check(RouteKind::Tls, ("shop/db", 5432), asks("web.shop"), "db.example.com:6432");
+    check(RouteKind::Tls, ("shop/front", 443), asks("front.example.com"), "front.example.com:8443");
+    check(RouteKind::Tls, ("shop/front", 443), asks("a.cdn.example.com"), "a.cdn.example.com:8443");
+    check(RouteKind::Tls, ("shop/front", 443), asks("web.shop"), "front.example.com:8443 refused");
+    check(RouteKind::Tls, ("shop/front", 443), Hello::Tls(None), "front.example.com:8443 refused");
+    check(RouteKind::Tls, ("shop/any", 443), asks("a.any.example"), "a.any.example:443");
+    check(RouteKind::Tls, ("shop/any", 443), asks("web.shop"), "500");
+    check(RouteKind::Tcp, ("shop/db", 5433), Hello::Other, "500");
+    check(RouteKind::Tcp, ("shop/gone", 5432), Hello::Other, "500");
 }
 
 #[test]

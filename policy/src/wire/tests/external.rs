@@ -11,7 +11,11 @@ fn external() -> External {
         hosts: vec!["api.example.com".to_owned(), "*.example.org".to_owned()],
         ports: vec![ExternalPort { port: 80, target_port: 443, protocol: ExternalProtocol::Grpc }],
         endpoints: vec![ExternalEndpoint { address: "192.0.2.7".to_owned(), port: Some(8443) }],
-        tls: Some(ExternalTls { server_name: Some("front.example".to_owned()), roots_pem: Some("PEM".to_owned()) }),
+        tls: Some(ExternalTls {
+            server_name: Some("front.example".to_owned()),
+            roots_pem: Some("PEM".to_owned()),
+            ..ExternalTls::default()
+        }),
         traffic: None,
     }
 }
@@ -48,6 +52,7 @@ fn what_cannot_be_meant_is_refused_by_key() {
     check(|it| it.ports[0].target_port = 0, "ports[0].target_port: 0 is not a port");
     check(|it| it.endpoints[0].port = Some(0), "endpoints[0].port: 0 is not a port");
     check(|it| it.endpoints[0].address = "web".to_owned(), "endpoints[0].address: \"web\" has one label");
+    check(|it| it.tls.as_mut().unwrap().certificate = Some("/etc/key".to_owned()), "tls.certificate: \"/etc/key\"");
     check(|it| it.tls.as_mut().unwrap().server_name = Some("*.example".to_owned()), "tls.server_name: ");
 }
 
@@ -75,6 +80,26 @@ fn what_policies_set_is_sent_to_those_who_know_it() {
     let odd = External { traffic: Some(Box::new(Traffic { limits: none, ..traffic })), ..external() };
     let refused = receive(vec![encode(&Object::External(odd))]).unwrap_err();
     assert!(refused.reason.starts_with("traffic.limits: 0 requests"), "{}", refused.reason);
+}
+
+/// What an older release would carry without TLS, or without the certificate, it is not told of: to it the hosts are closed.
+#[test]
+fn what_only_newer_releases_do_of_tls_is_sent_to_those_who_know_it() {
+    let tls = |change: fn(&mut ExternalTls)| {
+        let mut tls = external().tls.unwrap();
+        change(&mut tls);
+        Object::External(External { tls: Some(tls), ..external() })
+    };
+    let changes: [fn(&mut ExternalTls); 3] =
+        [|it| it.under_tcp = true, |it| it.takes_tls12 = true, |it| it.certificate = Some("bank".to_owned())];
+    for sent in changes.map(tls) {
+        let envelope = encode(&sent);
+        assert_eq!(envelope.requires, [EXTERNAL_SERVICE, EXTERNAL_TLS]);
+        assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
+        assert_eq!(sent.without_preferences(), None);
+        assert_eq!(encode(&sent.closed().unwrap()).requires, [EXTERNAL_SERVICE]);
+    }
+    assert_eq!(encode(&tls(|_| {})).requires, [EXTERNAL_SERVICE]);
 }
 
 /// In every release that knows the kind: of whatever a port carries nothing goes out, and nobody is who TLS asks for.
@@ -115,6 +140,11 @@ fn routes_that_lead_outside_are_sent_to_those_who_know_them() {
         assert_eq!(payload.contains("outside"), !closed_requires.is_empty(), "{payload}");
     }
     assert!(!String::from_utf8_lossy(&encode(&of(false, backend(false))).payload).contains("outside"));
+    let rules = vec![RouteRule { name: None, matches: vec![], actions: vec![], backends: vec![backend(true)] }];
+    let led = Object::Route(Route { kind: RouteKind::Tcp, rules, ..route() });
+    let envelope = encode(&led);
+    assert_eq!(envelope.requires, [TCP_ROUTE, EXTERNAL_ROUTES, EXTERNAL_STREAMS]);
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [led]);
     let bytes = Object::Route(Route {
         kind: RouteKind::Tcp,
         outside: true,
@@ -122,7 +152,7 @@ fn routes_that_lead_outside_are_sent_to_those_who_know_them() {
         ..route()
     });
     let refused = receive(vec![encode(&bytes)]).unwrap_err().reason;
-    assert_eq!(refused, "outside: connections are led from Services to Services");
+    assert_eq!(refused, "outside: connections are led from Services only");
 }
 
 /// A backend that answers, and a match of the host: a release that knows neither would send on what it was to answer.

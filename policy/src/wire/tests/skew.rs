@@ -217,7 +217,7 @@ fn limits_of_more_than_requests_are_sent_to_those_who_know_them() {
 /// The same of which endpoints come first, which has a capability of its own: who knows policies only has the rest.
 #[test]
 fn which_endpoints_come_first_is_sent_to_those_who_know_it() {
-    use crate::bundle::{Failover, Locality, Prefer, SlowStart, Spread};
+    use crate::bundle::{Failover, Locality, PlaceShare, PlaceShares, Prefer, SlowStart, Spread};
     let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
     let failover = vec![Failover { from: "eu".to_owned(), to: vec!["us".to_owned()] }];
     let locality =
@@ -226,8 +226,13 @@ fn which_endpoints_come_first_is_sent_to_those_who_know_it() {
     let spreading = |spread: Spread| Object::Service(Service { spread: Some(Box::new(spread)), ..plain.clone() });
     for spread in [
         Spread { locality: locality(Prefer::Region, 100), ..Spread::default() },
-        Spread { locality: locality(Prefer::Zone, 1_000), slow_start: slow(1, 1), panic_percent: 100 },
-        Spread { locality: locality(Prefer::Subzone, 140), slow_start: None, panic_percent: 1 },
+        Spread {
+            locality: locality(Prefer::Zone, 1_000),
+            slow_start: slow(1, 1),
+            panic_percent: 100,
+            shares: Vec::new(),
+        },
+        Spread { locality: locality(Prefer::Subzone, 140), slow_start: None, panic_percent: 1, shares: Vec::new() },
         Spread { slow_start: slow(u64::MAX, 100), ..Spread::default() },
     ] {
         let service = spreading(spread);
@@ -247,6 +252,22 @@ fn which_endpoints_come_first_is_sent_to_those_who_know_it() {
     }
     let refused = odd(Spread { panic_percent: 101, ..Spread::default() });
     assert_eq!(refused, "spread.panic_percent: 101 is more than a hundred");
+    // Shares of places have a capability of their own.
+    let shares = |from: &str, percent| {
+        let share = |place: &str, percent| PlaceShare { place: place.to_owned(), percent };
+        vec![PlaceShares { from: from.to_owned(), to: vec![share("eu/a", 80), share("eu/b", percent)] }]
+    };
+    let of = |panic_percent| spreading(Spread { panic_percent, shares: shares("eu", 20), ..Spread::default() });
+    let envelope = encode(&of(0));
+    assert_eq!(envelope.requires, [ENDPOINT_PORTS, SPREAD, PLACE_SHARES]);
+    assert_eq!(receive(with(envelope)).unwrap().delta.upserts.last(), Some(&of(0)));
+    assert_eq!(of(0).without_preferences(), Some(Object::Service(plain.clone())));
+    let rest = spreading(Spread { panic_percent: 9, ..Spread::default() });
+    assert_eq!(of(9).without_preferences(), Some(rest));
+    for (from, percent) in [("eu", 21), ("eu/a/1/x", 20), ("", 20), ("eu//a", 20)] {
+        let refused = odd(Spread { shares: shares(from, percent), ..Spread::default() });
+        assert!(refused.starts_with("spread.shares: from "), "{refused}");
+    }
 }
 
 /// Checks and rates come with a capability of their own: who lacks it gets the other settings.

@@ -32,7 +32,7 @@ fn sent_back((field, value): &(HeaderName, HeaderValue)) -> HeaderMap {
 
 #[test]
 fn a_session_goes_on_where_it_began() {
-    let (backend, endpoint) = (backend_mark(&name("cart"), 80), 7);
+    let (backend, endpoint) = (backend_mark(&name("cart"), 80, false), 7);
     let header = Persistence { name: "x-sid".to_owned(), by: SessionToken::Header, absolute_ms: None, idle_ms: None };
     for persistence in [cookie(false, None, None), cookie(true, Some(60_000), None), header] {
         let first = Session::new(&persistence, backend, &HeaderMap::new(), NOW);
@@ -106,12 +106,14 @@ fn a_token_finds_its_backend_whatever_its_weight() {
         outside: false,
         actions: vec![],
     };
-    let backends = vec![backend(None, 1), backend(Some("v1"), 1), backend(Some("v2"), 0)];
+    // Of an ExternalService that has its name it is none.
+    let outside = Backend { outside: true, ..backend(Some("v2"), 1) };
+    let backends = vec![backend(None, 1), outside, backend(Some("v1"), 1), backend(Some("v2"), 0)];
     let rule = RouteRule { name: None, matches: vec![], actions: vec![], backends };
     let place = |service: &str, port| {
-        let token = Token { backend: backend_mark(&name(service), port), endpoint: 2, began: NOW, used: NOW };
+        let token = Token { backend: backend_mark(&name(service), port, false), endpoint: 2, began: NOW, used: NOW };
         let headers = headers("cookie", &format!("Sid={}", token.text()));
         kept(&cookie(false, None, None), &rule, &headers, NOW)
     };
-    assert_eq!([place("v1", 80), place("v2", 80), place("v3", 80), place("v1", 81)], [Some(1), Some(2), None, None]);
+    assert_eq!([place("v1", 80), place("v2", 80), place("v3", 80), place("v1", 81)], [Some(2), Some(3), None, None]);
 }
