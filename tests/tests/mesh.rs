@@ -34,6 +34,7 @@ mod mesh {
     mod held;
     mod hiccup;
     mod hidden;
+    mod hostile;
     mod in_process;
     mod joining;
     mod killed;
