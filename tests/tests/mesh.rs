@@ -59,6 +59,7 @@ mod mesh {
     mod stalled;
     mod standing;
     mod stream_routes;
+    mod swapped;
     mod tiers;
     mod time_and_space;
     #[path = "../../../dataplane/transport/src/quic/tests/tls12.rs"]
