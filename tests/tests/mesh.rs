@@ -16,6 +16,7 @@ mod mesh {
     mod awaited;
     mod balancing;
     mod behaviour;
+    mod compiling;
     mod conformance;
     mod copies;
     mod cut_off;
