@@ -75,9 +75,9 @@ impl Shop {
     }
 
     /// Requests that were answered 200, as both proxies have counted them.
-    async fn counted(&self) -> [u64; 2] {
+    async fn counted(&self) -> [f64; 2] {
         let good = [("response_code", "200"), ("destination_service_name", SERVICE)];
-        let count = |scrape: weft_tests::Scrape| scrape.sum("istio_requests_total", &good) as u64;
+        let count = |scrape: weft_tests::Scrape| scrape.sum("istio_requests_total", &good);
         [count(self.caller.metrics().await), count(self.server.metrics().await)]
     }
 }
@@ -173,8 +173,8 @@ async fn swaps(shop: &Shop, swaps: u64, rate: u32) {
     eventually("both proxies have counted what was sent, no more and no less", || async {
         let counted = shop.counted().await;
         let since = [counted[0] - before[0], counted[1] - before[1]];
-        assert!(since.iter().all(|count| *count <= sent), "{since:?} of {sent}");
-        (since == [sent; 2]).then_some(())
+        assert!(since.iter().all(|count| *count <= sent as f64), "{since:?} of {sent}");
+        (since == [sent as f64; 2]).then_some(())
     })
     .await;
 }

@@ -17,7 +17,7 @@ const ORDER: [u8; 13] = [TYPES, IMPORTS, FUNCTIONS, TABLES, MEMORIES, 13, 6, 7, 
 
 const END: u8 = 0x0b;
 
-/// What a start function does: nothing that ends, a trap, and a growing table.
+/// Instructions of a start function: a loop without end, and a trap.
 pub(in crate::mesh) const LOOP: &[u8] = &[0x03, 0x40, 0x0c, 0x00, END];
 pub(in crate::mesh) const TRAP: &[u8] = &[0x00];
 
