@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use weft_tests::client::empty;
 use weft_tests::{App, Client, Mesh, Sidecar, Workload, eventually};
 
-use super::hostile::tampered::renamed;
+use super::hostile::tampered::{TRAP, renamed, tampered};
 use super::in_process::wasm;
 
 const SERVICE: &str = "books";
@@ -62,11 +62,7 @@ impl Shop {
 
     /// Attaches a filter to the service, and returns once every proxy concerned has said that it has it.
     fn attach(&self, policy: &str, filter: &str, config: &str) {
-        self.mesh.apply(&format!(
-            "{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {{name: {policy}, namespace: default}}, spec: \
-             {{targetRefs: [{{kind: Service, name: {SERVICE}}}], filter: {{{filter}}}, onFailure: Deny, limits: \
-             {{callTimeoutMs: 100}}, config: {config}}}}}\n"
-        ));
+        self.mesh.apply(&manifest(policy, filter, config));
     }
 
     /// The answer to one request by a connection of its own.
@@ -80,6 +76,14 @@ impl Shop {
         let count = |scrape: weft_tests::Scrape| scrape.sum("istio_requests_total", &good);
         [count(self.caller.metrics().await), count(self.server.metrics().await)]
     }
+}
+
+fn manifest(policy: &str, filter: &str, config: &str) -> String {
+    format!(
+        "{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {{name: {policy}, namespace: default}}, spec: \
+         {{targetRefs: [{{kind: Service, name: {SERVICE}}}], filter: {{{filter}}}, onFailure: Deny, limits: \
+         {{callTimeoutMs: 100}}, config: {config}}}}}\n"
+    )
 }
 
 fn text(path: &Path) -> &str {
@@ -230,11 +234,20 @@ async fn traps_leave_nothing(shop: &Shop, deeds: &[&str]) {
     }
 }
 
+/// A filter that does not even start is refused where its policy is written: no proxy hears of it.
+fn what_never_starts_is_refused(shop: &Shop) {
+    shop.publish(&tampered(&wasm("starter"), |module| module.start(TRAP)), "stillborn", "1.0.0", &[]);
+    let policy = manifest("stillborn", "name: stillborn", "{}");
+    let printed = shop.mesh.weft_reading(&policy, &["apply", "-f", "-"]);
+    assert!(printed.code == 1 && printed.err.contains("while it started"), "{}{}", printed.out, printed.err);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn swaps_lose_nothing_a_rollback_goes_back_and_traps_leave_no_memory() {
     let shop = Shop::start().await;
     swaps(&shop, 5, 300).await;
     rollback(&shop).await;
+    what_never_starts_is_refused(&shop);
     traps_leave_nothing(&shop, &["trap-panic"]).await;
 }
 

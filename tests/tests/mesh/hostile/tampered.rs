@@ -64,17 +64,16 @@ impl Module {
         *self.section(START) = leb(function);
     }
 
-    /// A start that has a new table grow for ever, whatever it is told.
+    /// A start that has the module's table grow for ever, whatever it is told.
     pub(in crate::mesh) fn start_with_growing_table(&mut self) {
-        let table = leb(self.table(0));
-        // loop: table.grow TABLE by 1,000 times null; drop; again
-        let step = [&[0xd0_u8, 0x70, 0x41, 0xe8, 0x07, 0xfc, 0x0f][..], &table].concat();
-        self.start(&[&[0x03_u8, 0x40][..], &step, &[0x1a, 0x0c, 0x00, END]].concat());
+        self.table(1_000);
+        // loop: table.grow by 1,000 times null; drop; again
+        self.start(&[0x03, 0x40, 0xd0, 0x70, 0x41, 0xe8, 0x07, 0xfc, 0x0f, 0x00, 0x1a, 0x0c, 0x00, END]);
     }
 
-    /// A further table of functions with so many places; its number.
-    pub(in crate::mesh) fn table(&mut self, places: u32) -> u32 {
-        self.add(TABLES, &[[&[0x70_u8, 0x00][..], &leb(places)].concat()])
+    /// Gives the module's table so many places at its start, and no bound.
+    pub(in crate::mesh) fn table(&mut self, places: u32) {
+        *self.section(TABLES) = [&[1_u8, 0x70, 0x00][..], &leb(places)].concat();
     }
 
     /// Gives the module's memory so many pages of 64 KiB at its start, and no bound.
