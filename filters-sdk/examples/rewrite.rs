@@ -1,5 +1,5 @@
-//! Sends requests below one path to another: the first rule whose prefix the path has, as whole segments, counts. The
-//! query stays.
+//! Sends requests below one path to another: the first rule counts whose prefix the path has, as whole segments, and whose
+//! header the request has. The query stays.
 
 use serde::Deserialize;
 use weft_filters_sdk::{Filter, Interest, Outcome, Request, Value, hook, rules};
@@ -17,11 +17,22 @@ struct Rule {
     prefix: String,
     /// Stands in its place. `/` takes it away.
     to: String,
+    /// Requests that it is for. Default: all.
+    when: Option<When>,
+}
+
+/// A header by name, and the value that it has.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct When {
+    header: String,
+    value: String,
 }
 
 #[derive(Debug)]
 pub struct Rewrite {
-    rules: Vec<Rule>,
+    /// Each with where its header is told.
+    rules: Vec<(Rule, Option<Value<hook::RequestHead>>)>,
     path: Value<hook::RequestHead>,
     query: Value<hook::RequestHead>,
 }
@@ -40,12 +51,28 @@ impl Filter for Rewrite {
             }
         }
         let mut head = ask.request_head();
-        Ok(Self { rules: config.rules, path: head.path(), query: head.query() })
+        let mut asked = Vec::new();
+        for (index, rule) in config.rules.into_iter().enumerate() {
+            let header = match &rule.when {
+                Some(When { header, .. }) => {
+                    rules::header_name(header).map_err(|error| format!("rules[{index}].when.header: {error}"))?;
+                    Some(head.header(header))
+                }
+                None => None,
+            };
+            asked.push((rule, header));
+        }
+        Ok(Self { rules: asked, path: head.path(), query: head.query() })
     }
 
     fn request_head(&mut self, request: &Request<'_>, _: &mut ()) -> Outcome {
         let Some(path) = request.text(self.path) else { return Outcome::pass() };
-        let Some(new) = self.rules.iter().find_map(|rule| rule.apply(path)) else { return Outcome::pass() };
+        let is_for = |rule: &Rule, header: &Option<Value<hook::RequestHead>>| match (&rule.when, header) {
+            (Some(when), Some(header)) => request.all(*header).any(|value| value == when.value.as_bytes()),
+            (None, _) | (_, None) => true,
+        };
+        let mut rules = self.rules.iter().filter(|(rule, header)| is_for(rule, header));
+        let Some(new) = rules.find_map(|(rule, _)| rule.apply(path)) else { return Outcome::pass() };
         Outcome::pass().set_path(match request.text(self.query) {
             Some(query) => format!("{new}?{query}"),
             None => new,

@@ -16,6 +16,7 @@ mod mesh {
     mod awaited;
     mod balancing;
     mod behaviour;
+    mod compiling;
     mod conformance;
     mod copies;
     mod cut_off;
@@ -34,6 +35,7 @@ mod mesh {
     mod held;
     mod hiccup;
     mod hidden;
+    mod hostile;
     mod in_process;
     mod joining;
     mod killed;
@@ -58,6 +60,7 @@ mod mesh {
     mod stalled;
     mod standing;
     mod stream_routes;
+    mod swapped;
     mod tiers;
     mod time_and_space;
     #[path = "../../../dataplane/transport/src/quic/tests/tls12.rs"]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Workspace};
 
-const TARGETS: &[&str] = &["h1", "h3_frames", "qpack", "detect", "manifest", "wire"];
+const TARGETS: &[&str] = &["h1", "h3_frames", "qpack", "detect", "manifest", "wire", "component"];
 
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",

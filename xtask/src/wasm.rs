@@ -29,7 +29,7 @@ const SHIPPED: [(&str, &str); 8] = [
 const FOR_TESTS: [(&str, &str); 1] = [("weft-filter-hostile2", "hostile2")];
 
 /// Examples of the SDK, built for the tests that run their cases.
-const EXAMPLES: [&str; 5] = ["starter", "apikeys", "rewrite", "quota", "flags"];
+const EXAMPLES: [&str; 6] = ["starter", "apikeys", "rewrite", "quota", "flags", "labels"];
 const SDK: &str = "weft-filters-sdk";
 
 /// Of an earlier release, whose SDK is no more: its component is kept, and placed with those for tests.

@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{Engine, Store};
+use wasmtime::{Engine, Store, Trap};
 
 use crate::clock::FIRST_STRIKE;
 use crate::deadline::{Deadline, thread_time};
-use crate::failure::Failure;
+use crate::failure::{Failure, HostRefusal};
 use crate::hook::{Said, Told};
 use crate::interest::{Bounds, Interest};
 use crate::state::{ConfigShared, Shared, State};
@@ -45,12 +45,23 @@ pub(crate) enum StartError {
     Instantiate(String),
     /// It exports a hook that is called otherwise.
     WrongWorld(String),
-    /// It trapped, or did not end, while it was configured.
+    /// It trapped, or did not end, while it started or was configured.
     Configure(Failure),
     /// It refused its configuration, in its own words.
     Refused(String),
     /// It asks for what it can't have.
     Interest(String),
+}
+
+impl StartError {
+    /// Why there is no instance: what a filter does while it starts is its own, that there is no room for it is not.
+    fn of_instantiation(error: &wasmtime::Error) -> Self {
+        if error.downcast_ref::<Trap>().is_none() && !error.is::<HostRefusal>() {
+            return Self::Instantiate(format!("{error:#}"));
+        }
+        let Failure { kind, detail } = Failure::of_call(error, false);
+        Self::Configure(Failure { kind, detail: format!("while it started: {detail}") })
+    }
 }
 
 /// An instance. Made on any thread, then owned by the worker that calls it.

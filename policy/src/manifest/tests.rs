@@ -42,6 +42,7 @@ fn the_manifests_in_the_documentation_are_taken() {
         include_str!("../../../README.md"),
         include_str!("../../../docs/configuration.md"),
         include_str!("../../../docs/filters.md"),
+        include_str!("../../../docs/filters/author.md"),
         include_str!("../../../docs/filters/capabilities.md"),
         include_str!("../../../docs/filters/policies.md"),
         include_str!("../../../docs/operations.md"),

@@ -21,7 +21,7 @@ fn examples() -> std::path::PathBuf {
 #[test]
 fn the_examples_do_what_their_cases_say() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["starter", "apikeys", "rewrite", "quota", "flags"] {
+    for name in ["starter", "apikeys", "rewrite", "quota", "flags", "labels"] {
         let file = format!("{name}.wasm");
         fs::write(folder.path().join(&file), wasm(name)).unwrap();
         let cases = examples().join(format!("{name}.yaml"));

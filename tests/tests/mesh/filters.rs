@@ -284,6 +284,66 @@ async fn a_service_decides_whether_a_request_passes() {
     assert_eq!((answer.status, app.served()), (StatusCode::SERVICE_UNAVAILABLE, served), "{}", answer.text());
 }
 
+/// Answers of a service that are none, or none that ends.
+fn lies() -> Vec<Vec<u8>> {
+    let head = "HTTP/1.1 200 OK\r\n";
+    let interim = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1_000);
+    [
+        String::new(),
+        "no HTTP at all\r\n\r\n".to_owned(),
+        "HTTP/1.1 999999 OK\r\n\r\n".to_owned(),
+        format!("{head}content-length: 10\r\n\r\nhalf"),
+        format!("{head}content-length: 1\r\ncontent-length: 2\r\n\r\nab"),
+        format!("{head}transfer-encoding: chunked\r\n\r\nzz\r\n"),
+        format!("{head}x-large: {}\r\n\r\n", "x".repeat(200_000)),
+        format!("{interim}{head}content-length: 0\r\n\r\n"),
+        format!("{head}\r\n{}", "x".repeat(2_000)),
+    ]
+    .map(String::into_bytes)
+    .to_vec()
+}
+
+/// A service that answers `/N` with the lie of that number, and nothing at all where there is none.
+async fn lie(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut asked = [0; 1_024];
+            let count = stream.read(&mut asked).await.unwrap_or(0);
+            let asked = String::from_utf8_lossy(&asked[..count]).into_owned();
+            let number = asked.split([' ', '/']).find_map(|word| word.parse::<usize>().ok());
+            match number.and_then(|number| lies().into_iter().nth(number)) {
+                // Who has heard enough may have gone.
+                Some(lie) => _ = stream.write_all(&lie).await,
+                None => while stream.read(&mut [0; 1_024]).await.is_ok_and(|count| count > 0) {},
+            }
+        });
+    }
+}
+
+/// Whatever a service says that is no answer, in time and within the bounds that the filter set: the request does not pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_lies_lets_nothing_pass() {
+    let pair = Pair::start(&[(8080, Protocol::Http), (8081, Protocol::Http)]);
+    let app = App::start("one", pair.origin, 8080).await;
+    let service = tokio::spawn(lie(TcpListener::bind((pair.origin, 8081)).await.unwrap()));
+    let authority = Some("origin.default.svc.cluster.local:8081".to_owned());
+    let grant = Grant::Callout(CalloutGrant { services: vec![CalloutService { name: "quota".to_owned(), authority }] });
+    for (of, direction) in [(Of::Caller, Direction::Outbound), (Of::Origin, Direction::Inbound)] {
+        attach_with(&pair, of, &[hostile(direction, ASK)], |it| it.grants = vec![grant.clone()]);
+        let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+        // The last one says nothing.
+        for number in 0..=lies().len() {
+            let path = format!("/{number}");
+            let answer = client.get_with("/who", &[("x-ask", path.as_str())]).await;
+            let (status, text) = (answer.status.as_u16(), answer.text());
+            assert!(status == 403 && !text.contains("said 200"), "{of:?}, lie {number}: {status} {text}");
+        }
+        assert_eq!((app.served(), pair.shared(of).filter_callouts.used()), (0, 0), "{of:?}");
+        attach_all(&pair, of, &[]);
+    }
+    service.abort();
+}
+
 /// An answer that broke off while a filter gathered it is not the one that it judges: that comes by the next attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_answer_of_a_further_attempt_is_judged_too() {

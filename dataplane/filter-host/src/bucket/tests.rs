@@ -69,6 +69,31 @@ fn exact_over_four_threads() {
     assert_eq!(taken.load(Relaxed), 1_000);
 }
 
+/// What four threads took and did not give back is what lacks.
+#[test]
+fn what_is_taken_and_given_back_over_four_threads_adds_up() {
+    let stats = FilterStats::default();
+    let (buckets, now, kept) = (buckets(1, 1_000, 1_000, 8), Duration::from_millis(1), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..4_u32 {
+            let (buckets, stats, kept) = (&buckets, &stats, &kept);
+            scope.spawn(move || {
+                for step in 0..1_000 {
+                    let tokens = 1 + step % 3;
+                    if buckets.take(b"k", tokens, now, stats).is_err() {
+                        continue;
+                    }
+                    let given = if (step + thread) % 2 == 0 { tokens } else { 0 };
+                    buckets.give_back(b"k", given);
+                    kept.fetch_add(tokens - given, Relaxed);
+                }
+            });
+        }
+    });
+    let left = (0..2_000).take_while(|_| buckets.take(b"k", 1, now, &stats).is_ok()).count();
+    assert_eq!(u32::try_from(left), Ok(1_000 - kept.load(Relaxed)));
+}
+
 #[test]
 fn keys_are_bounded_and_full_buckets_forgotten() {
     let stats = FilterStats::default();

@@ -123,3 +123,92 @@ fn words_for_labels_are_clean() {
     assert_eq!(printable("a;b\r\nc\u{e9}".into()), "a?b??c?");
     assert_eq!(printable("x".repeat(1_000)).len(), MAX_RULE);
 }
+
+/// Edits with where they are possible and whether they are sound there.
+fn samples() -> Vec<(Edit, fn(AtHand) -> bool, bool)> {
+    let fields: fn(AtHand) -> bool = |it| !matches!(it, AtHand::Nothing | AtHand::Chunk);
+    let request: fn(AtHand) -> bool = |it| matches!(it, AtHand::Request { .. });
+    let response: fn(AtHand) -> bool = |it| matches!(it, AtHand::Response { .. });
+    let body: fn(AtHand) -> bool =
+        |it| matches!(it, AtHand::Chunk | AtHand::Request { body: true } | AtHand::Response { body: true });
+    let always: fn(AtHand) -> bool = |_| true;
+    let mut samples = Vec::new();
+    for (name, is_own) in
+        [("x-a", true), ("X-B", true), ("TE", false), ("weft-x", false), (":path", false), ("a b", false)]
+    {
+        for (value, is_sound) in [(&b""[..], true), (b"\xff/a", true), (b"1\r\nx-b: 2", false), (b"\0", false)] {
+            samples.push((set(name, value), fields, is_own && is_sound));
+            samples.push((Edit::Add(field(name, value)), fields, is_own && is_sound));
+        }
+        samples.push((Edit::Remove(name.into()), fields, is_own));
+    }
+    for (path, is_sound) in [("/a/../b?c", true), ("/%zz", false), ("no-slash", false), ("", false)] {
+        samples.push((Edit::Path(path.into()), request, is_sound));
+    }
+    for (authority, is_sound) in [("o:80", true), ("a b", false)] {
+        samples.push((Edit::Authority(authority.into()), request, is_sound));
+    }
+    for (status, is_sound) in [(0, false), (101, false), (200, true), (599, true), (600, false), (u16::MAX, false)] {
+        samples.push((Edit::Status(status), response, is_sound));
+    }
+    for (length, is_sound) in [(0, true), (MOST, true), (MOST + 1, false)] {
+        samples.push((Edit::Body(vec![b'x'; length]), body, is_sound));
+    }
+    for (name, is_sound) in [("filter.a", true), ("filter.A", false), ("source.principal", false)] {
+        samples.push((Edit::Attribute(field(name, b"\0\xff")), always, is_sound));
+    }
+    samples.push((Edit::Unknown("push".into()), always, false));
+    samples
+}
+
+fn copy(edit: &Edit) -> Edit {
+    let same = |field: &Field| Field { name: field.name.clone(), value: field.value.clone() };
+    match edit {
+        Edit::Set(field) => Edit::Set(same(field)),
+        Edit::Add(field) => Edit::Add(same(field)),
+        Edit::Remove(name) => Edit::Remove(name.clone()),
+        Edit::Path(path) => Edit::Path(path.clone()),
+        Edit::Authority(authority) => Edit::Authority(authority.clone()),
+        Edit::Status(status) => Edit::Status(*status),
+        Edit::Body(bytes) => Edit::Body(bytes.clone()),
+        Edit::Attribute(field) => Edit::Attribute(same(field)),
+        Edit::Unknown(name) => Edit::Unknown(name.clone()),
+    }
+}
+
+/// Random edits, most of them sound, with nothing or something at hand: all of them are made, or none.
+#[test]
+fn whatever_a_filter_wants_is_done_as_a_whole_or_refused() {
+    let samples = samples();
+    let places = [
+        AtHand::Nothing,
+        HEAD,
+        AtHand::Request { body: true },
+        AtHand::Response { body: false },
+        AtHand::Response { body: true },
+        AtHand::Chunk,
+        AtHand::Trailers,
+    ];
+    let mut done = 0;
+    for seed in 0..20_000_u64 {
+        let mut state = seed;
+        let mut roll = |sides: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).expect("31 bits") % sides
+        };
+        let at_hand = places[roll(places.len())];
+        let count = if roll(50) == 0 { MAX_EDITS + roll(2) } else { roll(5) };
+        let is_careful = roll(4) > 0;
+        let possible: Vec<_> =
+            samples.iter().filter(|(_, at, is_sound)| !is_careful || at(at_hand) && *is_sound).collect();
+        let chosen: Vec<_> = (0..count).map(|_| possible[roll(possible.len())]).collect();
+        let expect = count <= MAX_EDITS && chosen.iter().all(|(_, at, is_sound)| at(at_hand) && *is_sound);
+        let edits: Vec<_> = chosen.iter().map(|(edit, ..)| copy(edit)).collect();
+        match parse(edits, at_hand, MOST) {
+            Ok(changes) => assert!(expect && changes.len() == count, "seed {seed}, {at_hand:?}: {chosen:?}"),
+            Err(failure) => assert!(!expect, "seed {seed}, {at_hand:?}: {failure}: {chosen:?}"),
+        }
+        done += usize::from(expect);
+    }
+    assert!((5_000..20_000).contains(&done), "{done} of them were sound");
+}

@@ -55,7 +55,7 @@ impl Source for Linked {
     fn start(&self, setup: &Setup, within: Duration) -> Result<Box<dyn Guest>, StartError> {
         let mut store = store(self.pre.engine(), &self.shared, setup, within);
         let filter = self.pre.instantiate(&mut store);
-        let filter = filter.map_err(|error| StartError::Instantiate(format!("{error:#}")))?;
+        let filter = filter.map_err(|error| StartError::of_instantiation(&error))?;
         Ok(Box::new(Instance { store, filter }))
     }
 }

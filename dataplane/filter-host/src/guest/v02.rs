@@ -130,7 +130,7 @@ impl Source for Linked {
     fn start(&self, setup: &Setup, within: Duration) -> Result<Box<dyn Guest>, StartError> {
         let mut store = store(self.pre.engine(), &self.shared, setup, within);
         let instance = self.pre.instantiate(&mut store);
-        let instance = instance.map_err(|error| StartError::Instantiate(format!("{error:#}")))?;
+        let instance = instance.map_err(|error| StartError::of_instantiation(&error))?;
         let exports = self.indices.load(&mut store, &instance);
         let exports = exports.map_err(|error| StartError::WrongWorld(format!("{error:#}")))?;
         Ok(Box::new(Instance { store, exports }))

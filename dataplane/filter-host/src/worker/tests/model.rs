@@ -37,10 +37,11 @@ struct Seen {
     response: &'static str,
 }
 
-const HOOKS: [(Hook, &str); 4] = [
+const HOOKS: [(Hook, &str); 5] = [
     (Hook::RequestHead, "request-head"),
     (Hook::RequestBody, "request-body=buffer:16"),
     (Hook::ResponseHead, "response-head"),
+    (Hook::ResponseBody, "response-body=buffer:16"),
     (Hook::Done, "done"),
 ];
 
@@ -85,10 +86,12 @@ impl Model<'_> {
             entered = index + 1;
         }
         self.seen.response = "permitted";
-        for index in (0..entered).rev() {
-            if let Some(end) = self.call(index, Hook::ResponseHead, 1) {
-                self.seen.response = end;
-                break;
+        'back: for index in (0..entered).rev() {
+            for hook in [Hook::ResponseHead, Hook::ResponseBody] {
+                if let Some(end) = self.call(index, hook, 1) {
+                    self.seen.response = end;
+                    break 'back;
+                }
             }
         }
         for index in 0..reached {
@@ -158,8 +161,16 @@ fn real(host: &Host, plans: &[Plan]) -> Seen {
     let (mut status, mut headers, mut body) = (StatusCode::OK, HeaderMap::new(), None);
     let mut view = ResponseView { status: &mut status, headers: &mut headers, body: &mut body };
     let mut outcome = worker.response_head(&chain, Position::START, Event::Go, 1, &mut view);
-    while let Outcome::Delay { resume, .. } = outcome {
-        outcome = worker.response_head(&chain, resume, Event::Go, 1, &mut view);
+    loop {
+        let (resume, event) = match outcome {
+            Outcome::Delay { resume, .. } => (resume, Event::Go),
+            Outcome::Body { resume, .. } => {
+                *view.body = Some(Bytes::from_static(b"body"));
+                (resume, Event::Body)
+            }
+            Outcome::Permitted(()) | Outcome::Wait { .. } | Outcome::Respond(_) | Outcome::Reset(_) => break,
+        };
+        outcome = worker.response_head(&chain, resume, event, 1, &mut view);
     }
     seen.response = name_of(&outcome);
     worker.done(&chain, 1, &Summary::default());

@@ -61,6 +61,16 @@ impl Asked {
     }
 }
 
+/// Remembers what a later hook of the stream is to do, `MODE@HOOK`, and goes there.
+pub(crate) fn later(told: &str, state: &mut Vec<u8>) -> Outcome {
+    *state = told.as_bytes().to_vec();
+    match told.rsplit_once('@') {
+        Some((_, "tick")) => wait(5),
+        Some((_, "callout")) => callout("ask", "/who"),
+        _ => Outcome::pass(),
+    }
+}
+
 pub(crate) fn wait(ms: u64) -> Outcome {
     Outcome::wait(Duration::from_millis(ms))
 }

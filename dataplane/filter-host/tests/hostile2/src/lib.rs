@@ -19,7 +19,8 @@ use weft_filters_sdk::{
 /// |---|---|
 /// | `pass` | asks for the request's head and passes |
 /// | `all` | asks for every hook and passes |
-/// | `told` | does at each head what its header `x-do` says |
+/// | `told` | does at each head what its header `x-do` says; `MODE@HOOK` has that hook do it later, for this stream alone |
+/// | any, with `at: every` | asks for every hook too |
 /// | `refuse`, `configure-trap`, `configure-loop` | end in `configure` |
 /// | `ask-unknown`, `ask-many` | ask for a value that is none, for 65 |
 /// | `ask-optional` | asks for a value that is none as optional, and passes |
@@ -107,23 +108,26 @@ impl Filter for Hostile {
         Ok(Self { mode, at, value, calls: 0, head, response_does, late_ask, ended, seen })
     }
 
-    fn connection(&mut self, _: &Connection<'_>, _: &mut Vec<u8>) -> Outcome {
-        self.same("connection").unwrap_or_else(Outcome::pass)
+    fn connection(&mut self, _: &Connection<'_>, state: &mut Vec<u8>) -> Outcome {
+        self.same("connection", state).unwrap_or_else(Outcome::pass)
     }
 
     fn request_head(&mut self, request: &Request<'_>, state: &mut Vec<u8>) -> Outcome {
         self.calls += 1;
         self.seen.add(&[], 1);
-        if let Some(outcome) = self.same("request-head") {
+        if let Some(outcome) = self.same("request-head", state) {
             return outcome;
         }
         let told = self.head.told(request);
+        if let Some(told) = told.filter(|told| told.contains('@')) {
+            return heads::later(told, state);
+        }
         told.into_iter().for_each(bombs::trap);
         heads::request(told.unwrap_or(&self.mode), &self.value, self.calls, &self.head, request, state)
     }
 
     fn request_body(&mut self, _: &RequestBody<'_>, chunk: Chunk<'_>, state: &mut Vec<u8>) -> Outcome {
-        if let Some(outcome) = self.same("request-body") {
+        if let Some(outcome) = self.same("request-body", state) {
             return outcome;
         }
         match self.mode.as_str() {
@@ -140,12 +144,12 @@ impl Filter for Hostile {
         }
     }
 
-    fn request_trailers(&mut self, _: &Values<'_, hook::RequestTrailers>, _: &mut Vec<u8>) -> Outcome {
-        self.same("request-trailers").unwrap_or_else(|| self.trailers())
+    fn request_trailers(&mut self, _: &Values<'_, hook::RequestTrailers>, state: &mut Vec<u8>) -> Outcome {
+        self.same("request-trailers", state).unwrap_or_else(|| self.trailers())
     }
 
     fn response_head(&mut self, response: &Response<'_>, state: &mut Vec<u8>) -> Outcome {
-        if let Some(outcome) = self.same("response-head") {
+        if let Some(outcome) = self.same("response-head", state) {
             return outcome;
         }
         let told = self.response_does.map(|does| response.text(does).unwrap_or_default());
@@ -153,8 +157,8 @@ impl Filter for Hostile {
         heads::response(told.unwrap_or(&self.mode), &self.value, state)
     }
 
-    fn response_body(&mut self, _: &ResponseBody<'_>, chunk: Chunk<'_>, _: &mut Vec<u8>) -> Outcome {
-        if let Some(outcome) = self.same("response-body") {
+    fn response_body(&mut self, _: &ResponseBody<'_>, chunk: Chunk<'_>, state: &mut Vec<u8>) -> Outcome {
+        if let Some(outcome) = self.same("response-body", state) {
             return outcome;
         }
         match self.mode.as_str() {
@@ -163,12 +167,12 @@ impl Filter for Hostile {
         }
     }
 
-    fn response_trailers(&mut self, _: &Values<'_, hook::ResponseTrailers>, _: &mut Vec<u8>) -> Outcome {
-        self.same("response-trailers").unwrap_or_else(|| self.trailers())
+    fn response_trailers(&mut self, _: &Values<'_, hook::ResponseTrailers>, state: &mut Vec<u8>) -> Outcome {
+        self.same("response-trailers", state).unwrap_or_else(|| self.trailers())
     }
 
-    fn stream_data(&mut self, _: &Values<'_, hook::StreamData>, chunk: Chunk<'_>, _: &mut Vec<u8>) -> Outcome {
-        self.same("stream-data").unwrap_or_else(|| self.chunk(chunk))
+    fn stream_data(&mut self, _: &Values<'_, hook::StreamData>, chunk: Chunk<'_>, state: &mut Vec<u8>) -> Outcome {
+        self.same("stream-data", state).unwrap_or_else(|| self.chunk(chunk))
     }
 
     fn callout(
@@ -176,9 +180,9 @@ impl Filter for Hostile {
         values: &Values<'_, hook::Callout>,
         id: u32,
         answer: Result<&Answer, &str>,
-        _: &mut Vec<u8>,
+        state: &mut Vec<u8>,
     ) -> Outcome {
-        if let Some(outcome) = self.same("callout") {
+        if let Some(outcome) = self.same("callout", state) {
             return outcome;
         }
         let asked = self.late_ask.and_then(|value| values.text(value)).unwrap_or_default();
@@ -195,7 +199,7 @@ impl Filter for Hostile {
     }
 
     fn tick(&mut self, _: &Values<'_, hook::Tick>, state: &mut Vec<u8>) -> Outcome {
-        if let Some(outcome) = self.same("tick") {
+        if let Some(outcome) = self.same("tick", state) {
             return outcome;
         }
         match self.mode.as_str() {
@@ -206,7 +210,7 @@ impl Filter for Hostile {
     }
 
     fn done(&mut self, values: &Values<'_, hook::Done>, state: &mut Vec<u8>) {
-        if self.same("done").is_some() {
+        if self.same("done", state).is_some() {
             return;
         }
         if let Some(Ended { up, down, counters }) = &self.ended {
@@ -219,7 +223,7 @@ impl Filter for Hostile {
 
 /// Asks for what a mode needs beyond the request's head.
 fn hooks(mode: &str, at: &str, ask: &mut Interest) {
-    let all = mode == "all";
+    let all = mode == "all" || at == "every";
     let bodies = mode == "reset-in-body" || (mode.starts_with("body-") && !mode.starts_with("body-check"));
     let is = |hook: &str| all || at == hook;
     if is("connection") || is("stream-data") || bodies || mode == "done" {
@@ -268,16 +272,19 @@ fn hooks(mode: &str, at: &str, ask: &mut Interest) {
 }
 
 impl Hostile {
-    /// The modes that are the same at every hook.
-    fn same(&self, hook: &str) -> Option<Outcome> {
-        if self.at != hook {
+    /// The modes that are the same at every hook: at the one that the configuration names, or the stream's state.
+    fn same(&self, hook: &str, state: &[u8]) -> Option<Outcome> {
+        let told = std::str::from_utf8(state).ok().and_then(|state| state.rsplit_once('@'));
+        let (mode, at) = told.unwrap_or((self.mode.as_str(), self.at.as_str()));
+        if at != hook {
             return None;
         }
-        bombs::trap(&self.mode);
-        match self.mode.as_str() {
+        bombs::trap(mode);
+        match mode {
             "reset" => Some(Outcome::reset("as_told")),
             "close" => Some(Outcome::close("as_told")),
             "hold" => Some(Outcome::pass_after(Duration::from_secs(300))),
+            "wait-forever" if hook == "tick" => Some(heads::wait(5)),
             _ => None,
         }
     }
