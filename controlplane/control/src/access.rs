@@ -188,6 +188,7 @@ pub fn place_of(key: &ObjectKey) -> Place<'_> {
         | Kind::TlsRoute
         | Kind::TcpRoute
         | Kind::Filter
+        | Kind::Secret
         | Kind::FilterPolicy
         | Kind::RateLimitPolicy
         | Kind::FaultPolicy

@@ -87,6 +87,8 @@ impl Around<'_> {
                     self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace));
                     self.keys.extend(world.around_service(&name));
                 }
+                // Filters of its namespace may be handed its values.
+                Kind::Secret => self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace)),
                 Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::PolicyTemplate => {}
             }
         }

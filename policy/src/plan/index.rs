@@ -124,6 +124,7 @@ impl Found {
             Resource::Namespace(_)
             | Resource::Mesh(_)
             | Resource::Filter(_)
+            | Resource::Secret(_)
             | Resource::PolicyTemplate(_)
             | Resource::ExternalService(_) => {}
         }
@@ -322,6 +323,7 @@ impl Index {
                 | Resource::TlsRoute(_)
                 | Resource::TcpRoute(_)
                 | Resource::Filter(_)
+                | Resource::Secret(_)
                 | Resource::FilterPolicy(_)
                 | Resource::RateLimitPolicy(_)
                 | Resource::FaultPolicy(_)

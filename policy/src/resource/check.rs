@@ -46,6 +46,7 @@ impl Resource {
             Self::TlsRoute(route) => route.spec.check(),
             Self::TcpRoute(route) => route.spec.check(),
             Self::ReferenceGrant(grant) => grant.spec.check(),
+            Self::Secret(secret) => secret.spec.check(),
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::RateLimitPolicy(policy) => policy.spec.check(),
             Self::FaultPolicy(policy) => policy.spec.check(),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::{
     AccessPolicySpec, ExternalServiceSpec, FaultPolicySpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec,
     JwtPolicySpec, MeshSpec, Metadata, NamespaceSpec, Object, PolicyTemplateSpec, RateLimitPolicySpec,
-    ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec, TrafficPolicySpec, WorkloadSpec,
+    ReferenceGrantSpec, SecretSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// Whether an object is one of a namespace or of the mesh.
@@ -256,6 +256,7 @@ kinds! {
         ..OWN
     };
     Filter: FilterSpec = Declaration { name: "Filter", plural: "filters", ..OWN };
+    Secret: SecretSpec = Declaration { name: "Secret", plural: "secrets", ..OWN };
     FilterPolicy: FilterPolicySpec =
         Declaration { name: "FilterPolicy", plural: "filterpolicies", aliases: &["fp"], ..OWN };
     RateLimitPolicy: RateLimitPolicySpec =

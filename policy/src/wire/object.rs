@@ -8,11 +8,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, FILTER_RULES, FILTER_STATEMENT,
-    GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
-    SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, FILTER_RULES, FILTER_SECRETS,
+    FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES,
+    Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
-use crate::bundle::{External, Limits, Route, RouteAction, RouteKind, Service};
+use crate::bundle::{External, FilterAttachment, Grant, Limits, Route, RouteAction, RouteKind, Service};
 use crate::delta::{Key, Object};
 use crate::route::HOST;
 
@@ -30,7 +30,8 @@ fn requires(object: &Object) -> Vec<String> {
         Object::Filter(filter) => {
             let statement = filter.statement.as_ref().map(|_| FILTER_STATEMENT.to_owned());
             let rules = (!filter.rules.is_empty()).then(|| FILTER_RULES.to_owned());
-            std::iter::once(filter.contract.clone()).chain(statement).chain(rules).collect()
+            let secrets = has_secrets(filter).then(|| FILTER_SECRETS.to_owned());
+            std::iter::once(filter.contract.clone()).chain(statement).chain(rules).chain(secrets).collect()
         }
         Object::Mesh(mesh) if mesh.ranges.is_some() => vec![SCOPE.to_owned()],
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
@@ -39,6 +40,10 @@ fn requires(object: &Object) -> Vec<String> {
         Object::External(external) => required_outside(external).map(str::to_owned).collect(),
         Object::Mesh(_) | Object::Workload(_) => Vec::new(),
     }
+}
+
+fn has_secrets(filter: &FilterAttachment) -> bool {
+    filter.grants.iter().any(|grant| matches!(grant, Grant::Secret(_) | Grant::CryptoKeys(_)))
 }
 
 fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
@@ -86,8 +91,25 @@ fn payload(object: &Object) -> Vec<u8> {
         Object::Service(service) => json(service),
         Object::Route(route) => json(route),
         Object::External(external) => json(external),
+        Object::Filter(filter) if has_secrets(filter) => json(&with_secrets(filter)),
         Object::Filter(filter) => json(filter),
     }
+}
+
+/// A filter with the values of its secrets, which are redacted wherever else it is written.
+fn with_secrets(filter: &FilterAttachment) -> serde_json::Value {
+    let mut told = serde_json::to_value(filter).expect("an attachment has string keys and no failing serialiser");
+    for (index, grant) in filter.grants.iter().enumerate() {
+        let kind = match grant {
+            Grant::Kv(_) | Grant::Callout(_) => continue,
+            Grant::Secret(_) => "Secret",
+            Grant::CryptoKeys(_) => "CryptoKeys",
+        };
+        for (at, secret) in grant.secrets().iter().enumerate() {
+            told["grants"][index][kind]["values"][at]["value"] = secret.value.to_base64().into();
+        }
+    }
+    told
 }
 
 /// The beginning of a SHA-256: what other proxies say of themselves stands in a service, and nobody shall find words with

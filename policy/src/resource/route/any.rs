@@ -35,6 +35,7 @@ impl Resource {
             | Kind::Workload
             | Kind::ReferenceGrant
             | Kind::Filter
+            | Kind::Secret
             | Kind::FilterPolicy
             | Kind::RateLimitPolicy
             | Kind::FaultPolicy
@@ -72,6 +73,7 @@ impl<'r> AnyRoute<'r> {
             | Resource::Workload(_)
             | Resource::ReferenceGrant(_)
             | Resource::Filter(_)
+            | Resource::Secret(_)
             | Resource::FilterPolicy(_)
             | Resource::RateLimitPolicy(_)
             | Resource::FaultPolicy(_)
