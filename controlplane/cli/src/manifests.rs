@@ -107,7 +107,8 @@ impl Manifests {
     /// As the API takes them, each with the revision that it was read at where its text tells.
     pub(crate) fn to_json(&self) -> anyhow::Result<Vec<Value>> {
         let to_value = |document: &Document| {
-            let mut value = serde_json::to_value(&document.resource).context("cannot write a document as JSON")?;
+            // The values of Secrets go nowhere else.
+            let mut value = document.resource.revealed().context("cannot write a document as JSON")?;
             if let Some(Revision(revision)) = document.read_at {
                 value["metadata"]["revision"] = revision.into();
             }
@@ -204,9 +205,15 @@ fn counted(mistakes: usize) -> String {
 
 /// The mistake and below it the line that it is in.
 fn told(error: &ManifestError, sources: &[Source]) -> String {
-    let source = sources.iter().find(|source| source.name == error.file);
+    let source = sources.iter().find(|source| source.name == error.file && !holds_secrets(&source.text));
     let excerpt = source.and_then(|source| excerpt(&source.text, error.line, error.column));
     format!("\n  {error}{}", excerpt.unwrap_or_default())
+}
+
+/// True for a text of which no line is shown: any may be one of a Secret's values, also where it is no manifest yet.
+fn holds_secrets(text: &str) -> bool {
+    let bare = |line: &str| line.replace(['"', '\'', ' ', '\t', '{', '}', '-'], "");
+    text.lines().map(bare).any(|line| line.split(',').any(|part| part == "kind:Secret"))
 }
 
 /// A longer line is shown around its caret.

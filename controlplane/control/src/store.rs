@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Revision;
-use weft_policy::resource::ObjectKey;
+use weft_policy::resource::{Kind, ObjectKey};
 pub use weft_store::Fault;
 pub(crate) use weft_store::{Change, Event, Session, Version};
 use weft_store::{Embedded, Etcd, EtcdOptions, Range, Row};
@@ -31,6 +31,7 @@ pub(crate) use self::frozen::{Changed, Frozen};
 pub(crate) use self::origin::ROOTS;
 use self::waiting::Waiting;
 use crate::claims::ClaimRecord;
+use crate::seal::Seal;
 use crate::token::{TokenHash, TokenRecord};
 
 const META: &str = "meta";
@@ -59,6 +60,8 @@ pub struct Store {
     /// The newest commit up to which this process knows of all, see `seen`.
     seen: AtomicU64,
     max_audit_entries: u64,
+    /// Encrypts the values of Secrets, where there is a key to do it by.
+    seal: Option<Arc<Seal>>,
 }
 
 /// A failure of the store; never a caller's fault.
@@ -153,6 +156,11 @@ pub struct AuditEntry {
 impl AuditEntry {
     /// The actor who shows no valid token.
     pub(crate) const UNKNOWN: &'static str = "unknown";
+}
+
+/// True for the key of the record of a Secret.
+pub(crate) fn is_of_secret(key: &str) -> bool {
+    key.split_once('/').is_some_and(|(kind, _)| kind == Kind::Secret.plural())
 }
 
 /// Entries with their numbers.
@@ -317,6 +325,26 @@ impl Store {
         Self::on(Waiting::connect(async move { Etcd::open(&options).await })?, max_audit_entries)
     }
 
+    /// The same store, which encrypts the values of Secrets from now on.
+    pub(crate) fn with_seal(self, seal: Seal) -> Self {
+        Self { seal: Some(Arc::new(seal)), ..self }
+    }
+
+    /// What opens the values of Secrets that it keeps.
+    pub(crate) fn seal(&self) -> Option<Arc<Seal>> {
+        self.seal.clone()
+    }
+
+    fn sealed(&self, write: Write) -> Result<Write, StoreError> {
+        match (write, &self.seal) {
+            (Write::PutObject { key, json }, Some(seal)) if is_of_secret(&key) => {
+                let json = seal.close(&json)?;
+                Ok(Write::PutObject { key, json })
+            }
+            (write, _) => Ok(write),
+        }
+    }
+
     /// True where other processes may change the store.
     pub fn is_shared(&self) -> bool {
         self.rows.store().is_shared()
@@ -377,7 +405,7 @@ impl Store {
         let mut encoded = Vec::with_capacity(writes.len() + 1);
         encoded.extend(revision.map(|Revision(number)| put(META, REVISION.to_owned(), number.to_string())));
         for write in writes {
-            encoded.push(Encoded::of(write)?);
+            encoded.push(Encoded::of(self.sealed(write)?)?);
         }
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
