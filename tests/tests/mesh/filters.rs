@@ -293,7 +293,7 @@ async fn a_filter_signs_with_its_secret_of_today() {
     let pair = Pair::start(&[(8080, Protocol::Http)]);
     let _app = App::start("one", pair.origin, 8080).await;
     let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
-    let mut seen = async || client.get_with("/who", &[("x-show", "1")]).await.text().to_string();
+    let mut seen = async || client.get_with("/who", &[("x-show", "1")]).await.text();
     let grant = |key: Option<&str>| {
         let values = |name: &str| {
             let value = |key: &str| GrantedSecret { name: name.to_owned(), value: SecretBytes::new(key.as_bytes()) };
