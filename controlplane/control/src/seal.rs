@@ -42,7 +42,7 @@ impl Seal {
         let at = Aad::from(place.as_bytes());
         let done = self.0.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), at, &mut bytes);
         done.expect("a value is far shorter than what the cipher takes");
-        sealed(&SecretBytes::new(&[&nonce[..], &bytes].concat()).to_base64())
+        sealed(&SecretBytes::new(&[&nonce[..], &bytes[..]].concat()).to_base64())
     }
 
     /// `None`: it was made with another key or for another place, or it is damaged.
@@ -84,6 +84,8 @@ impl Seal {
 
 #[cfg(test)]
 mod tests {
+    use weft_policy::resource::Resource;
+
     use super::*;
 
     const PLAIN: &str = "Y29ycmVjdCBob3JzZSBiYXR0ZXJ5";
@@ -96,8 +98,8 @@ mod tests {
     }
 
     fn opened(seal: &Seal, record: &Value) -> Vec<Option<String>> {
-        let resource = serde_json::from_value(record["entry"]["resource"].clone()).expect("a Secret");
-        let weft_policy::resource::Resource::Secret(mut secret) = resource else { panic!("a Secret") };
+        let resource: Resource = serde_json::from_value(record["entry"]["resource"].clone()).expect("a Secret");
+        let Resource::Secret(mut secret) = resource else { panic!("a Secret") };
         seal.open(&mut secret);
         secret.spec.data.values().map(|value| value.known().map(SecretBytes::to_base64)).collect()
     }
