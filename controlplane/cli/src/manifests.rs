@@ -213,7 +213,7 @@ fn told(error: &ManifestError, sources: &[Source]) -> String {
 /// True for a text of which no line is shown: any may be one of a Secret's values, also where it is no manifest yet.
 fn holds_secrets(text: &str) -> bool {
     let bare = |line: &str| line.replace(['"', '\'', ' ', '\t', '{', '}', '-'], "");
-    text.lines().map(bare).any(|line| line.split(',').any(|part| part == "kind:Secret"))
+    text.lines().map(bare).any(|line| line.split(',').any(|part| part.starts_with("kind:Secret")))
 }
 
 /// A longer line is shown around its caret.
