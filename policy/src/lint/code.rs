@@ -469,10 +469,11 @@ codes! {
         cure: "Name another version, a range or a channel.",
         example: "";
     PublisherDistrusted = 412, Warning, world, "publisher is not trusted",
-        means: "The Filter is signed with a key that is none of the Mesh's `filterPublishers`: it does not run. With `onFailure: Deny` \
+        means: "The Filter is signed with a key that is none of the Mesh's `filterPublishers`, and none that a FilterPublisher has for \
+                its name: it does not run. With `onFailure: Deny` \
                 everything that it would judge is refused, with `onFailure: Allow` nothing is judged. A FilterPolicy that is \
                 applied is refused with this.",
-        cure: "Take a version of a trusted publisher, or put the key into `filterPublishers`.",
+        cure: "Take a version of a trusted publisher, or put the key into `filterPublishers` or a FilterPublisher.",
         example: "";
     ConfigUnfit = 413, Error, world, "configuration does not fit the filter's schema",
         means: "The Filter carries a JSON Schema of its configuration, and the policy's `config` does not fit it.",

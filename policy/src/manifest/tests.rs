@@ -129,7 +129,7 @@ fn kinds_and_envelopes() {
     check_refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
         &[
-            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, ReferenceGrant, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Filter, Secret, FilterPolicy, RateLimitPolicy, FaultPolicy, JwtPolicy, AccessPolicy, PolicyTemplate, TrafficPolicy, ExternalService",
+            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, ReferenceGrant, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Filter, FilterPublisher, Secret, FilterPolicy, RateLimitPolicy, FaultPolicy, JwtPolicy, AccessPolicy, PolicyTemplate, TrafficPolicy, ExternalService",
         ],
     );
     check_refused(

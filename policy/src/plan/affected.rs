@@ -84,7 +84,8 @@ impl Affected {
                 self.note_mesh_wide();
             }
             Kind::Namespace => _ = self.namespaces.insert(key.name.clone()),
-            Kind::Filter => self.filters = true,
+            // Publishers say whose filters run.
+            Kind::Filter | Kind::FilterPublisher => self.filters = true,
             // The attachments of its namespace carry its values, or are closed without.
             Kind::Secret
             | Kind::AccessPolicy

@@ -124,6 +124,7 @@ impl Found {
             Resource::Namespace(_)
             | Resource::Mesh(_)
             | Resource::Filter(_)
+            | Resource::FilterPublisher(_)
             | Resource::Secret(_)
             | Resource::PolicyTemplate(_)
             | Resource::ExternalService(_) => {}
@@ -323,6 +324,7 @@ impl Index {
                 | Resource::TlsRoute(_)
                 | Resource::TcpRoute(_)
                 | Resource::Filter(_)
+                | Resource::FilterPublisher(_)
                 | Resource::Secret(_)
                 | Resource::FilterPolicy(_)
                 | Resource::RateLimitPolicy(_)

@@ -13,8 +13,9 @@ use super::{Action, Owned, Owner, ProxyKey, Release};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
-    AnyRoute, Attaching, ExternalServiceSpec, FilterSpec, Holding, Kind, MeshSpec, Object, ObjectKey,
-    PolicyTemplateSpec, ROOT_NAMESPACE, Resource, SecretSpec, ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
+    AnyRoute, Attaching, ExternalServiceSpec, FilterPublisherSpec, FilterSpec, Holding, Kind, MeshSpec, Object,
+    ObjectKey, PolicyTemplateSpec, ROOT_NAMESPACE, Resource, SecretSpec, ServiceSpec, Spec, TrafficPolicySpec,
+    WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -262,6 +263,10 @@ impl World {
 
     pub(crate) fn external(&self, name: &ObjectName) -> Option<&Object<ExternalServiceSpec>> {
         self.named(name)
+    }
+
+    pub(super) fn publishers(&self) -> impl Iterator<Item = &Object<FilterPublisherSpec>> {
+        self.all()
     }
 
     pub(super) fn secret(&self, name: &ObjectName) -> Option<&Object<SecretSpec>> {

@@ -163,6 +163,7 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("DIGEST", |item| text_at(&item.spec, &["digest"]).chars().take(19).collect()),
             ("SIZE", |item| text_at(&item.spec, &["size"])),
         ],
+        Kind::FilterPublisher => vec![("FILTERS", |item| each(&item.spec["filters"], scalar))],
         Kind::Secret => vec![("VALUES", secret_values)],
         Kind::FilterPolicy => vec![
             ("FILTER", filter_of),

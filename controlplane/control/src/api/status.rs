@@ -290,6 +290,7 @@ pub(super) fn of(
         | Resource::Mesh(_)
         | Resource::ReferenceGrant(_)
         | Resource::Filter(_)
+        | Resource::FilterPublisher(_)
         | Resource::Secret(_) => None,
     }
 }

@@ -509,13 +509,13 @@ fn may_move_endpoints(old: &Resource, new: &Resource) -> bool {
     }
 }
 
-/// The restriction of the whole mesh that goes with its `Mesh`.
+/// The restriction of the whole mesh that goes with its `Mesh`, or with the last FilterPublisher.
 fn loosened(before: &World, after: &World) -> Option<&'static str> {
-    let (was, now) = (&before.mesh()?.spec, after.mesh().map(|mesh| &mesh.spec));
-    if was.egress == Egress::RegistryOnly && now.is_none_or(|now| now.egress != was.egress) {
+    let is_closed = |world: &World| world.mesh().is_some_and(|mesh| mesh.spec.egress == Egress::RegistryOnly);
+    if is_closed(before) && !is_closed(after) {
         return Some("without it applications reach every destination outside (egress RegistryOnly)");
     }
-    let is_open = !was.filter_publishers.is_empty() && now.is_none_or(|now| now.filter_publishers.is_empty());
+    let is_open = !before.trusts_everybody() && after.trusts_everybody();
     is_open.then_some("without it everybody's filters are accepted (filterPublishers)")
 }
 

@@ -32,6 +32,7 @@ impl Asked {
                 Kind::Secret => policies.extend(of_secret(after, key)),
                 Kind::Namespace
                 | Kind::Mesh
+                | Kind::FilterPublisher
                 | Kind::Service
                 | Kind::Workload
                 | Kind::ReferenceGrant

@@ -35,6 +35,7 @@ impl Resource {
             | Kind::Workload
             | Kind::ReferenceGrant
             | Kind::Filter
+            | Kind::FilterPublisher
             | Kind::Secret
             | Kind::FilterPolicy
             | Kind::RateLimitPolicy
@@ -73,6 +74,7 @@ impl<'r> AnyRoute<'r> {
             | Resource::Workload(_)
             | Resource::ReferenceGrant(_)
             | Resource::Filter(_)
+            | Resource::FilterPublisher(_)
             | Resource::Secret(_)
             | Resource::FilterPolicy(_)
             | Resource::RateLimitPolicy(_)
