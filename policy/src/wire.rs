@@ -106,8 +106,8 @@ pub const HOST_MATCH: &str = "host-match";
 /// as one that the proxy can't run.
 pub const FILTER_RULES: &str = "filter-rules";
 
-/// The capability to hand secrets to filters (`Grant::Secret`, `Grant::CryptoKeys`). Where it lacks, the filter is withheld as one that
-/// the proxy can't run, and its secrets with it.
+/// The capability to hand secrets to filters (`Grant::Secret`, `Grant::CryptoKeys`). Where it lacks, the filter is
+/// withheld as one that the proxy can't run, and its secrets with it.
 pub const FILTER_SECRETS: &str = "filter-secrets";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.

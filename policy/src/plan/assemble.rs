@@ -426,9 +426,9 @@ fn attached_filter(world: &World, policy: &Attaching<'_>) -> Option<FilterAttach
 const DISTRUSTED: &str = ".publisher-not-trusted";
 const SECRET_MISSING: &str = ".secret-missing";
 
-/// What runs instead of a filter whose publisher the mesh does not trust (any more), or whose secrets are not there: nothing where
-/// requests may do without it, else a filter that every proxy has and that refuses them all. It takes the place of the other at
-/// once, also in proxies that know of no publishers and no secrets.
+/// What runs instead of a filter whose publisher the mesh does not trust (any more), or whose secrets are not there:
+/// nothing where requests may do without it, else a filter that every proxy has and that refuses them all. It takes the
+/// place of the other at once, also in proxies that know of no publishers and no secrets.
 fn in_its_place(
     world: &World,
     policy: &Object<FilterPolicySpec>,

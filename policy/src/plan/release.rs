@@ -191,8 +191,8 @@ impl World {
         self.mesh().map(|mesh| mesh.spec.filter_publishers.as_slice()).unwrap_or_default()
     }
 
-    /// Why the mesh does not run a version of a filter: its key is none of the Mesh's, and none that a FilterPublisher has for its
-    /// name.
+    /// Why the mesh does not run a version of a filter: its key is none of the Mesh's, and none that a FilterPublisher
+    /// has for its name.
     #[must_use]
     pub fn distrusts(&self, filter: &ObjectName, spec: &FilterSpec) -> Option<String> {
         let is_shipped = || self.release(filter, &spec.version).is_some_and(|release| release.shipped);

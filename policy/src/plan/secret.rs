@@ -1,5 +1,6 @@
 //! Values of Secrets that FilterPolicies grant, as their proxies are told of them. A policy is handed those of its own
-//! namespace only, and one that lacks any of them is closed as a whole: a filter never runs with some of what it was promised.
+//! namespace only, and one that lacks any of them is closed as a whole: a filter never runs with some of what it was
+//! promised.
 
 use super::World;
 use super::route_status::Condition;

@@ -1,5 +1,5 @@
-//! `FilterPublisher`: keys whose filters the mesh runs, limited to some names. The keys of the Mesh's `filterPublishers` are
-//! limited by none.
+//! `FilterPublisher`: keys whose filters the mesh runs, limited to some names. The keys of the Mesh's
+//! `filterPublishers` are limited by none.
 
 use serde::{Deserialize, Serialize};
 

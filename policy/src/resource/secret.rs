@@ -1,5 +1,5 @@
-//! `Secret`: values that filters of its namespace are handed by name. What is printed of one says how long each value is
-//! and little more; it can't be applied again in the values' place.
+//! `Secret`: values that filters of its namespace are handed by name. What is printed of one says how long each value
+//! is and little more; it can't be applied again in the values' place.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -286,7 +286,8 @@ fn a_filter_requires_the_contract_of_its_own_component() {
     assert!(receive(vec![lying]).unwrap_err().reason.starts_with("contract: "));
 }
 
-/// The wire alone carries the bytes, to proxies that say they can hand them on; whatever else prints the attachment does not.
+/// The wire alone carries the bytes, to proxies that say they can hand them on; whatever else prints the attachment
+/// does not.
 #[test]
 fn secrets_are_on_the_wire_and_nowhere_else() {
     const PLAIN: &[u8] = b"correct horse battery";

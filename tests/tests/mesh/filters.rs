@@ -286,8 +286,8 @@ async fn a_service_decides_whether_a_request_passes() {
     assert_eq!((answer.status, app.served()), (StatusCode::SERVICE_UNAVAILABLE, served), "{}", answer.text());
 }
 
-/// What a filter says by a secret changes with that, under the same connection; and what the proxy tells of itself names no
-/// value. Without a grant it is told so.
+/// What a filter says by a secret changes with that, under the same connection; and what the proxy tells of itself
+/// names no value. Without a grant it is told so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_signs_with_its_secret_of_today() {
     let pair = Pair::start(&[(8080, Protocol::Http)]);

@@ -107,7 +107,8 @@ fn what_is_granted_is_done() {
     assert_eq!(granted.stats.denied_calls.value(), 0);
 }
 
-/// What one policy is granted is not another's, a name of the one list is none of the other, and each wrong name is counted.
+/// What one policy is granted is not another's, a name of the one list is none of the other, and each wrong name is
+/// counted.
 #[test]
 fn secrets_are_known_by_the_names_that_the_grant_gives_them() {
     let host = host();
