@@ -183,10 +183,17 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
         return Ok(store);
     }
     let salt = store.meta_once(SALT, &format!("{:032x}", rand::random::<u128>()))?;
-    Ok(match keys.seal(&salt) {
+    let store = match keys.seal(&salt) {
         Some(seal) => store.with_seal(seal),
         None => store,
-    })
+    };
+    match store.seal_all() {
+        Ok(0) => {}
+        Ok(secrets) => tracing::info!(secrets, "their values are encrypted in the store from now on"),
+        // A start needs no space on disk; the next one tries again.
+        Err(error) => tracing::warn!(error = %crate::chain(&error), "values of Secrets could not be encrypted yet"),
+    }
+    Ok(store)
 }
 
 /// The store's record of the salt that its key for the values of Secrets is made with.

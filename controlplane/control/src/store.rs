@@ -8,6 +8,7 @@ mod frozen;
 mod look;
 mod origin;
 mod scan;
+mod sealed;
 mod sessions;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Revision;
-use weft_policy::resource::{Kind, ObjectKey};
+use weft_policy::resource::ObjectKey;
 pub use weft_store::Fault;
 pub(crate) use weft_store::{Change, Event, Session, Version};
 use weft_store::{Embedded, Etcd, EtcdOptions, Range, Row};
@@ -29,6 +30,7 @@ use weft_store::{Embedded, Etcd, EtcdOptions, Range, Row};
 use self::books::{AUDIT, Books};
 pub(crate) use self::frozen::{Changed, Frozen};
 pub(crate) use self::origin::ROOTS;
+pub(crate) use self::sealed::is_of_secret;
 use self::waiting::Waiting;
 use crate::claims::ClaimRecord;
 use crate::seal::Seal;
@@ -156,11 +158,6 @@ pub struct AuditEntry {
 impl AuditEntry {
     /// The actor who shows no valid token.
     pub(crate) const UNKNOWN: &'static str = "unknown";
-}
-
-/// True for the key of the record of a Secret.
-pub(crate) fn is_of_secret(key: &str) -> bool {
-    key.split_once('/').is_some_and(|(kind, _)| kind == Kind::Secret.plural())
 }
 
 /// Entries with their numbers.
@@ -323,26 +320,6 @@ impl Store {
     /// A store in etcd, which several processes may use.
     pub fn connect(options: EtcdOptions, max_audit_entries: u64) -> Result<Self, StoreError> {
         Self::on(Waiting::connect(async move { Etcd::open(&options).await })?, max_audit_entries)
-    }
-
-    /// The same store, which encrypts the values of Secrets from now on.
-    pub(crate) fn with_seal(self, seal: Seal) -> Self {
-        Self { seal: Some(Arc::new(seal)), ..self }
-    }
-
-    /// What opens the values of Secrets that it keeps.
-    pub(crate) fn seal(&self) -> Option<Arc<Seal>> {
-        self.seal.clone()
-    }
-
-    fn sealed(&self, write: Write) -> Result<Write, StoreError> {
-        match (write, &self.seal) {
-            (Write::PutObject { key, json }, Some(seal)) if is_of_secret(&key) => {
-                let json = seal.close(&json)?;
-                Ok(Write::PutObject { key, json })
-            }
-            (write, _) => Ok(write),
-        }
     }
 
     /// True where other processes may change the store.

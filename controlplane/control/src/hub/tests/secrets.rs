@@ -83,6 +83,19 @@ async fn with_a_key_the_store_has_no_value_in_plain_text() {
     assert_eq!(value(&hub).as_deref(), Some(CODED));
     assert!(hub.published().unreadable.is_empty());
     drop(hub);
+    // What an earlier start left in plain text is encrypted once there is a key.
+    let plain = tempfile::tempdir().unwrap();
+    let hub = hub_with(plain.path(), None);
+    hub.apply("me", secret(PLAIN), How::Safely).await.unwrap();
+    drop(hub);
+    let store = Store::open(&plain.path().join("weft.redb"), 1000).unwrap();
+    let store = store.with_seal(Seal::new(b"a long passphrase", "salt"));
+    assert_eq!((store.seal_all().unwrap(), store.seal_all().unwrap()), (1, 0));
+    drop(store);
+    let hub = hub_with(plain.path(), Some("a long passphrase"));
+    assert_eq!(value(&hub).as_deref(), Some(CODED));
+    assert!(stored(&hub).await.starts_with("sealed:"));
+    drop(hub);
     // Without its key nobody is handed it, and it is not lost.
     for other in [None, Some("another passphrase")] {
         let hub = hub_with(dir.path(), other);
