@@ -170,8 +170,8 @@ impl Capability {
     #[must_use]
     pub fn secrets(&self) -> (&'static str, &[SecretRef]) {
         match self {
-            Self::Secret(secrets) => ("secret.values", &secrets.values),
-            Self::Crypto(Some(crypto)) => ("crypto.keys", &crypto.keys),
+            Self::Secret(secrets) => ("secret.values", secrets.values.as_slice()),
+            Self::Crypto(Some(crypto)) => ("crypto.keys", crypto.keys.as_slice()),
             Self::Log
             | Self::Metrics
             | Self::TokenBucket
