@@ -52,6 +52,7 @@ pub struct Grants {
     kv: Option<(usize, usize)>,
     callouts: Vec<String>,
     secrets: BTreeMap<String, Vec<u8>>,
+    keys: BTreeMap<String, Vec<u8>>,
 }
 
 impl Grants {
@@ -83,6 +84,14 @@ impl Grants {
     #[must_use]
     pub fn secret(mut self, name: &str, value: &[u8]) -> Self {
         self.secrets.insert(name.to_owned(), value.to_vec());
+        self
+    }
+
+    /// A key of `crypto`, which the filter uses by name and never sees.
+    #[must_use]
+    pub fn key(mut self, name: &str, value: &[u8]) -> Self {
+        self.crypto = true;
+        self.keys.insert(name.to_owned(), value.to_vec());
         self
     }
 }

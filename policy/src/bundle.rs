@@ -32,8 +32,9 @@ pub use attached::AttachedRule;
 pub use cors::Cors;
 pub use external::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
 pub use grant::{
-    CalloutGrant, CalloutService, FilterLimits, Grant, KvGrant, KvScope, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES,
-    MAX_FILTER_MEMORY_BYTES, MAX_KV_BYTES, MAX_KV_ENTRIES, OverBody, needs_every_import,
+    CalloutGrant, CalloutService, FilterLimits, Grant, GrantedSecret, KvGrant, KvScope, MAX_BODY_BYTES,
+    MAX_CALLOUT_SERVICES, MAX_FILTER_MEMORY_BYTES, MAX_KV_BYTES, MAX_KV_ENTRIES, MAX_SECRETS, OverBody, SecretGrant,
+    needs_every_import,
 };
 pub use health::{HealthCheck, HealthProbe, HttpProbe, StatusRange};
 pub use mirror::Mirror;

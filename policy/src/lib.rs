@@ -16,6 +16,7 @@ pub mod path;
 #[cfg(feature = "http")]
 pub mod route;
 pub mod scope;
+pub mod secret;
 pub mod statement;
 pub mod text;
 

@@ -365,6 +365,8 @@ fn entries(kind: Kind, spec: &Value) -> usize {
         | Kind::GrpcRoute
         | Kind::TlsRoute
         | Kind::TcpRoute
+        | Kind::FilterPublisher
+        | Kind::Secret
         | Kind::RateLimitPolicy
         | Kind::FaultPolicy
         | Kind::JwtPolicy

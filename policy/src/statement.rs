@@ -39,7 +39,7 @@ impl KeyId {
 }
 
 /// Octets of a text in base64 with its padding.
-fn base64(text: impl Iterator<Item = u8>) -> Option<Vec<u8>> {
+pub(crate) fn base64(text: impl Iterator<Item = u8>) -> Option<Vec<u8>> {
     let text: Vec<u8> = text.collect();
     let mut octets = Vec::with_capacity(text.len() / 4 * 3);
     let last = text.chunks(4).len().checked_sub(1)?;

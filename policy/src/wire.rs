@@ -121,8 +121,12 @@ pub const FILTER_RULES: &str = "filter-rules";
 /// Where it lacks, the filter comes without that word, and does all the same.
 pub const FILTER_SHIPPED: &str = "filter-shipped";
 
+/// The capability to hand secrets to filters (`Grant::Secret`, `Grant::CryptoKeys`). Where it lacks, the filter is
+/// withheld as one that the proxy can't run, and its secrets with it.
+pub const FILTER_SECRETS: &str = "filter-secrets";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 30] = [
+pub const CAPABILITIES: [&str; 31] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -153,6 +157,7 @@ pub const CAPABILITIES: [&str; 30] = [
     HOST_MATCH,
     FILTER_RULES,
     FILTER_SHIPPED,
+    FILTER_SECRETS,
 ];
 
 /// A message that can't be meant.

@@ -80,7 +80,7 @@ pub fn roles(verb: Verb, thing: Thing) -> &'static [Role] {
 fn is_public(thing: Thing, place: Place<'_>) -> bool {
     match (thing, place) {
         (
-            Thing::Object(Kind::Namespace | Kind::Mesh | Kind::Filter | Kind::PolicyTemplate)
+            Thing::Object(Kind::Namespace | Kind::Mesh | Kind::Filter | Kind::FilterPublisher | Kind::PolicyTemplate)
             | Thing::Filter
             | Thing::Store
             | Thing::Authority,
@@ -179,7 +179,7 @@ impl Place<'_> {
 pub fn place_of(key: &ObjectKey) -> Place<'_> {
     match key.kind {
         Kind::Namespace => Place::Namespace(&key.name),
-        Kind::Mesh | Kind::PolicyTemplate => Place::Mesh,
+        Kind::Mesh | Kind::FilterPublisher | Kind::PolicyTemplate => Place::Mesh,
         Kind::Service
         | Kind::Workload
         | Kind::ReferenceGrant
@@ -188,6 +188,7 @@ pub fn place_of(key: &ObjectKey) -> Place<'_> {
         | Kind::TlsRoute
         | Kind::TcpRoute
         | Kind::Filter
+        | Kind::Secret
         | Kind::FilterPolicy
         | Kind::RateLimitPolicy
         | Kind::FaultPolicy

@@ -163,8 +163,8 @@ fn connection_limits(config: &Config) -> (usize, usize) {
 /// The store that the configuration names. It blocks.
 pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
     let most = config.limits.max_audit_entries;
-    match config.store_kind().map_err(anyhow::Error::msg)? {
-        StoreKind::Redb => Ok(Store::open(&config.state.join("weft.redb"), most)?),
+    let store = match config.store_kind().map_err(anyhow::Error::msg)? {
+        StoreKind::Redb => Store::open(&config.state.join("weft.redb"), most)?,
         StoreKind::Etcd(location) => {
             let place = location.to_string();
             let options = config.etcd_options(location)?;
@@ -175,10 +175,29 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
                     the mesh's policies and tokens' hashes (etcd.ca_file)"
                 );
             }
-            Store::connect(options, most).with_context(|| format!("store {place}"))
+            Store::connect(options, most).with_context(|| format!("store {place}"))?
         }
+    };
+    let keys = config.keys()?;
+    if !keys.is_sealed() {
+        return Ok(store);
     }
+    let salt = store.meta_once(SALT, &format!("{:032x}", rand::random::<u128>()))?;
+    let store = match keys.seal(&salt) {
+        Some(seal) => store.with_seal(seal),
+        None => store,
+    };
+    match store.seal_all() {
+        Ok(0) => {}
+        Ok(secrets) => tracing::info!(secrets, "their values are encrypted in the store from now on"),
+        // A start needs no space on disk; the next one tries again.
+        Err(error) => tracing::warn!(error = %crate::chain(&error), "values of Secrets could not be encrypted yet"),
+    }
+    Ok(store)
 }
+
+/// The store's record of the salt that its key for the values of Secrets is made with.
+const SALT: &str = "secrets_salt";
 
 /// The error of a control plane whose authority is another than the one that its store names.
 const FURTHER: &str = "a further control plane of a store in etcd needs the authority of the first: copy that one's ca.pem and \

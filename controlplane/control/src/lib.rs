@@ -19,6 +19,7 @@ pub mod metrics;
 mod peers;
 pub mod rate;
 pub mod registry;
+mod seal;
 pub mod session;
 pub mod snapshot;
 mod state;

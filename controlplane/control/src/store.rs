@@ -8,6 +8,7 @@ mod frozen;
 mod look;
 mod origin;
 mod scan;
+mod sealed;
 mod sessions;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -29,8 +30,10 @@ use weft_store::{Embedded, Etcd, EtcdOptions, Range, Row};
 use self::books::{AUDIT, Books};
 pub(crate) use self::frozen::{Changed, Frozen};
 pub(crate) use self::origin::ROOTS;
+pub(crate) use self::sealed::is_of_secret;
 use self::waiting::Waiting;
 use crate::claims::ClaimRecord;
+use crate::seal::Seal;
 use crate::token::{TokenHash, TokenRecord};
 
 const META: &str = "meta";
@@ -59,6 +62,8 @@ pub struct Store {
     /// The newest commit up to which this process knows of all, see `seen`.
     seen: AtomicU64,
     max_audit_entries: u64,
+    /// Encrypts the values of Secrets, where there is a key to do it by.
+    seal: Option<Arc<Seal>>,
 }
 
 /// A failure of the store; never a caller's fault.
@@ -377,7 +382,7 @@ impl Store {
         let mut encoded = Vec::with_capacity(writes.len() + 1);
         encoded.extend(revision.map(|Revision(number)| put(META, REVISION.to_owned(), number.to_string())));
         for write in writes {
-            encoded.push(Encoded::of(write)?);
+            encoded.push(Encoded::of(self.sealed(write)?)?);
         }
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

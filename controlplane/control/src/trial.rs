@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use weft_filter_host::{CompileError, Compiler, FilterSpec, Host, HostConfig, HostError, PrepareError, run_cases};
-use weft_policy::bundle::FilterAttachment;
+use weft_policy::bundle::{FilterAttachment, Grant};
 use weft_policy::component::cases::Cases;
 
 /// So many findings are remembered: most applies bring what was tried before.
@@ -170,14 +170,19 @@ fn question(attachment: &FilterAttachment) -> Question {
     let FilterAttachment { digest, config, capabilities, grants, limits, authorization, .. } = attachment;
     let FilterAttachment { signature, public_key_pem, filter, version, statement, .. } = attachment;
     let mut hash = Sha256::new();
-    let (limits, grants) = (format!("{limits:?}"), format!("{grants:?}"));
+    let (limits, printed) = (format!("{limits:?}"), format!("{grants:?}"));
     let authorization = authorization.to_string();
     let (text, signed) = statement.as_ref().map_or(("", ""), |it| (it.text.as_str(), it.signature.as_str()));
-    let parts = [digest, &config.0, &limits, &grants, &authorization, signature, public_key_pem, filter, version];
+    let parts = [digest, &config.0, &limits, &printed, &authorization, signature, public_key_pem, filter, version];
     let parts = parts.into_iter().map(String::as_str).chain([text, signed]);
     for part in parts.chain(capabilities.iter().map(String::as_str)) {
         hash.update(part.len().to_be_bytes());
         hash.update(part);
+    }
+    // What is printed of them is redacted.
+    for secret in grants.iter().flat_map(Grant::secrets) {
+        hash.update(secret.value.len().to_be_bytes());
+        hash.update(secret.value.reveal());
     }
     hash.finalize().into()
 }

@@ -6,6 +6,7 @@ mod child;
 mod compare;
 mod drive;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -14,9 +15,11 @@ use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
 use weft_policy::bundle::{
-    CalloutGrant, CalloutService, Direction, FilterMode, Grant, KvGrant, KvScope, OnFailure, OverBody,
+    CalloutGrant, CalloutService, Direction, FilterMode, Grant, GrantedSecret, KvGrant, KvScope, OnFailure, OverBody,
+    SecretGrant,
 };
 use weft_policy::component::cases::{Capability, Case, CaseReport, CaseVerdict, Cases};
+use weft_policy::secret::SecretBytes;
 
 pub use child::{TRY, try_child};
 
@@ -132,6 +135,12 @@ impl<'h> Filter<'h> {
             let service = |name: &&String| CalloutService { name: (*name).clone(), authority: Some((*name).clone()) };
             grants.push(Grant::Callout(CalloutGrant { services: names.iter().map(service).collect() }));
         }
+        if granted(Capability::Secret) {
+            grants.push(Grant::Secret(secrets(&case.secrets)));
+        }
+        if granted(Capability::Crypto) {
+            grants.push(Grant::CryptoKeys(secrets(&case.keys)));
+        }
         let config = case.config.as_ref().unwrap_or(&cases.config);
         FilterSpec {
             name: format!("cases/{}", NEXT.fetch_add(1, Relaxed)),
@@ -181,6 +190,14 @@ impl<'h> Filter<'h> {
         }
         Ok(faults)
     }
+}
+
+fn secrets(of_case: &BTreeMap<String, String>) -> SecretGrant {
+    let one = |(name, value): (&String, &String)| GrantedSecret {
+        name: name.clone(),
+        value: SecretBytes::new(value.as_bytes()),
+    };
+    SecretGrant { values: of_case.iter().map(one).collect() }
 }
 
 /// Why a configuration was refused; an error where that is not the configuration's fault.

@@ -1,8 +1,12 @@
 //! What an attachment is granted, checked once: who made the grants is another program, perhaps of another release.
 
+use std::collections::BTreeMap;
+
 use weft_policy::bundle::{
-    CalloutGrant, CalloutService, Grant, KvGrant, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES,
+    CalloutGrant, CalloutService, Grant, KvGrant, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, MAX_SECRETS,
+    SecretGrant,
 };
+use weft_policy::secret::SecretBytes;
 
 /// Everything that a filter may do beyond logging and counting.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -12,6 +16,10 @@ pub(crate) struct Grants {
     pub(crate) wasi: bool,
     pub(crate) kv: Option<KvGrant>,
     pub(crate) callouts: Vec<CalloutService>,
+    /// Values that it reads by name.
+    pub(crate) secrets: BTreeMap<String, SecretBytes>,
+    /// Keys that it uses by name and never sees.
+    pub(crate) keys: BTreeMap<String, SecretBytes>,
 }
 
 /// Why there are no such grants.
@@ -25,6 +33,8 @@ pub(crate) enum GrantError {
     Kv { entries: u64, bytes: u64 },
     #[error("{0} services can't be called: at most {MAX_CALLOUT_SERVICES}")]
     Callouts(usize),
+    #[error("{0} secrets can't be handed out: at most {MAX_SECRETS}")]
+    Secrets(usize),
 }
 
 impl Grants {
@@ -43,6 +53,8 @@ impl Grants {
             match grant {
                 Grant::Kv(kv) => granted.take_kv(*kv)?,
                 Grant::Callout(callout) => granted.take_callouts(callout)?,
+                Grant::Secret(secrets) => take_secrets(&mut granted.secrets, secrets, "secret")?,
+                Grant::CryptoKeys(keys) => take_secrets(&mut granted.keys, keys, "a key")?,
             }
         }
         Ok(granted)
@@ -76,9 +88,26 @@ impl Grants {
     }
 }
 
+/// Takes values whose names are all different.
+fn take_secrets(
+    taken: &mut BTreeMap<String, SecretBytes>,
+    granted: &SecretGrant,
+    what: &'static str,
+) -> Result<(), GrantError> {
+    if granted.values.len() > MAX_SECRETS {
+        return Err(GrantError::Secrets(granted.values.len()));
+    }
+    for secret in &granted.values {
+        if taken.insert(secret.name.clone(), secret.value.clone()).is_some() {
+            return Err(GrantError::Twice(what));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use weft_policy::bundle::KvScope;
+    use weft_policy::bundle::{GrantedSecret, KvScope};
 
     use super::*;
 
@@ -102,6 +131,16 @@ mod tests {
         check(&[], &[kv(1, 1), kv(1, 1)], Err(GrantError::Twice("kv")));
         check(&[], &[callout(1), callout(1)], Err(GrantError::Twice("callout")));
         check(&[], &[callout(17)], Err(GrantError::Callouts(17)));
+        let secrets = |names: &[&str]| {
+            let one = |name: &&str| GrantedSecret { name: (*name).to_owned(), value: SecretBytes::new(b"hunter22") };
+            SecretGrant { values: names.iter().map(one).collect() }
+        };
+        let both = [Grant::Secret(secrets(&["a", "b"])), Grant::CryptoKeys(secrets(&["a"]))];
+        check(&[], &both, Ok(()));
+        assert!(!format!("{:?}", Grants::new(&[], &both)).contains("hunter"));
+        check(&[], &[Grant::Secret(secrets(&["a", "a"]))], Err(GrantError::Twice("secret")));
+        check(&[], &[Grant::CryptoKeys(secrets(&["a"])), both[1].clone()], Err(GrantError::Twice("a key")));
+        check(&[], &[Grant::Secret(secrets(&["a"; 17]))], Err(GrantError::Secrets(17)));
         let granted = Grants::new(&[], &[callout(2)]).expect("sound");
         assert_eq!(granted.service("s1").map(|service| service.name.as_str()), Some("s1"));
         assert_eq!(granted.service("s2"), None);

@@ -217,7 +217,7 @@ fn grant_error(spec: &FilterSpec, error: GrantError) -> PrepareError {
     let name = spec.name.clone();
     match error {
         GrantError::Unknown(capability) => PrepareError::UnknownCapability { name, capability },
-        GrantError::Twice(_) | GrantError::Kv { .. } | GrantError::Callouts(_) => {
+        GrantError::Twice(_) | GrantError::Kv { .. } | GrantError::Callouts(_) | GrantError::Secrets(_) => {
             PrepareError::Grants { name, reason: error.to_string() }
         }
     }

@@ -17,6 +17,16 @@ pub fn verify(algorithm: Algorithm, key: &[u8], message: &[u8], signature: &[u8]
     host::verify(algorithm, key, message, signature).map_err(CallError::of("crypto"))
 }
 
+/// The same with a key that the FilterPolicy gives this name (`crypto: {keys: [..]}`), and that is told to nobody.
+pub fn verify_with(algorithm: Algorithm, key: &str, message: &[u8], signature: &[u8]) -> Result<bool, CallError> {
+    host::verify_with(algorithm, key, message, signature).map_err(CallError::of("crypto"))
+}
+
+/// HS256 with a key that the FilterPolicy gives this name, and that is told to nobody.
+pub fn sign_with(key: &str, message: &[u8]) -> Result<Vec<u8>, CallError> {
+    host::sign_with(key, message).map_err(CallError::of("crypto"))
+}
+
 /// HS256.
 pub fn sign(key: &[u8], message: &[u8]) -> Result<Vec<u8>, CallError> {
     host::sign(key, message).map_err(CallError::of("crypto"))

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{FILTER_CONTRACT, FilterAttachment, contract_of, is_default};
+use crate::secret::SecretBytes;
 
 /// Entries of one store of values at the most.
 pub const MAX_KV_ENTRIES: u64 = 1_000_000;
@@ -10,6 +11,8 @@ pub const MAX_KV_ENTRIES: u64 = 1_000_000;
 pub const MAX_KV_BYTES: u64 = 64 << 20;
 /// Services that one policy may name for callouts.
 pub const MAX_CALLOUT_SERVICES: usize = 16;
+/// Values that one policy may name as secrets, and as many as keys.
+pub const MAX_SECRETS: usize = 16;
 /// The longest body that a filter may ask to be gathered, bytes.
 pub const MAX_BODY_BYTES: u64 = 16 << 20;
 /// The most linear memory that an instance of a filter may have, bytes. Policies may ask for no more, and proxies give no more.
@@ -21,6 +24,21 @@ const DEFAULT_BODY_BYTES: u64 = 1 << 20;
 pub enum Grant {
     Kv(KvGrant),
     Callout(CalloutGrant),
+    /// Values that the filter reads; only to a proxy with the capability `filter-secrets`.
+    Secret(SecretGrant),
+    /// Keys that it uses by their names and never sees; only to such a proxy, too.
+    CryptoKeys(SecretGrant),
+}
+
+impl Grant {
+    /// The secrets that come with it.
+    #[must_use]
+    pub fn secrets(&self) -> &[GrantedSecret] {
+        match self {
+            Self::Kv(_) | Self::Callout(_) => &[],
+            Self::Secret(granted) | Self::CryptoKeys(granted) => &granted.values,
+        }
+    }
 }
 
 impl FilterAttachment {
@@ -73,6 +91,22 @@ pub struct CalloutService {
     /// `host:port`, as an app would name it. `None`: there is no such service or port; callouts to it are errors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
+}
+
+/// Values of Secrets. What is not there is not granted: its policy is closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretGrant {
+    pub values: Vec<GrantedSecret>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantedSecret {
+    /// The name that the filter knows it by.
+    pub name: String,
+    /// Serialised it is redacted; the wire alone puts the bytes there.
+    pub value: SecretBytes,
 }
 
 /// What becomes of a stream whose body is longer than a filter takes.

@@ -47,6 +47,12 @@ pub struct Case {
     /// What is kept already.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kv: BTreeMap<String, String>,
+    /// Values of Secrets by the names that the filter knows them by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
+    /// Keys of `crypto` that it uses by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<String, String>,
     #[serde(default)]
     pub request: CaseRequest,
     /// How often the request is sent. Default: once.
@@ -70,10 +76,13 @@ pub enum Capability {
     Kv,
     /// For the services of the case's `callouts`.
     Callout,
+    /// For the case's `secrets`.
+    Secret,
 }
 
 impl Capability {
-    pub const ALL: [Capability; 4] = [Capability::TokenBucket, Capability::Crypto, Capability::Kv, Capability::Callout];
+    pub const ALL: [Capability; 5] =
+        [Capability::TokenBucket, Capability::Crypto, Capability::Kv, Capability::Callout, Capability::Secret];
 }
 
 /// One text, or several: values of a header, chunks of a body.

@@ -469,10 +469,11 @@ codes! {
         cure: "Name another version, a range or a channel.",
         example: "";
     PublisherDistrusted = 412, Warning, world, "publisher is not trusted",
-        means: "The Filter is signed with a key that is none of the Mesh's `filterPublishers`: it does not run. With `onFailure: Deny` \
+        means: "The Filter is signed with a key that is none of the Mesh's `filterPublishers`, and none that a FilterPublisher has for \
+                its name: it does not run. With `onFailure: Deny` \
                 everything that it would judge is refused, with `onFailure: Allow` nothing is judged. A FilterPolicy that is \
                 applied is refused with this.",
-        cure: "Take a version of a trusted publisher, or put the key into `filterPublishers`.",
+        cure: "Take a version of a trusted publisher, or put the key into `filterPublishers` or a FilterPublisher.",
         example: "";
     ConfigUnfit = 413, Error, world, "configuration does not fit the filter's schema",
         means: "The Filter carries a JSON Schema of its configuration, and the policy's `config` does not fit it.",
@@ -508,6 +509,16 @@ codes! {
 ---
 {apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop},
  spec: {filter: {name: memory}}}";
+    SecretMissing = 423, Warning, world, "secret that is not there",
+        means: "The policy grants its filter a value that no Secret of its namespace has. With `onFailure: Deny` everything that it \
+                would judge is refused until it is there, with `onFailure: Allow` nothing is judged.",
+        cure: "Correct the name or the key, or apply the Secret.",
+        example: "{apiVersion: weft.dev/v1alpha1, kind: Filter, metadata: {name: signer, namespace: weft-system},
+ spec: {version: 1.0.0, digest: 'sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc',
+  signature: c2ln, publicKey: PEM, size: 10, abi: 'weft:filter@0.2.0', capabilities: [secret]}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop},
+ spec: {filter: {name: signer}, capabilities: [{secret: {values: [{name: signing, key: hmac}]}}]}}";
 
     TemplateMissing = 501, Error, world, "template does not exist",
         means: "The TrafficPolicy has settings from a PolicyTemplate that does not exist. Whoever deletes one that is used is \

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lens::{Lens, key_of};
 use super::{Code, Report};
-use crate::bundle::{ObjectName, OnFailure, needs_every_import};
-use crate::plan::{unfit_expressions, unresolved_callouts};
+use crate::bundle::{ObjectName, needs_every_import};
+use crate::plan::{missing_secrets, unfit_expressions, unresolved_callouts};
 use crate::resource::capability::Capability;
 use crate::resource::filter::PolicyMode;
 use crate::resource::{
@@ -81,16 +81,16 @@ fn attached(lens: &Lens<'_>, policy: &Attaching<'_>, report: &mut Report) {
     for (key, why) in unresolved_callouts(lens.world, policy) {
         report.tell(Code::CalloutNowhere, &object, key, format!("{why}: callouts to it fail"));
     }
+    for (key, why) in missing_secrets(lens.world, policy) {
+        report.tell(Code::SecretMissing, &object, key, format!("{why}: {}", policy.spec.outcome_without_filter()));
+    }
     if lens.world.is_yanked(&name, &spec.version) {
         let message =
             format!("{name} {} was yanked: it runs where it is named, and nobody else takes it up", spec.version);
         report.tell(Code::FilterYanked, &object, policy.place("spec.filter.version"), message);
     }
     if let Some(why) = lens.world.distrusts(&name, spec).filter(|_| policy.spec.mode != PolicyMode::Off) {
-        let outcome = match (policy.spec.mode, policy.spec.on_failure) {
-            (PolicyMode::Enforce, OnFailure::Deny) => "what it would judge is refused (onFailure: Deny)",
-            (PolicyMode::Enforce | PolicyMode::Audit | PolicyMode::Off, _) => "it does not run",
-        };
+        let outcome = policy.spec.outcome_without_filter();
         report.tell(Code::PublisherDistrusted, &object, policy.place("spec.filter"), format!("{why}: {outcome}"));
     }
     for fault in spec.config_schema.iter().flat_map(|known| schema::check(known, &policy.spec.config)) {

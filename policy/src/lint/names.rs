@@ -30,6 +30,8 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             | Kind::TlsRoute
             | Kind::TcpRoute
             | Kind::Filter
+            | Kind::FilterPublisher
+            | Kind::Secret
             | Kind::FilterPolicy
             | Kind::RateLimitPolicy
             | Kind::FaultPolicy

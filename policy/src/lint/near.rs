@@ -22,8 +22,13 @@ impl Near {
     pub fn between<'k>(before: &World, after: &World, given: impl IntoIterator<Item = &'k ObjectKey>) -> Self {
         let touched = before.differing(after);
         let is_rare = |key: &&ObjectKey| {
-            let everywhere = matches!(key.kind, Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::PolicyTemplate)
-                || key.namespace == ROOT_NAMESPACE;
+            let is_wide = |kind| {
+                matches!(
+                    kind,
+                    Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::FilterPublisher | Kind::PolicyTemplate
+                )
+            };
+            let everywhere = is_wide(key.kind) || key.namespace == ROOT_NAMESPACE;
             let is_unread = |world: &World| world.is_unreadable(key.kind, &key.object_name());
             let moves = before.has_namespace(&key.namespace) != after.has_namespace(&key.namespace);
             everywhere || is_unread(before) || is_unread(after) || moves
@@ -87,7 +92,9 @@ impl Around<'_> {
                     self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace));
                     self.keys.extend(world.around_service(&name));
                 }
-                Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::PolicyTemplate => {}
+                // Filters of its namespace may be handed its values.
+                Kind::Secret => self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace)),
+                Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::FilterPublisher | Kind::PolicyTemplate => {}
             }
         }
     }

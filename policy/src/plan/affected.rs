@@ -84,8 +84,15 @@ impl Affected {
                 self.note_mesh_wide();
             }
             Kind::Namespace => _ = self.namespaces.insert(key.name.clone()),
-            Kind::Filter => self.filters = true,
-            Kind::AccessPolicy | Kind::FilterPolicy | Kind::RateLimitPolicy | Kind::FaultPolicy | Kind::JwtPolicy => {
+            // Publishers say whose filters run.
+            Kind::Filter | Kind::FilterPublisher => self.filters = true,
+            // The attachments of its namespace carry its values, or are closed without.
+            Kind::Secret
+            | Kind::AccessPolicy
+            | Kind::FilterPolicy
+            | Kind::RateLimitPolicy
+            | Kind::FaultPolicy
+            | Kind::JwtPolicy => {
                 self.everything |= key.namespace == ROOT_NAMESPACE;
                 self.policies.insert(key.namespace.clone());
             }

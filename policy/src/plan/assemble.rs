@@ -13,7 +13,7 @@ use super::scope::{backends_outside, concerns};
 use super::select::{holds_for, is_in_discovery, selected_by};
 use super::selects;
 use super::unserved::{Targets, targets};
-use super::{Entry, World, expression, spread, traffic};
+use super::{Entry, World, expression, secret, spread, traffic};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
@@ -405,7 +405,10 @@ fn attached_filter(world: &World, policy: &Attaching<'_>) -> Option<FilterAttach
     let name = policy.attachment();
     let found = world.resolve(&spec.filter);
     if found.is_some_and(|found| world.distrusts(&filter_name, found).is_some()) {
-        return in_place_of_distrusted(world, policy, name);
+        return in_its_place(world, policy, name, DISTRUSTED);
+    }
+    if !secret::missing(world, policy).is_empty() {
+        return in_its_place(world, policy, name, SECRET_MISSING);
     }
     let attachment = FilterAttachment {
         direction: spec.direction,
@@ -419,18 +422,24 @@ fn attached_filter(world: &World, policy: &Attaching<'_>) -> Option<FilterAttach
     Some(callout::grant(world, policy, attachment))
 }
 
-/// The end of a policy's name in the reason of its refusals.
+/// The ends of a policy's name in the reason of its refusals.
 const DISTRUSTED: &str = ".publisher-not-trusted";
+const SECRET_MISSING: &str = ".secret-missing";
 
-/// What runs instead of a filter whose publisher the mesh does not trust (any more): nothing where requests may do without it,
-/// else a filter that every proxy has and that refuses them all. It takes the place of the other at once, also in proxies that
-/// know of no publishers.
-fn in_place_of_distrusted(world: &World, policy: &Object<FilterPolicySpec>, name: String) -> Option<FilterAttachment> {
+/// What runs instead of a filter whose publisher the mesh does not trust (any more), or whose secrets are not there:
+/// nothing where requests may do without it, else a filter that every proxy has and that refuses them all. It takes the
+/// place of the other at once, also in proxies that know of no publishers and no secrets.
+fn in_its_place(
+    world: &World,
+    policy: &Object<FilterPolicySpec>,
+    name: String,
+    reason: &str,
+) -> Option<FilterAttachment> {
     let spec = &policy.spec;
-    if spec.mode != PolicyMode::Enforce || spec.on_failure == OnFailure::Allow {
+    if !spec.is_closed_without_filter() {
         return None;
     }
-    let closed = authz::Policy { name: name.clone() + DISTRUSTED, action: authz::Action::Deny, rules: Vec::new() };
+    let closed = authz::Policy { name: name.clone() + reason, action: authz::Action::Deny, rules: Vec::new() };
     let config = authz::Config { trust_domain: world.trust_domain.to_string(), policies: vec![closed] };
     let authz = authz_name();
     Some(FilterAttachment {

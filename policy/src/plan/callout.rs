@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::World;
 use super::external::is_mesh_wide;
 use super::route_status::Condition;
 use super::select::holds_for;
+use super::{World, secret};
 use crate::bundle::{CalloutGrant, CalloutService, FilterAttachment, FilterLimits, Grant, KvGrant, ObjectName};
 use crate::resource::capability::{CalloutKind, CalloutRef, Capability};
 use crate::resource::filter::PolicyMode;
@@ -22,11 +22,19 @@ pub(super) fn grant(
     let takes_grants = attachment.takes_grants();
     let word = |capability: &Capability| match capability {
         Capability::Log | Capability::Metrics | Capability::TokenBucket => Some(capability.word().to_owned()),
-        Capability::Crypto | Capability::Wasi => takes_grants.then(|| capability.word().to_owned()),
-        Capability::Kv(_) | Capability::Callout(_) => None,
+        Capability::Crypto(_) | Capability::Wasi => takes_grants.then(|| capability.word().to_owned()),
+        Capability::Kv(_) | Capability::Callout(_) | Capability::Secret(_) => None,
     };
     let with_parameters = |capability: &Capability| match capability {
-        Capability::Log | Capability::Metrics | Capability::TokenBucket | Capability::Crypto | Capability::Wasi => None,
+        Capability::Log
+        | Capability::Metrics
+        | Capability::TokenBucket
+        | Capability::Crypto(None)
+        | Capability::Wasi => None,
+        Capability::Secret(secrets) => Some(Grant::Secret(secret::granted(world, &policy.metadata, &secrets.values))),
+        Capability::Crypto(Some(crypto)) => {
+            Some(Grant::CryptoKeys(secret::granted(world, &policy.metadata, &crypto.keys)))
+        }
         Capability::Kv(kv) => {
             let kv = kv.unwrap_or_default();
             Some(Grant::Kv(KvGrant { entries: kv.entries, bytes: kv.bytes, scope: kv.scope }))

@@ -124,6 +124,8 @@ impl Found {
             Resource::Namespace(_)
             | Resource::Mesh(_)
             | Resource::Filter(_)
+            | Resource::FilterPublisher(_)
+            | Resource::Secret(_)
             | Resource::PolicyTemplate(_)
             | Resource::ExternalService(_) => {}
         }
@@ -322,6 +324,8 @@ impl Index {
                 | Resource::TlsRoute(_)
                 | Resource::TcpRoute(_)
                 | Resource::Filter(_)
+                | Resource::FilterPublisher(_)
+                | Resource::Secret(_)
                 | Resource::FilterPolicy(_)
                 | Resource::RateLimitPolicy(_)
                 | Resource::FaultPolicy(_)

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::World;
 use super::assemble::protocol_of;
-use super::callout;
 use super::release::resolved;
 use super::route_status::Condition;
 use super::select::{holds_for, is_missing};
+use super::{callout, secret};
 use crate::authz::{Action, Conditions};
 use crate::bundle::{Direction, ObjectName, Protocol};
 use crate::resource::filter::PolicyMode;
@@ -216,5 +216,6 @@ pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Cond
         Condition { key: policy.place(&condition.key).to_owned(), ..condition }
     });
     let callouts = filter.as_ref().and_then(|policy| callout::status(world, policy));
-    std::iter::once(condition).chain(resolved).chain(callouts).collect()
+    let secrets = filter.as_ref().and_then(|policy| secret::status(world, policy));
+    std::iter::once(condition).chain(resolved).chain(callouts).chain(secrets).collect()
 }

@@ -9,7 +9,7 @@ use super::World;
 use super::route_status::Condition;
 use crate::bundle::{FilterAttachment, FilterLimits, ObjectName, contract_of};
 use crate::resource::filter::{FilterRef, STABLE, Wanted};
-use crate::resource::{Attaching, FilterPolicySpec, FilterSpec, Object, ROOT_NAMESPACE};
+use crate::resource::{Attaching, FilterPolicySpec, FilterSpec, Kind, Object, ROOT_NAMESPACE};
 use crate::statement::{KeyId, SignedStatement};
 
 /// The condition that tells whether a policy's filter is there.
@@ -21,7 +21,7 @@ pub struct Release {
     pub spec: FilterSpec,
     /// `None`: it was published before there were statements, or the control plane vouches for it.
     pub statement: Option<SignedStatement>,
-    /// It ships with the control plane, so `filterPublishers` says nothing of it.
+    /// It ships with the control plane, so that it needs no publisher.
     pub shipped: bool,
     /// Only policies that name this very version run it.
     pub yanked: bool,
@@ -179,19 +179,39 @@ impl World {
         })
     }
 
-    /// Why the mesh does not run a version of a filter: its publisher is none of the Mesh's.
+    /// True where nobody says whose filters run, so that everybody's do. A FilterPublisher that can't be read says so.
+    #[must_use]
+    pub fn trusts_everybody(&self) -> bool {
+        self.unlimited_publishers().is_empty()
+            && self.publishers().next().is_none()
+            && !self.has_unreadable(Kind::FilterPublisher)
+    }
+
+    fn unlimited_publishers(&self) -> &[String] {
+        self.mesh().map(|mesh| mesh.spec.filter_publishers.as_slice()).unwrap_or_default()
+    }
+
+    /// Why the mesh does not run a version of a filter: its key is none of the Mesh's, and none that a FilterPublisher
+    /// has for its name.
     #[must_use]
     pub fn distrusts(&self, filter: &ObjectName, spec: &FilterSpec) -> Option<String> {
-        let keys = self.mesh().map(|mesh| mesh.spec.filter_publishers.as_slice()).unwrap_or_default();
         let is_shipped = || self.release(filter, &spec.version).is_some_and(|release| release.shipped);
-        if keys.is_empty() || is_shipped() {
+        if self.trusts_everybody() || is_shipped() {
             return None;
         }
         let own = KeyId::of_pem(&spec.public_key);
-        let is_named = own.is_some() && keys.iter().any(|key| KeyId::of_pem(key) == own);
-        (!is_named).then(|| {
+        let is_trusted = own.is_some_and(|own| {
+            self.unlimited_publishers().iter().any(|key| KeyId::of_pem(key) == Some(own))
+                || self.publishers().any(|publisher| publisher.spec.may_publish(own, &filter.name))
+        });
+        (!is_trusted).then(|| {
             let key = own.map_or_else(|| "an unreadable key".to_owned(), |key| key.to_string());
-            format!("Filter {filter} {} is of {key}, which is none of the Mesh's spec.filterPublishers", spec.version)
+            let limited = match self.publishers().next() {
+                Some(_) => ", nor one that a FilterPublisher has for this name",
+                None => "",
+            };
+            let version = &spec.version;
+            format!("Filter {filter} {version} is of {key}, which is none of the Mesh's spec.filterPublishers{limited}")
         })
     }
 

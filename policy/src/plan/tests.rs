@@ -10,6 +10,7 @@ mod grpc;
 mod protection;
 mod releases;
 mod scope;
+mod secrets;
 pub(crate) mod shared;
 mod spread;
 mod streams;

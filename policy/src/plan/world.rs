@@ -14,8 +14,9 @@ use super::{Action, Owned, Owner, ProxyKey, Release};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
-    AnyRoute, Attaching, ExternalServiceSpec, FilterSpec, Holding, Kind, MeshSpec, Object, ObjectKey,
-    PolicyTemplateSpec, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
+    AnyRoute, Attaching, ExternalServiceSpec, FilterPublisherSpec, FilterSpec, Holding, Kind, MeshSpec, Object,
+    ObjectKey, PolicyTemplateSpec, ROOT_NAMESPACE, Resource, SecretSpec, ServiceSpec, Spec, TrafficPolicySpec,
+    WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -272,6 +273,14 @@ impl World {
         self.named(name)
     }
 
+    pub(super) fn publishers(&self) -> impl Iterator<Item = &Object<FilterPublisherSpec>> {
+        self.all()
+    }
+
+    pub(super) fn secret(&self, name: &ObjectName) -> Option<&Object<SecretSpec>> {
+        self.named(name)
+    }
+
     pub(super) fn externals(&self) -> impl Iterator<Item = &Object<ExternalServiceSpec>> {
         self.all()
     }
@@ -495,7 +504,7 @@ impl World {
     }
 }
 
-/// Bytes of a manifest as JSON.
+/// Bytes of a manifest as JSON, with those of the values that it does not show.
 fn size(resource: &Resource) -> usize {
     struct Counted(usize);
 
@@ -512,5 +521,5 @@ fn size(resource: &Resource) -> usize {
 
     let mut counted = Counted(0);
     serde_json::to_writer(&mut counted, resource).expect("manifests have string keys and no failing serialiser");
-    counted.0
+    counted.0 + SecretSpec::of(resource).map_or(0, |secret| secret.spec.bytes())
 }

@@ -59,6 +59,8 @@ impl<'r> Attaching<'r> {
             | Resource::TlsRoute(_)
             | Resource::TcpRoute(_)
             | Resource::Filter(_)
+            | Resource::FilterPublisher(_)
+            | Resource::Secret(_)
             | Resource::AccessPolicy(_)
             | Resource::PolicyTemplate(_)
             | Resource::ExternalService(_)
@@ -132,6 +134,8 @@ impl<'r> Holding<'r> {
             | Resource::TlsRoute(_)
             | Resource::TcpRoute(_)
             | Resource::Filter(_)
+            | Resource::FilterPublisher(_)
+            | Resource::Secret(_)
             | Resource::PolicyTemplate(_)
             | Resource::ExternalService(_)
             | Resource::TrafficPolicy(_) => return None,

@@ -7,15 +7,16 @@ use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::secret::is_secret_key;
 use super::value;
 use crate::bundle::{
     FilterLimits, KvScope, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_FILTER_MEMORY_BYTES, MAX_KV_BYTES, MAX_KV_ENTRIES,
-    OverBody,
+    MAX_SECRETS, OverBody,
 };
 use crate::text::did_you_mean;
 
 /// Capabilities that a policy may grant; `log` and `metrics` are always there.
-pub const CAPABILITIES: [&str; 7] = ["log", "metrics", "token-bucket", "kv", "callout", "crypto", "wasi"];
+pub const CAPABILITIES: [&str; 8] = ["log", "metrics", "token-bucket", "kv", "callout", "secret", "crypto", "wasi"];
 /// A call may not last longer.
 const MAX_CALL_TIMEOUT_MS: u64 = 1000;
 const MIN_KV_BYTES: u64 = 1 << 10;
@@ -29,7 +30,9 @@ pub enum Capability {
     /// `None`: the word alone, with the parameters' defaults.
     Kv(Option<KvSpec>),
     Callout(CalloutSpec),
-    Crypto,
+    Secret(SecretRefs),
+    /// `None`: the word alone, with no keys by name.
+    Crypto(Option<CryptoSpec>),
     /// Clocks and randomness of WASI.
     Wasi,
 }
@@ -91,6 +94,40 @@ pub enum CalloutKind {
     ExternalService,
 }
 
+/// Values that the filter reads by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRefs {
+    pub values: Vec<SecretRef>,
+}
+
+/// Values that the filter uses as keys by name, and is not told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CryptoSpec {
+    pub keys: Vec<SecretRef>,
+}
+
+/// One value of a Secret of the policy's own namespace: nobody is handed what is another's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRef {
+    /// Of the Secret.
+    #[serde(deserialize_with = "value::object_name")]
+    pub name: String,
+    /// Of the value in it.
+    pub key: String,
+    /// The name that the filter knows it by; `key` where absent.
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
+}
+
+impl SecretRef {
+    pub(crate) fn called(&self) -> &str {
+        self.alias.as_ref().unwrap_or(&self.key)
+    }
+}
+
 impl Capability {
     /// The word that names it.
     #[must_use]
@@ -101,7 +138,8 @@ impl Capability {
             Self::TokenBucket => "token-bucket",
             Self::Kv(_) => "kv",
             Self::Callout(_) => "callout",
-            Self::Crypto => "crypto",
+            Self::Secret(_) => "secret",
+            Self::Crypto(_) => "crypto",
             Self::Wasi => "wasi",
         }
     }
@@ -117,7 +155,29 @@ impl Capability {
     pub fn callouts(&self) -> &[CalloutRef] {
         match self {
             Self::Callout(callout) => &callout.services,
-            Self::Log | Self::Metrics | Self::TokenBucket | Self::Kv(_) | Self::Crypto | Self::Wasi => &[],
+            Self::Log
+            | Self::Metrics
+            | Self::TokenBucket
+            | Self::Kv(_)
+            | Self::Secret(_)
+            | Self::Crypto(_)
+            | Self::Wasi => &[],
+        }
+    }
+
+    /// The values of Secrets that come with it, and the place of their list inside it.
+    #[must_use]
+    pub fn secrets(&self) -> (&'static str, &[SecretRef]) {
+        match self {
+            Self::Secret(secrets) => ("secret.values", secrets.values.as_slice()),
+            Self::Crypto(Some(crypto)) => ("crypto.keys", crypto.keys.as_slice()),
+            Self::Log
+            | Self::Metrics
+            | Self::TokenBucket
+            | Self::Kv(_)
+            | Self::Callout(_)
+            | Self::Crypto(None)
+            | Self::Wasi => ("", &[]),
         }
     }
 
@@ -127,12 +187,15 @@ impl Capability {
             "metrics" => Self::Metrics,
             "token-bucket" => Self::TokenBucket,
             "kv" => Self::Kv(None),
-            "crypto" => Self::Crypto,
+            "crypto" => Self::Crypto(None),
             "wasi" => Self::Wasi,
             "callout" => {
                 return Err(E::custom(
                     "\"callout\" needs its services: {callout: {services: [{name: quota, port: 8080}]}}",
                 ));
+            }
+            "secret" => {
+                return Err(E::custom("\"secret\" needs its values: {secret: {values: [{name: SECRET, key: KEY}]}}"));
             }
             _ => return Err(unknown(word)),
         })
@@ -141,17 +204,18 @@ impl Capability {
     /// Keys of mistakes are inside the entry.
     fn check(&self) -> Vec<(String, String)> {
         match self {
-            Self::Log | Self::Metrics | Self::TokenBucket | Self::Crypto | Self::Wasi => Vec::new(),
+            Self::Log | Self::Metrics | Self::TokenBucket | Self::Crypto(None) | Self::Wasi => Vec::new(),
             Self::Kv(kv) => kv.unwrap_or_default().check(),
             Self::Callout(callout) => callout.check(),
+            Self::Secret(_) | Self::Crypto(Some(_)) => {
+                let (at, secrets) = self.secrets();
+                check_secrets(at, secrets)
+            }
         }
     }
 }
 
 fn unknown<E: Error>(word: &str) -> E {
-    if word == "secret" {
-        return E::custom("\"secret\" is not supported yet: no kind of object holds secrets");
-    }
     let meant = did_you_mean(word, CAPABILITIES);
     E::custom(format_args!("{word:?} is not a capability: {}{meant}", CAPABILITIES.join(", ")))
 }
@@ -185,13 +249,41 @@ impl CalloutSpec {
     }
 }
 
+fn check_secrets(at: &str, secrets: &[SecretRef]) -> Vec<(String, String)> {
+    let mut wrong = Vec::new();
+    if !(1..=MAX_SECRETS).contains(&secrets.len()) {
+        wrong.push((at.to_owned(), format!("has {} entries; 1 to {MAX_SECRETS} are allowed", secrets.len())));
+    }
+    let mut names = BTreeSet::new();
+    for (index, secret) in secrets.iter().enumerate() {
+        for (field, name) in [("key", Some(&secret.key)), ("as", secret.alias.as_ref())] {
+            if let Some(name) = name.filter(|name| !is_secret_key(name)) {
+                let message = format!("{name:?} is no name: letters, digits, '-', '_' and '.', at most 253");
+                wrong.push((format!("{at}[{index}].{field}"), message));
+            }
+        }
+        if !names.insert(secret.called()) {
+            let message = format!("{:?} names several values; give each its own `as`", secret.called());
+            wrong.push((format!("{at}[{index}]"), message));
+        }
+    }
+    wrong
+}
+
 /// Checks each entry, and that no capability is granted twice; keys are inside `spec`.
 pub(super) fn check_all(capabilities: &[Capability]) -> Vec<(String, String)> {
     let (mut wrong, mut words) = (Vec::new(), BTreeSet::new());
     for (index, capability) in capabilities.iter().enumerate() {
         let at = format!("capabilities[{index}]");
         // Words alone may be repeated: two of a kind with parameters would not say which hold.
-        let has_parameters = matches!(capability, Capability::Kv(_) | Capability::Callout(_));
+        let has_parameters = match capability {
+            Capability::Kv(_) | Capability::Callout(_) | Capability::Secret(_) | Capability::Crypto(Some(_)) => true,
+            Capability::Log
+            | Capability::Metrics
+            | Capability::TokenBucket
+            | Capability::Crypto(None)
+            | Capability::Wasi => false,
+        };
         if !words.insert(capability.word()) && has_parameters {
             wrong.push((at.clone(), format!("\"{}\" is granted twice", capability.word())));
         }
@@ -233,7 +325,9 @@ impl<'de> Visitor<'de> for AsCapability {
         let capability = match word.as_str() {
             "kv" => Capability::Kv(Some(map.next_value()?)),
             "callout" => Capability::Callout(map.next_value()?),
-            "log" | "metrics" | "token-bucket" | "crypto" | "wasi" => {
+            "secret" => Capability::Secret(map.next_value()?),
+            "crypto" => Capability::Crypto(Some(map.next_value()?)),
+            "log" | "metrics" | "token-bucket" | "wasi" => {
                 return Err(A::Error::custom(format_args!("{word:?} has no parameters; write the word alone")));
             }
             _ => return Err(unknown(&word)),
@@ -253,11 +347,13 @@ impl Serialize for Capability {
             map.end()
         }
         match self {
-            Self::Log | Self::Metrics | Self::TokenBucket | Self::Crypto | Self::Wasi | Self::Kv(None) => {
+            Self::Log | Self::Metrics | Self::TokenBucket | Self::Crypto(None) | Self::Wasi | Self::Kv(None) => {
                 serializer.serialize_str(self.word())
             }
             Self::Kv(Some(kv)) => with(serializer, self.word(), kv),
             Self::Callout(callout) => with(serializer, self.word(), callout),
+            Self::Secret(secrets) => with(serializer, self.word(), secrets),
+            Self::Crypto(Some(crypto)) => with(serializer, self.word(), crypto),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::core::{ACCOUNTS, PATH_READING};
+use super::publisher::unusable;
 use super::retry::RETRY_METHODS;
 use super::{
     DEFAULT_NAMESPACE, Holding, Kind, Metadata, Object, ROOT_NAMESPACE, Resource, ServiceSpec, TargetKind, TargetRef,
@@ -13,7 +14,6 @@ use super::{
 use crate::bundle::Protocol;
 use crate::identity::{is_label, is_subdomain};
 use crate::manifest::ResourceError;
-use crate::statement::KeyId;
 
 /// Bytes of the name and of the value of a label.
 //= kubernetes-labels#syntax-and-character-set
@@ -46,6 +46,7 @@ impl Resource {
             Self::TlsRoute(route) => route.spec.check(),
             Self::TcpRoute(route) => route.spec.check(),
             Self::ReferenceGrant(grant) => grant.spec.check(),
+            Self::Secret(secret) => secret.spec.check(),
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::RateLimitPolicy(policy) => policy.spec.check(),
             Self::FaultPolicy(policy) => policy.spec.check(),
@@ -57,7 +58,8 @@ impl Resource {
             Self::PolicyTemplate(template) => template.spec.check(),
             Self::TrafficPolicy(policy) => policy.spec.check(&policy.metadata),
             Self::ExternalService(external) => external.check(),
-            Self::Mesh(mesh) => publishers(&mesh.spec.filter_publishers).collect(),
+            Self::Mesh(mesh) => unusable(&mesh.spec.filter_publishers, "filterPublishers").collect(),
+            Self::FilterPublisher(publisher) => publisher.spec.check(),
             Self::Namespace(_) | Self::Filter(_) => Vec::new(),
         };
         for (key, message) in checked {
@@ -133,15 +135,6 @@ fn is_label_value(value: &str) -> bool {
     let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let outer = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
     bytes.len() <= MAX_LABEL && bytes.iter().all(inner) && outer(bytes.first()) && outer(bytes.last())
-}
-
-/// Keys that nobody could sign with.
-fn publishers(keys: &[String]) -> impl Iterator<Item = (String, String)> {
-    let told = |(index, _): (usize, &String)| {
-        let message = "is no public key: PEM as `weft filter keygen` writes it into the .pub file is expected";
-        (format!("filterPublishers[{index}]"), message.to_owned())
-    };
-    keys.iter().enumerate().filter(|(_, key)| KeyId::of_pem(key).is_none()).map(told)
 }
 
 /// A policy for workloads has a form for all of them.

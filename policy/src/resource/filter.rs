@@ -3,7 +3,7 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::capability::{self, CalloutRef, Capability, LimitsSpec};
+use super::capability::{self, CalloutRef, Capability, LimitsSpec, SecretRef};
 use super::value::{self, is_default};
 use super::{ROOT_NAMESPACE, TargetRef};
 use crate::bundle::{Direction, ObjectName, OnFailure};
@@ -210,6 +210,35 @@ impl FilterPolicySpec {
             let services = capability.callouts().iter().enumerate();
             services.map(move |(at, service)| (format!("capabilities[{index}].callout.services[{at}]"), service))
         })
+    }
+
+    /// The values of Secrets that it grants, each with its place inside `spec`.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = (String, &SecretRef)> {
+        self.capabilities.iter().enumerate().flat_map(|(index, capability)| {
+            let (list, secrets) = capability.secrets();
+            let secrets = secrets.iter().enumerate();
+            secrets.map(move |(at, secret)| (format!("capabilities[{index}].{list}[{at}]"), secret))
+        })
+    }
+
+    /// True where it grants a value of the Secret of this name, of its own namespace.
+    #[must_use]
+    pub fn names_secret(&self, name: &str) -> bool {
+        self.secrets().any(|(_, secret)| secret.name == name)
+    }
+
+    /// True where what it would judge is refused while its filter can't run.
+    pub(crate) fn is_closed_without_filter(&self) -> bool {
+        self.mode == PolicyMode::Enforce && self.on_failure == OnFailure::Deny
+    }
+
+    /// What becomes of it while its filter can't run.
+    pub(crate) fn outcome_without_filter(&self) -> &'static str {
+        if self.is_closed_without_filter() {
+            "what it would judge is refused (onFailure: Deny)"
+        } else {
+            "it does not run"
+        }
     }
 
     pub(crate) fn check(&self) -> Vec<(String, String)> {

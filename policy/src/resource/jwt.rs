@@ -187,7 +187,7 @@ impl Typed for JwtPolicySpec {
     }
 
     fn capabilities() -> Vec<Capability> {
-        vec![Capability::Crypto]
+        vec![Capability::Crypto(None)]
     }
 
     fn config(&self, _: &ObjectName) -> Value {

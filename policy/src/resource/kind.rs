@@ -9,9 +9,10 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
-    AccessPolicySpec, ExternalServiceSpec, FaultPolicySpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec,
-    JwtPolicySpec, MeshSpec, Metadata, NamespaceSpec, Object, PolicyTemplateSpec, RateLimitPolicySpec,
-    ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec, TrafficPolicySpec, WorkloadSpec,
+    AccessPolicySpec, ExternalServiceSpec, FaultPolicySpec, FilterPolicySpec, FilterPublisherSpec, FilterSpec,
+    GrpcRouteSpec, HttpRouteSpec, JwtPolicySpec, MeshSpec, Metadata, NamespaceSpec, Object, PolicyTemplateSpec,
+    RateLimitPolicySpec, ReferenceGrantSpec, SecretSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec, TrafficPolicySpec,
+    WorkloadSpec,
 };
 
 /// Whether an object is one of a namespace or of the mesh.
@@ -256,6 +257,9 @@ kinds! {
         ..OWN
     };
     Filter: FilterSpec = Declaration { name: "Filter", plural: "filters", ..OWN };
+    FilterPublisher: FilterPublisherSpec =
+        Declaration { name: "FilterPublisher", plural: "filterpublishers", scope: Scope::Mesh, ..OWN };
+    Secret: SecretSpec = Declaration { name: "Secret", plural: "secrets", ..OWN };
     FilterPolicy: FilterPolicySpec =
         Declaration { name: "FilterPolicy", plural: "filterpolicies", aliases: &["fp"], ..OWN };
     RateLimitPolicy: RateLimitPolicySpec =

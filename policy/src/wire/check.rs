@@ -2,10 +2,10 @@
 
 use super::WireError;
 use crate::bundle::{
-    AdaptiveLimit, Cors, Direction, External, FILTER_CONTRACTS, FilterAttachment, Grant, HashKey, HeaderModifier,
-    HealthCheck, HealthProbe, Limits, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES, MAX_KV_ENTRIES, Mirror,
-    PathChange, PathMatch, Persistence, PlaceShares, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch,
-    RouteRule, ServedWorkload, Service, SessionToken, Spread, SuccessRate, Traffic,
+    AdaptiveLimit, Cors, Direction, External, FILTER_CONTRACTS, FilterAttachment, Grant, GrantedSecret, HashKey,
+    HeaderModifier, HealthCheck, HealthProbe, Limits, MAX_BODY_BYTES, MAX_CALLOUT_SERVICES, MAX_KV_BYTES,
+    MAX_KV_ENTRIES, MAX_SECRETS, Mirror, PathChange, PathMatch, Persistence, PlaceShares, Redirect, Retry, Route,
+    RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service, SessionToken, Spread, SuccessRate, Traffic,
 };
 use crate::delta::Object;
 use crate::identity::{is_label, is_subdomain};
@@ -15,6 +15,7 @@ use crate::resource::retry::RETRIED_CODES;
 use crate::resource::route::REDIRECTS;
 use crate::resource::spread::{OVERPROVISIONING, is_place};
 use crate::route::pattern;
+use crate::secret::MAX_SECRET_BYTES;
 use crate::statement::is_digest;
 
 type Checked = Result<(), WireError>;
@@ -419,6 +420,13 @@ fn grant_is_fit(grant: &Grant) -> Checked {
             let is_wrong = |authority: &&String| authority.parse::<http::uri::Authority>().is_err();
             if let Some(wrong) = callout.services.iter().filter_map(|it| it.authority.as_ref()).find(is_wrong) {
                 return fault("grants", format_args!("{wrong:?} is no host and port"));
+            }
+        }
+        Grant::Secret(granted) | Grant::CryptoKeys(granted) => {
+            let is_long = |secret: &GrantedSecret| secret.value.len() > MAX_SECRET_BYTES;
+            if granted.values.len() > MAX_SECRETS || granted.values.iter().any(is_long) {
+                let message = format!("at most {MAX_SECRETS} secrets of {MAX_SECRET_BYTES} bytes are taken");
+                return fault("grants", message);
             }
         }
     }

@@ -9,11 +9,11 @@ use sha2::{Digest as _, Sha256};
 use super::check::check;
 use super::{
     BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, EXTERNAL_STREAMS, EXTERNAL_TLS,
-    FILTER_RULES, FILTER_SHIPPED, FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH, OUTBOUND_CLOSED,
-    PLACE_SHARES, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SESSION_PERSISTENCE, SPREAD, TCP_ROUTE, TLS_ROUTE,
-    TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    FILTER_RULES, FILTER_SECRETS, FILTER_SHIPPED, FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH,
+    OUTBOUND_CLOSED, PLACE_SHARES, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SESSION_PERSISTENCE, SPREAD,
+    TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
-use crate::bundle::{External, ExternalTls, Limits, Route, RouteAction, RouteKind, Service};
+use crate::bundle::{External, ExternalTls, FilterAttachment, Grant, Limits, Route, RouteAction, RouteKind, Service};
 use crate::delta::{Key, Object};
 use crate::route::HOST;
 
@@ -32,7 +32,9 @@ fn requires(object: &Object) -> Vec<String> {
             let statement = filter.statement.as_ref().map(|_| FILTER_STATEMENT.to_owned());
             let rules = (!filter.rules.is_empty()).then(|| FILTER_RULES.to_owned());
             let shipped = filter.shipped.then(|| FILTER_SHIPPED.to_owned());
-            std::iter::once(filter.contract.clone()).chain(statement).chain(rules).chain(shipped).collect()
+            let secrets = has_secrets(filter).then(|| FILTER_SECRETS.to_owned());
+            let further = statement.into_iter().chain(rules).chain(shipped).chain(secrets);
+            std::iter::once(filter.contract.clone()).chain(further).collect()
         }
         Object::Mesh(mesh) if mesh.ranges.is_some() => vec![SCOPE.to_owned()],
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
@@ -41,6 +43,10 @@ fn requires(object: &Object) -> Vec<String> {
         Object::External(external) => required_outside(external).map(str::to_owned).collect(),
         Object::Mesh(_) | Object::Workload(_) => Vec::new(),
     }
+}
+
+fn has_secrets(filter: &FilterAttachment) -> bool {
+    filter.grants.iter().any(|grant| matches!(grant, Grant::Secret(_) | Grant::CryptoKeys(_)))
 }
 
 fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
@@ -93,8 +99,25 @@ fn payload(object: &Object) -> Vec<u8> {
         Object::Service(service) => json(service),
         Object::Route(route) => json(route),
         Object::External(external) => json(external),
+        Object::Filter(filter) if has_secrets(filter) => json(&with_secrets(filter)),
         Object::Filter(filter) => json(filter),
     }
+}
+
+/// A filter with the values of its secrets, which are redacted wherever else it is written.
+fn with_secrets(filter: &FilterAttachment) -> serde_json::Value {
+    let mut told = serde_json::to_value(filter).expect("an attachment has string keys and no failing serialiser");
+    for (index, grant) in filter.grants.iter().enumerate() {
+        let kind = match grant {
+            Grant::Kv(_) | Grant::Callout(_) => continue,
+            Grant::Secret(_) => "Secret",
+            Grant::CryptoKeys(_) => "CryptoKeys",
+        };
+        for (at, secret) in grant.secrets().iter().enumerate() {
+            told["grants"][index][kind]["values"][at]["value"] = secret.value.to_base64().into();
+        }
+    }
+    told
 }
 
 /// The beginning of a SHA-256: what other proxies say of themselves stands in a service, and nobody shall find words with

@@ -12,13 +12,14 @@ use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Cors, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
-    Grant, HeaderModifier, KvGrant, KvScope, MeshSettings, Mirror, ObjectName, OnFailure, PathChange, PathMatch,
-    Protocol, Redirect, Revision, Rewrite, Route, RouteAction, RouteKind, RouteMatch, RouteRule, Scheme,
-    ServedWorkload, Service, ServicePort, WorkloadPort,
+    Grant, GrantedSecret, HeaderModifier, KvGrant, KvScope, MeshSettings, Mirror, ObjectName, OnFailure, PathChange,
+    PathMatch, Protocol, Redirect, Revision, Rewrite, Route, RouteAction, RouteKind, RouteMatch, RouteRule, Scheme,
+    SecretGrant, ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;
 use crate::scope::{Ask, Ranges};
+use crate::secret::{MAX_SECRET_BYTES, SecretBytes};
 use crate::statement::SignedStatement;
 
 fn name(text: &str) -> ObjectName {
@@ -284,6 +285,34 @@ fn a_filter_requires_the_contract_of_its_own_component() {
     assert!(refused.reason.contains("it requires wit-0.3"), "{}", refused.reason);
     let lying = v1::Object { requires: Vec::new(), ..newer };
     assert!(receive(vec![lying]).unwrap_err().reason.starts_with("contract: "));
+}
+
+/// The wire alone carries the bytes, to proxies that say they can hand them on; whatever else prints the attachment
+/// does not.
+#[test]
+fn secrets_are_on_the_wire_and_nowhere_else() {
+    const PLAIN: &[u8] = b"correct horse battery";
+    let granted = |bytes: &[u8]| {
+        let value = SecretBytes::new(bytes);
+        let values = vec![GrantedSecret { name: "hmac".to_owned(), value }];
+        let grants =
+            vec![Grant::Secret(SecretGrant { values: values.clone() }), Grant::CryptoKeys(SecretGrant { values })];
+        FilterAttachment { grants, contract: FILTER_CONTRACT_0_2.to_owned(), ..filter() }
+    };
+    let told = encode(&Object::Filter(granted(PLAIN)));
+    assert_eq!(told.requires, [FILTER_CONTRACT_0_2, FILTER_SECRETS]);
+    let received = receive(vec![told.clone()]).unwrap();
+    assert_eq!(received.delta.upserts, [Object::Filter(granted(PLAIN))], "byte for byte");
+    assert_ne!(encode(&Object::Filter(granted(b"correct horse batterz"))).version, told.version, "a rotation is told");
+    let shown = serde_json::to_string(&granted(PLAIN)).unwrap() + &format!("{:?}", Object::Filter(granted(PLAIN)));
+    assert!(shown.contains("redacted (21 bytes)"), "{shown}");
+    assert!(!shown.contains("correct") && !shown.contains("Y29ycmVjdCB"), "{shown}");
+    // What is shown of it is no value.
+    let payload = serde_json::to_vec(&granted(PLAIN)).unwrap().into();
+    let refused = receive(vec![v1::Object { payload, ..told }]).unwrap_err();
+    assert!(refused.reason.contains("is not the base64 of a value"), "{}", refused.reason);
+    let long = encode(&Object::Filter(granted(&[7; MAX_SECRET_BYTES + 1])));
+    assert!(receive(vec![long]).unwrap_err().reason.contains("at most 16 secrets of 16384 bytes"));
 }
 
 /// A proxy that runs the first contract only may be of a release that knows no grants.

@@ -6,9 +6,10 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use weft_policy::bundle::{
-    AttachedRule, Backend, Balancing, CalloutGrant, CalloutService, Direction, Grant, ObjectName, PathMatch, Protocol,
-    Retry, Revision, Route, RouteKind, RouteMatch, RouteRule, Traffic,
+    AttachedRule, Backend, Balancing, CalloutGrant, CalloutService, Direction, Grant, GrantedSecret, ObjectName,
+    PathMatch, Protocol, Retry, Revision, Route, RouteKind, RouteMatch, RouteRule, SecretGrant, Traffic,
 };
+use weft_policy::secret::SecretBytes;
 use weft_tests::app::bytes;
 use weft_tests::client::{empty, full, raw, tunnel, with_trailers};
 use weft_tests::{App, Client};
@@ -196,6 +197,7 @@ const RESET_IN_BODY: &str = r#"{"mode": "reset-in-body"}"#;
 const TRAILERS: &str = r#"{"mode": "edit-trailers"}"#;
 const ASK: &str = r#"{"mode": "ask"}"#;
 const ASK_TWO: &str = r#"{"mode": "ask-two"}"#;
+const SIGN: &str = r#"{"mode": "sign"}"#;
 const EXTAUTH: &str = r#"{"service": "quota", "timeout_ms": 200}"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -342,6 +344,40 @@ async fn a_service_that_lies_lets_nothing_pass() {
         attach_all(&pair, of, &[]);
     }
     service.abort();
+}
+
+/// What a filter says by a secret changes with that, under the same connection; and what the proxy tells of itself
+/// names no value. Without a grant it is told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_signs_with_its_secret_of_today() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let _app = App::start("one", pair.origin, 8080).await;
+    let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+    let mut seen = async || client.get_with("/who", &[("x-show", "1")]).await.text();
+    let grant = |key: Option<&str>| {
+        let values = |name: &str| {
+            let value = |key: &str| GrantedSecret { name: name.to_owned(), value: SecretBytes::new(key.as_bytes()) };
+            SecretGrant { values: key.into_iter().map(value).collect() }
+        };
+        attach_with(&pair, Of::Caller, &[hostile(Direction::Outbound, SIGN)], |it| {
+            it.capabilities = vec!["crypto".to_owned()];
+            it.grants = vec![Grant::Secret(values("token")), Grant::CryptoKeys(values("sig"))];
+        });
+    };
+    for (key, expect) in [
+        //= rfc4231#section-4.3
+        ("Jefe", "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"),
+        ("another one", "2f2c4f1fd01f668c82dc405c8bf9053973626c35519bb79b15d8b007b8ef497b"),
+    ] {
+        grant(Some(key));
+        let seen = seen().await;
+        assert!(seen.contains(expect), "{seen}");
+        let snapshot = pair.shared(Of::Caller).snapshot.load_full().expect("a configuration");
+        let told = serde_json::to_string(&snapshot.bundle.filters).expect("JSON") + &format!("{:?}", snapshot.bundle);
+        assert!(told.contains("redacted (") && !told.contains(key), "{told}");
+    }
+    grant(None);
+    assert!(seen().await.contains("does not grant"));
 }
 
 /// An answer that broke off while a filter gathered it is not the one that it judges: that comes by the next attempt.

@@ -163,6 +163,8 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("DIGEST", |item| text_at(&item.spec, &["digest"]).chars().take(19).collect()),
             ("SIZE", |item| text_at(&item.spec, &["size"])),
         ],
+        Kind::FilterPublisher => vec![("FILTERS", |item| each(&item.spec["filters"], scalar))],
+        Kind::Secret => vec![("VALUES", secret_values)],
         Kind::FilterPolicy => vec![
             ("FILTER", filter_of),
             ("DIRECTION", |item| text_at(&item.spec, &["direction"])),
@@ -199,6 +201,15 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("ACCEPTED", |item| condition(item, "Accepted")),
         ],
     }
+}
+
+/// The names of a Secret's values, each with what is shown of it: its length and the beginning of its hash.
+fn secret_values(item: &Resource) -> String {
+    let values = item.spec["data"].as_object().into_iter().flatten();
+    shortened(values.map(|(key, shown)| {
+        let shown = scalar(shown);
+        format!("{key} {}", shown.strip_prefix("redacted ").unwrap_or(&shown))
+    }))
 }
 
 /// The filter of a FilterPolicy with the version that it runs, as far as the control plane tells of that.

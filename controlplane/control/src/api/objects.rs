@@ -22,7 +22,7 @@ use super::status::{self, Arrivals};
 use super::{Access, ApiError, Body, Caller, Endpoint, Query, of_document, of_object};
 use crate::access::{Place, Thing, Verb};
 use crate::hub::{Applied, ApplyError, Expected, How, Hub, Misplaced, Published, Stale, apart};
-use crate::store::Unreadable;
+use crate::store::{Unreadable, is_of_secret};
 use crate::token::Role;
 
 /// Any kind: the table tells them apart by place only.
@@ -144,6 +144,11 @@ async fn unreadable(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Ca
     };
     let shown = |record: &Unreadable| {
         let Unreadable { table, key, reason, record } = record.clone();
+        let record = match is_of_secret(&key) {
+            // Damaged as it is, it may hold the values.
+            true => format!("redacted ({} bytes)", record.len()),
+            false => record,
+        };
         weft_api::Unreadable { table: table.to_owned(), key, reason, record }
     };
     Json(UnreadableList { items: published.unreadable.values().filter(is_shown).map(shown).collect() })

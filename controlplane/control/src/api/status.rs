@@ -286,7 +286,12 @@ pub(super) fn of(
             let conditions = service_status(&published.world, service);
             Some(Status { conditions: subject.about("", told(&conditions)), ..Status::default() })
         }
-        Resource::Namespace(_) | Resource::Mesh(_) | Resource::ReferenceGrant(_) | Resource::Filter(_) => None,
+        Resource::Namespace(_)
+        | Resource::Mesh(_)
+        | Resource::ReferenceGrant(_)
+        | Resource::Filter(_)
+        | Resource::FilterPublisher(_)
+        | Resource::Secret(_) => None,
     }
 }
 

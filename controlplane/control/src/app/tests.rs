@@ -127,7 +127,7 @@ impl Control {
 
 pub(crate) fn documents(yaml: &str) -> Vec<Value> {
     let parsed = weft_policy::manifest::parse("test.yaml", yaml).unwrap();
-    parsed.iter().map(|document| serde_json::to_value(&document.resource).unwrap()).collect()
+    parsed.iter().map(|document| document.resource.revealed().unwrap()).collect()
 }
 
 pub(crate) fn csr(key: &KeyPair) -> Vec<u8> {

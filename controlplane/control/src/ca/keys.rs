@@ -12,6 +12,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{AuthorityError, files};
+use crate::seal::Seal;
 
 const LABEL: &str = "ENCRYPTED PRIVATE KEY";
 const BEGIN: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
@@ -47,6 +48,16 @@ impl Keys {
             LEAST..=MOST => Ok(Self { secret: Some(secret.into()) }),
             _ => Err(refused("it has more than 4,096 bytes")),
         }
+    }
+
+    /// What seals the values of Secrets in a store with this salt. `None`: no secret is configured.
+    pub(crate) fn seal(&self, salt: &str) -> Option<Seal> {
+        self.secret.as_ref().map(|secret| Seal::new(secret, salt))
+    }
+
+    /// True where a secret is configured.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.secret.is_some()
     }
 
     /// The PEM text of a key.

@@ -34,6 +34,7 @@ use super::trying::{Asked, unless_refused};
 use super::{Actor, Draft, FilterVersion, Hub, Published, apart};
 use crate::claims::{ClaimRecord, Claims, Grants};
 use crate::config::Limits;
+use crate::seal::Seal;
 use crate::store::{Frozen, RecordsOf, Store, StoreError, Unreadable, Write, read_record, write_record};
 use crate::token::TokenRecord;
 use crate::told::{Shared, Told};
@@ -48,12 +49,24 @@ struct Record {
 }
 
 impl Record {
-    fn entry(self) -> Entry {
+    /// The entry, with the values of a Secret opened as far as they can be.
+    fn entry(self, seal: Option<&Seal>) -> Entry {
         let mut entry = self.entry;
+        if let (Resource::Secret(secret), Some(seal)) = (&mut entry.resource, seal) {
+            seal.open(secret);
+        }
         if let Some(proxy) = self.owner {
             entry.owner = Owner::Proxy(proxy);
         }
         entry
+    }
+
+    /// As the store keeps it: with the values of a Secret, which are redacted wherever else it is written.
+    fn text(&self) -> Result<String, StoreError> {
+        let Resource::Secret(secret) = &self.entry.resource else { return write_record(self) };
+        let mut record = serde_json::to_value(self)?;
+        secret.reveal_into(&mut record["entry"]["resource"]["spec"]);
+        write_record(&record)
     }
 }
 
@@ -278,7 +291,7 @@ impl Order {
     fn concerns_filters(&self) -> bool {
         self.resources.iter().any(|resource| {
             let kind = resource.kind();
-            kind == Kind::Filter || kind.attaches_filters()
+            matches!(kind, Kind::Filter | Kind::Secret) || kind.attaches_filters()
         })
     }
 
@@ -387,7 +400,7 @@ impl Draft {
     /// Writes the record of an object as the world has it.
     fn record(&mut self, key: &ObjectKey) -> Result<(), StoreError> {
         let Some(entry) = self.world.get(key).cloned() else { return Ok(()) };
-        let json = write_record(&Record { entry, owner: None })?;
+        let json = Record { entry, owner: None }.text()?;
         let key = store_key(key);
         self.set_aside(&key);
         self.writes.push(Write::PutObject { key, json });
@@ -496,13 +509,13 @@ fn may_move_endpoints(old: &Resource, new: &Resource) -> bool {
     }
 }
 
-/// The restriction of the whole mesh that goes with its `Mesh`.
+/// The restriction of the whole mesh that goes with its `Mesh`, or with the last FilterPublisher.
 fn loosened(before: &World, after: &World) -> Option<&'static str> {
-    let (was, now) = (&before.mesh()?.spec, after.mesh().map(|mesh| &mesh.spec));
-    if was.egress == Egress::RegistryOnly && now.is_none_or(|now| now.egress != was.egress) {
+    let is_closed = |world: &World| world.mesh().is_some_and(|mesh| mesh.spec.egress == Egress::RegistryOnly);
+    if is_closed(before) && !is_closed(after) {
         return Some("without it applications reach every destination outside (egress RegistryOnly)");
     }
-    let is_open = !was.filter_publishers.is_empty() && now.is_none_or(|now| now.filter_publishers.is_empty());
+    let is_open = !before.trusts_everybody() && after.trusts_everybody();
     is_open.then_some("without it everybody's filters are accepted (filterPublishers)")
 }
 
@@ -552,8 +565,9 @@ pub(super) fn load(
         note_version(&mut world, &version);
     }
     let rows = frozen.objects::<Record>();
+    let seal = store.seal();
     for (_, record) in rows.read {
-        world.insert(record.entry());
+        world.insert(record.entry(seal.as_deref()));
     }
     for key in rows.unreadable.iter().filter_map(Unreadable::object) {
         world.note_unreadable(key);
@@ -582,10 +596,10 @@ pub(super) fn load(
 
 /// Puts an object as another control plane stored it into the world, or takes it out; gives its kind. `None`: the record can't
 /// be read.
-pub(super) fn take_object(world: &mut World, key: &str, record: Option<&str>) -> Option<Kind> {
+pub(super) fn take_object(world: &mut World, key: &str, record: Option<&str>, seal: Option<&Seal>) -> Option<Kind> {
     let key = object_key(key)?;
     match record {
-        Some(record) => world.insert(read_record::<Record>(record).ok()?.entry()),
+        Some(record) => world.insert(read_record::<Record>(record).ok()?.entry(seal)),
         None => drop(world.remove(&key)),
     }
     Some(key.kind)

@@ -20,6 +20,7 @@ use super::{Hub, Published, StoreError, apart, apply, bans, lead, spread};
 use crate::claims::Claims;
 use crate::peers::Peers;
 use crate::registry::ProxyKey;
+use crate::seal::Seal;
 use crate::store::{Change, Changed, Event, Session, Store, Version};
 
 /// How long others wait for a control plane that fell silent before they take it to be gone.
@@ -133,7 +134,8 @@ impl Hub {
         }
         let published = self.published();
         let has_unreadable = !published.unreadable.is_empty();
-        let taken = apart(move || Taken::of(&published, changes)).await;
+        let seal = self.store.seal();
+        let taken = apart(move || Taken::of(&published, changes, seal.as_deref())).await;
         let Some(mut taken) = taken.filter(|taken| !(has_unreadable && taken.is_world)) else {
             // What can't be read needs a look at everything.
             drop(_turn);
@@ -474,7 +476,7 @@ struct Taken {
 
 impl Taken {
     /// `None` where a record can't be read.
-    fn of(published: &Published, changes: Vec<Change>) -> Option<Self> {
+    fn of(published: &Published, changes: Vec<Change>, seal: Option<&Seal>) -> Option<Self> {
         let mut taken = Self {
             world: published.world.clone(),
             revision: published.revision,
@@ -497,7 +499,7 @@ impl Taken {
                     if record.is_none() {
                         taken.left.extend(apply::registrant(&taken.world, &key).cloned());
                     }
-                    let kind = apply::take_object(Arc::make_mut(&mut taken.world), &key, record.as_deref())?;
+                    let kind = apply::take_object(Arc::make_mut(&mut taken.world), &key, record.as_deref(), seal)?;
                     taken.is_removal |= matches!(kind, Kind::Workload | Kind::Service) || record.is_none();
                     taken.is_world = true;
                 }

@@ -5,6 +5,7 @@ mod lacks;
 mod overtaken;
 mod protection;
 mod rotation;
+mod secrets;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;

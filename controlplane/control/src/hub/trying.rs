@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use weft_policy::bundle::FilterAttachment;
 use weft_policy::lint::{Code, Finding, Severity};
-use weft_policy::plan::{Action, Change, World, attachment};
-use weft_policy::resource::{Kind, ObjectKey};
+use weft_policy::plan::{Action, Change, Entry, World, attachment};
+use weft_policy::resource::{FilterPolicySpec, Kind, ObjectKey, Spec as _};
 
 use super::{ApplyError, Hub};
 use crate::trial::Outcome;
@@ -29,8 +29,10 @@ impl Asked {
                     policies.push(key.clone());
                 }
                 Kind::Filter => policies.extend(of_filter(after, key)),
+                Kind::Secret => policies.extend(of_secret(after, key)),
                 Kind::Namespace
                 | Kind::Mesh
+                | Kind::FilterPublisher
                 | Kind::Service
                 | Kind::Workload
                 | Kind::ReferenceGrant
@@ -67,6 +69,16 @@ impl Asked {
 /// The policies that run whatever a Filter stands for.
 fn of_filter(world: &World, filter: &ObjectKey) -> Vec<ObjectKey> {
     world.users(&filter.object_name(), None).map(|policy| policy.key()).collect()
+}
+
+/// The policies whose filters are handed values of a Secret.
+fn of_secret<'w>(world: &'w World, secret: &ObjectKey) -> impl Iterator<Item = ObjectKey> + 'w {
+    let name = secret.name.clone();
+    let near = world.within(Kind::FilterPolicy, &secret.namespace);
+    let is_user = move |entry: &Entry| {
+        FilterPolicySpec::of(&entry.resource).is_some_and(|policy| policy.spec.names_secret(&name))
+    };
+    near.filter(move |(_, entry)| is_user(entry)).map(|(key, _)| key.clone())
 }
 
 impl Hub {

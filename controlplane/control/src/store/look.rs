@@ -21,6 +21,6 @@ impl Store {
     }
 
     pub(super) fn bare(rows: Waiting, max_audit_entries: u64) -> Self {
-        Self { rows, books: Mutex::default(), seen: AtomicU64::new(0), max_audit_entries }
+        Self { rows, books: Mutex::default(), seen: AtomicU64::new(0), max_audit_entries, seal: None }
     }
 }

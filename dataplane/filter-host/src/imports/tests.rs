@@ -73,6 +73,8 @@ fn what_is_not_granted_is_denied_and_counted() {
         crypto::Host::sha256(&mut state, Vec::new()).err(),
         crypto::Host::verify(&mut state, crypto::Algorithm::Hs256, vec![1], Vec::new(), Vec::new()).err(),
         crypto::Host::sign(&mut state, vec![1], Vec::new()).err(),
+        crypto::Host::sign_with(&mut state, "key".to_owned(), Vec::new()).err(),
+        crypto::Host::verify_with(&mut state, crypto::Algorithm::Hs256, "key".to_owned(), Vec::new(), Vec::new()).err(),
         crypto::Host::random(&mut state, 1).err(),
         token_bucket::Host::define(&mut state, limit(1)).err(),
     ];
@@ -80,7 +82,7 @@ fn what_is_not_granted_is_denied_and_counted() {
         assert!(matches!(error, Some(Error::Denied)), "{index}: {error:?}");
     }
     assert_eq!(token_bucket::Host::take(&mut state, 0, Vec::new(), 1).err(), Some(u64::MAX));
-    assert_eq!(none.stats.denied_calls.value(), 13);
+    assert_eq!(none.stats.denied_calls.value(), 15);
 }
 
 #[test]
@@ -103,6 +105,38 @@ fn what_is_granted_is_done() {
     assert_eq!((left.remaining, left.reset_ms), (1, 30_000));
     assert!(token_bucket::Host::take(&mut state, handle + 1, b"k".to_vec(), 1).is_err(), "no such limit");
     assert_eq!(granted.stats.denied_calls.value(), 0);
+}
+
+/// What one policy is granted is not another's, a name of the one list is none of the other, and each wrong name is
+/// counted.
+#[test]
+fn secrets_are_known_by_the_names_that_the_grant_gives_them() {
+    let host = host();
+    // "correct horse battery"
+    let list = |name: &str| json!({"values": [{"name": name, "value": "Y29ycmVjdCBob3JzZSBiYXR0ZXJ5"}]});
+    let granted = (vec!["crypto"], json!([{"Secret": list("token")}, {"CryptoKeys": list("sig")}]));
+    let config = config(&host, "shop/signer", granted);
+    let mut state = state(&host);
+    state.enter(&config);
+    let secret = secrets::Host::get(&mut state, "token".to_owned()).expect("granted");
+    assert_eq!(secret, b"correct horse battery");
+    let message = b"hello".to_vec();
+    let signed = crypto::Host::sign_with(&mut state, "sig".to_owned(), message.clone()).expect("granted");
+    assert_eq!(signed, crypto::Host::sign(&mut state, secret, message.clone()).expect("granted"));
+    let hs256 = crypto::Algorithm::Hs256;
+    let mut holds =
+        |signature| crypto::Host::verify_with(&mut state, hs256, "sig".to_owned(), message.clone(), signature);
+    assert!(holds(signed).expect("granted"));
+    assert!(!holds(vec![0; 32]).expect("granted"));
+    for denied in [
+        secrets::Host::get(&mut state, "sig".to_owned()).err(),
+        secrets::Host::get(&mut state, String::new()).err(),
+        crypto::Host::sign_with(&mut state, "token".to_owned(), Vec::new()).err(),
+    ] {
+        assert!(matches!(denied, Some(Error::Denied)), "{denied:?}");
+    }
+    assert_eq!(config.stats.denied_calls.value(), 3);
+    assert!(!format!("{config:?}").contains("correct"), "nothing prints it");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Imports of contract 0.2: everything is linked, and what is not granted answers `denied`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker};
+use weft_policy::secret::SecretBytes;
 
 use super::{Level, LimitFault, millis};
 use crate::bindings::v02::weft::filter::types::Error;
@@ -197,17 +199,41 @@ impl callouts::Host for State {
     }
 }
 
-/// No kind of object holds secrets yet, so that nobody can grant one.
+const SECRET: &str = "secret";
+
 impl secrets::Host for State {
-    fn get(&mut self, _name: String) -> Result<Vec<u8>, Error> {
-        if let Some(config) = self.config() {
-            config.note_denial("secret");
-        }
-        Err(Error::Denied)
+    fn get(&mut self, name: String) -> Result<Vec<u8>, Error> {
+        let config = self.granted(SECRET, |grants| !grants.secrets.is_empty())?;
+        let value = named(config, &config.grants.secrets, &name, SECRET)?;
+        Ok(value.reveal().to_vec())
     }
 }
 
+/// A value of this name; one that the grant does not name is denied, and noted.
+fn named<'c>(
+    config: &ConfigShared,
+    values: &'c BTreeMap<String, SecretBytes>,
+    name: &str,
+    capability: &'static str,
+) -> Result<&'c SecretBytes, Error> {
+    values.get(name).ok_or_else(|| {
+        config.note_denial(capability);
+        Error::Denied
+    })
+}
+
 const CRYPTO: &str = "crypto";
+
+impl From<crypto::Algorithm> for Algorithm {
+    fn from(algorithm: crypto::Algorithm) -> Self {
+        match algorithm {
+            crypto::Algorithm::Hs256 => Self::Hs256,
+            crypto::Algorithm::Rs256 => Self::Rs256,
+            crypto::Algorithm::Es256 => Self::Es256,
+            crypto::Algorithm::Ed25519 => Self::Ed25519,
+        }
+    }
+}
 
 impl crypto::Host for State {
     fn sha256(&mut self, data: Vec<u8>) -> Result<Vec<u8>, Error> {
@@ -223,18 +249,30 @@ impl crypto::Host for State {
         signature: Vec<u8>,
     ) -> Result<bool, Error> {
         self.granted(CRYPTO, |grants| grants.crypto)?;
-        let algorithm = match algorithm {
-            crypto::Algorithm::Hs256 => Algorithm::Hs256,
-            crypto::Algorithm::Rs256 => Algorithm::Rs256,
-            crypto::Algorithm::Es256 => Algorithm::Es256,
-            crypto::Algorithm::Ed25519 => Algorithm::Ed25519,
-        };
-        Ok(crate::crypto::verify(algorithm, &key, &message, &signature)?)
+        Ok(crate::crypto::verify(algorithm.into(), &key, &message, &signature)?)
+    }
+
+    fn verify_with(
+        &mut self,
+        algorithm: crypto::Algorithm,
+        key: String,
+        message: Vec<u8>,
+        signature: Vec<u8>,
+    ) -> Result<bool, Error> {
+        let config = self.granted(CRYPTO, |grants| grants.crypto)?;
+        let key = named(config, &config.grants.keys, &key, CRYPTO)?;
+        Ok(crate::crypto::verify(algorithm.into(), key.reveal(), &message, &signature)?)
     }
 
     fn sign(&mut self, key: Vec<u8>, message: Vec<u8>) -> Result<Vec<u8>, Error> {
         self.granted(CRYPTO, |grants| grants.crypto)?;
         Ok(crate::crypto::sign(&key, &message)?)
+    }
+
+    fn sign_with(&mut self, key: String, message: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let config = self.granted(CRYPTO, |grants| grants.crypto)?;
+        let key = named(config, &config.grants.keys, &key, CRYPTO)?;
+        Ok(crate::crypto::sign(key.reveal(), &message)?)
     }
 
     fn random(&mut self, bytes: u32) -> Result<Vec<u8>, Error> {

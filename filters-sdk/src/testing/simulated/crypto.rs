@@ -57,6 +57,20 @@ pub(crate) fn sign(key: &[u8], message: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(hmac(key, message))
 }
 
+pub(crate) fn verify_with(algorithm: Algorithm, key: &str, message: &[u8], signature: &[u8]) -> Result<bool, Error> {
+    granted()?;
+    verify(algorithm, &key_of(key)?, message, signature)
+}
+
+pub(crate) fn sign_with(key: &str, message: &[u8]) -> Result<Vec<u8>, Error> {
+    granted()?;
+    sign(&key_of(key)?, message)
+}
+
+fn key_of(name: &str) -> Result<Vec<u8>, Error> {
+    HOST.with_borrow(|host| host.grants.keys.get(name).cloned().ok_or(Error::Denied))
+}
+
 pub(crate) fn random(bytes: u32) -> Result<Vec<u8>, Error> {
     granted()?;
     if !(1..=RANDOM).contains(&bytes) {

@@ -183,6 +183,44 @@ fn a_filter_of_a_publisher_who_is_not_trusted_any_more_does_not_run() {
 }
 
 #[test]
+fn a_publisher_is_trusted_with_the_names_that_it_has() {
+    let unlimited = |key: &str| {
+        let key = key.replace('\n', "\\n");
+        format!(
+            "---\n{{apiVersion: weft.dev/v1alpha1, kind: Mesh, metadata: {{name: mesh}}, spec: {{filterPublishers: [\"{key}\"]}}}}\n"
+        )
+    };
+    let limited = |name: &str, key: &str, filters: &str| {
+        let key = key.replace('\n', "\\n");
+        format!(
+            "---\n{{apiVersion: weft.dev/v1alpha1, kind: FilterPublisher, metadata: {{name: {name}}}, spec: {{keys: [\"{key}\"], \
+             filters: [{filters}]}}}}\n"
+        )
+    };
+    let check = |publishers: &str, expect: bool| {
+        let world = mesh(VERSIONS, "", publishers);
+        let filter = if expect { "mine" } else { "authz" };
+        assert_eq!(attached(&world).unwrap().filter, filter, "{publishers}");
+        let told = lint::check(&world, Scope::Whole);
+        assert_eq!(told.iter().all(|finding| finding.code != Code::PublisherDistrusted), expect, "{publishers}");
+    };
+    for (filters, expect) in
+        [("mine", true), ("'mi*'", true), ("'*'", true), ("yours, 'acme-*'", false), ("min", false)]
+    {
+        check(&limited("p", OWN, filters), expect);
+        check(&limited("p", OTHER, filters), false);
+        check(&(limited("p", OTHER, "'*'") + &limited("q", OWN, filters)), expect);
+        check(&(unlimited(OTHER) + &limited("p", OWN, filters)), expect);
+        check(&(unlimited(OWN) + &limited("p", OTHER, filters)), true);
+    }
+    // One that can't be read is there, and trusts nobody.
+    let mut unread = mesh(VERSIONS, "", "");
+    assert!(unread.trusts_everybody());
+    unread.note_unreadable(ObjectKey::new(Kind::FilterPublisher, "", "p"));
+    assert_eq!(attached(&unread).unwrap().filter, "authz");
+}
+
+#[test]
 fn what_ships_is_handed_out_in_a_contract_that_a_proxy_runs() {
     let mut world = mesh(VERSIONS, "", "");
     let root = name("weft-system/mine");

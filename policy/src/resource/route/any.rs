@@ -35,6 +35,8 @@ impl Resource {
             | Kind::Workload
             | Kind::ReferenceGrant
             | Kind::Filter
+            | Kind::FilterPublisher
+            | Kind::Secret
             | Kind::FilterPolicy
             | Kind::RateLimitPolicy
             | Kind::FaultPolicy
@@ -72,6 +74,8 @@ impl<'r> AnyRoute<'r> {
             | Resource::Workload(_)
             | Resource::ReferenceGrant(_)
             | Resource::Filter(_)
+            | Resource::FilterPublisher(_)
+            | Resource::Secret(_)
             | Resource::FilterPolicy(_)
             | Resource::RateLimitPolicy(_)
             | Resource::FaultPolicy(_)

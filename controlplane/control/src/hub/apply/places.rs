@@ -49,6 +49,8 @@ fn addresses(resource: &Resource) -> Vec<(String, IpAddr)> {
         | Resource::TlsRoute(_)
         | Resource::TcpRoute(_)
         | Resource::Filter(_)
+        | Resource::FilterPublisher(_)
+        | Resource::Secret(_)
         | Resource::FilterPolicy(_)
         | Resource::RateLimitPolicy(_)
         | Resource::FaultPolicy(_)

@@ -265,6 +265,28 @@ async fn a_key_that_is_taken_out_stops_its_filters() {
     assert!(matches!(error, PublishError::Untrusted(_)), "{error}");
 }
 
+/// The last FilterPublisher goes by force only: without any everybody's filters are run.
+#[tokio::test]
+async fn a_publisher_with_limits_publishes_what_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let own = publication("noop", "1.0.0", OLD).artifact.public_key_pem.replace('\n', "\\n");
+    let limited = |filters: &str| {
+        resources(&format!(
+            "apiVersion: weft.dev/v1alpha1\nkind: FilterPublisher\nmetadata: {{name: me}}\nspec: {{keys: [\"{own}\"], filters: [{filters}]}}\n"
+        ))
+    };
+    hub.apply("me", limited("acme-*"), How::Safely).await.unwrap();
+    let error = publish(&hub, "1.0.0", None).await.unwrap_err();
+    assert!(matches!(&error, PublishError::Untrusted(why) if why.contains("FilterPublisher")), "{error}");
+    hub.apply("me", limited("acme-*, noop"), How::Safely).await.unwrap();
+    publish(&hub, "1.0.0", None).await.unwrap();
+    let key = ObjectKey::new(Kind::FilterPublisher, "", "me");
+    let error = hub.delete("me", key.clone(), How::Safely).await.unwrap_err();
+    assert!(error.to_string().contains("everybody's filters are accepted"), "{error}");
+    hub.delete("me", key, How::Forced).await.unwrap();
+}
+
 /// A key that nobody here signs with.
 const OTHER_KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
 

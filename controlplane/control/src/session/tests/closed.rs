@@ -1,11 +1,13 @@
 //! Objects that are closed: what something that a proxy can't do, or refuses, would have kept back does not pass.
 
 use weft_policy::bundle::{
-    Egress, Endpoint, External, FILTER_CONTRACT, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol,
-    Route, RouteKind, ServedWorkload, Service, WorkloadPort,
+    Egress, Endpoint, External, FILTER_CONTRACT, FILTER_CONTRACT_0_2, FilterAttachment, FilterMode, Grant,
+    GrantedSecret, MeshSettings, OnFailure, Protocol, Route, RouteKind, SecretGrant, ServedWorkload, Service,
+    WorkloadPort,
 };
+use weft_policy::secret::SecretBytes;
 use weft_policy::statement::SignedStatement;
-use weft_policy::wire::{FILTER_SHIPPED, FILTER_STATEMENT, OUTBOUND_CLOSED, TRAFFIC_POLICY};
+use weft_policy::wire::{FILTER_SECRETS, FILTER_SHIPPED, FILTER_STATEMENT, OUTBOUND_CLOSED, TRAFFIC_POLICY};
 
 use super::*;
 use crate::view::Versions;
@@ -233,6 +235,29 @@ fn the_word_that_a_filter_ships_is_kept_from_a_proxy_that_reads_none() {
         assert!(withheld.is_empty(), "{withheld:?}");
         let Object::Filter(sent) = &fitted.get(&key).unwrap().object else { panic!("a filter") };
         assert_eq!(sent.shipped, expect);
+    }
+}
+
+/// Secrets go to who can hand them on, and in no form to anybody else; what their filter would judge is closed there.
+#[test]
+fn secrets_are_kept_from_a_proxy_that_knows_none() {
+    let value = SecretBytes::new(b"correct horse battery");
+    let grant = Grant::Secret(SecretGrant { values: vec![GrantedSecret { name: "token".to_owned(), value }] });
+    let plain = filter(Direction::Inbound, OnFailure::Deny, FilterMode::Enforce);
+    let granted = FilterAttachment { grants: vec![grant], contract: FILTER_CONTRACT_0_2.to_owned(), ..plain };
+    let objects = [Object::Workload(workload("web-1")), Object::Filter(granted)];
+    let target: Arc<ToldSet> = Arc::new(objects.into_iter().map(|object| Arc::new(Told::of(object))).collect());
+    let key = Key::Filter("shop/guard".to_owned());
+    let older = [ENVELOPES, FILTER_CONTRACT_0_2, OUTBOUND_CLOSED];
+    for (capabilities, is_told) in [(older.to_vec(), false), ([&older[..], &[FILTER_SECRETS]].concat(), true)] {
+        let has = capabilities.into_iter().map(str::to_owned).collect();
+        let (fitted, withheld) = fitting(&target, &has, &View::new(Versions::new()));
+        let payloads = fitted.iter().map(|told| String::from_utf8(told.envelope.payload.to_vec()).unwrap());
+        let sent = payloads.collect::<Vec<_>>().concat();
+        assert_eq!(sent.contains("Y29ycmVjdCBob3JzZSBiYXR0ZXJ5"), is_told, "{sent}");
+        assert_eq!(sent.contains("\"ports\":[]"), !is_told, "the workload is closed: {sent}");
+        let why = withheld.get(&key).map(|(_, why)| why.as_str());
+        assert_eq!(why, (!is_told).then_some("withheld: it requires filter-secrets, which this proxy can't do"));
     }
 }
 

@@ -115,6 +115,7 @@ pub(crate) fn request(
             wait(30)
         }
         "wait-long" => wait(300_001),
+        "sign" => pass.set_header("x-signed", signed().unwrap_or_else(|error| error.to_string())),
         "denied" => Outcome::respond(Reply::text(200, "denied", &capabilities())),
         "wasi" => Outcome::respond(Reply::text(200, "wasi", &wasi::report())),
         "wasi-lines" => {
@@ -178,6 +179,16 @@ fn callout(mode: &str, path: &str) -> Outcome {
         "callout-dropped" => Outcome::pass().set_header("x-said", told(question.send())),
         _ => Outcome::pass(),
     }
+}
+
+/// HMAC of a sentence with the secret `token`, in hex, if the key `sig` gives the same.
+fn signed() -> Result<String, CallError> {
+    let message = b"what do ya want for nothing?";
+    let (by_value, by_name) = (crypto::sign(&secrets::get("token")?, message)?, crypto::sign_with("sig", message)?);
+    Ok(match by_value == by_name {
+        true => by_name.iter().map(|byte| format!("{byte:02x}")).collect(),
+        false => "they differ".to_owned(),
+    })
 }
 
 /// A line for each capability: what it said when it was asked.

@@ -33,6 +33,7 @@ use weft_filters_sdk::{
 /// | `ask-two` | asks it for the path in `x-ask` and for `/slow/50`; the first answer decides |
 /// | `callout-bomb`, `callout-body`, `callout-answer` | 5 at once, a body and an answer over the limits; `x-said` tells |
 /// | `callout-dropped` | asks, and passes without waiting |
+/// | `sign` | `x-signed`: HMAC of a sentence with the secret `token`, if the key `sig` gives the same; else what kept it from that |
 /// | `denied` | asks every capability, and answers 200 with what each said |
 /// | `log-bomb`, `metric-bomb`, `kv-bomb` | 1,000 lines; 100 metrics and 2,000 sets of labels; 200 values of 32 KiB |
 /// | `cookie-large` | a state of 5,000 bytes |

@@ -1,0 +1,62 @@
+//! Records of Secrets, whose values are encrypted on their way into the rows where there is a key to do it by.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use weft_policy::resource::Kind;
+
+use super::{Store, StoreError, Write, write_record};
+use crate::seal::Seal;
+
+/// True for the key of the record of a Secret.
+pub(crate) fn is_of_secret(key: &str) -> bool {
+    key.split_once('/').is_some_and(|(kind, _)| kind == Kind::Secret.plural())
+}
+
+impl Store {
+    /// The same store, which encrypts the values of Secrets from now on.
+    pub(crate) fn with_seal(self, seal: Seal) -> Self {
+        Self { seal: Some(Arc::new(seal)), ..self }
+    }
+
+    /// What opens the values of Secrets that it keeps.
+    pub(crate) fn seal(&self) -> Option<Arc<Seal>> {
+        self.seal.clone()
+    }
+
+    /// A write as it goes into the rows.
+    pub(super) fn sealed(&self, write: Write) -> Result<Write, StoreError> {
+        match (write, &self.seal) {
+            (Write::PutObject { key, json }, Some(seal)) if is_of_secret(&key) => {
+                let json = seal.close(&json)?;
+                Ok(Write::PutObject { key, json })
+            }
+            (write, _) => Ok(write),
+        }
+    }
+
+    /// Encrypts what an earlier start left in plain text; gives the number of Secrets that this was.
+    pub(crate) fn seal_all(&self) -> Result<usize, StoreError> {
+        let Some(seal) = &self.seal else { return Ok(0) };
+        loop {
+            let frozen = self.frozen()?;
+            let mut writes = Vec::new();
+            for (key, record) in frozen.objects::<Value>().read.into_iter().filter(|(key, _)| is_of_secret(key)) {
+                let plain = write_record(&record)?;
+                let json = seal.close(&plain)?;
+                if json != plain {
+                    writes.push(Write::PutObject { key, json });
+                }
+            }
+            let count = writes.len();
+            if count == 0 {
+                return Ok(0);
+            }
+            match self.commit_behind(Some(frozen.version), None, writes) {
+                // Another control plane changed something meanwhile.
+                Err(error) if error.is_conflict() => {}
+                done => return done.map(|_| count),
+            }
+        }
+    }
+}
