@@ -131,6 +131,7 @@ fn spec(attachment: &str, name: &str, wasm: &[u8], config: &Value, call_timeout:
         authorization: name == "authz",
         capabilities: ["token-bucket", "crypto"].map(str::to_owned).to_vec(),
         grants: Vec::new(),
+        shipped: name != "hostile2",
         scope: attachment.split_once('/').map_or("", |(namespace, _)| namespace).to_owned(),
         memory_bytes: 64 << 20,
         call_timeout,

@@ -183,7 +183,7 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
         return Ok(store);
     }
     let salt = store.meta_once(SALT, &format!("{:032x}", rand::random::<u128>()))?;
-    let store = match keys.seal(&salt) {
+    let store = match keys.seal_of(&salt) {
         Some(seal) => store.with_seal(seal),
         None => store,
     };

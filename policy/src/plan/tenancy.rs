@@ -124,7 +124,7 @@ fn forget_callouts(filter: &mut FilterAttachment, other: &str) {
                     service.authority = None;
                 }
             }
-            Grant::Kv(_) => {}
+            Grant::Kv(_) | Grant::Secret(_) | Grant::CryptoKeys(_) => {}
         }
     }
 }

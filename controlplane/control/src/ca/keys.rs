@@ -51,7 +51,7 @@ impl Keys {
     }
 
     /// What seals the values of Secrets in a store with this salt. `None`: no secret is configured.
-    pub(crate) fn seal(&self, salt: &str) -> Option<Seal> {
+    pub(crate) fn seal_of(&self, salt: &str) -> Option<Seal> {
         self.secret.as_ref().map(|secret| Seal::new(secret, salt))
     }
 

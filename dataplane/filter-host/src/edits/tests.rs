@@ -124,8 +124,10 @@ fn words_for_labels_are_clean() {
     assert_eq!(printable("x".repeat(1_000)).len(), MAX_RULE);
 }
 
-/// Edits with where they are possible and whether they are sound there.
-fn samples() -> Vec<(Edit, fn(AtHand) -> bool, bool)> {
+/// An edit, where it is possible, and whether it is sound there.
+type Sample = (Edit, fn(AtHand) -> bool, bool);
+
+fn samples() -> Vec<Sample> {
     let fields: fn(AtHand) -> bool = |it| !matches!(it, AtHand::Nothing | AtHand::Chunk);
     let request: fn(AtHand) -> bool = |it| matches!(it, AtHand::Request { .. });
     let response: fn(AtHand) -> bool = |it| matches!(it, AtHand::Response { .. });

@@ -58,7 +58,8 @@ fn a_policy_without_all_of_its_secrets_is_closed() {
         let closed = attached(&world, "shop/web-1").unwrap();
         assert_eq!((closed.filter.as_str(), closed.grants.len()), ("authz", 0), "{expect}");
         let config: authz::Config = serde_json::from_str(&closed.config.0).unwrap();
-        let decision = authz::Engine::new(&config).unwrap().decide(&authz::Request::connection(None, 8080));
+        let engine = authz::Engine::new(&config).unwrap();
+        let decision = engine.decide(&authz::Request::connection(None, 8080));
         assert!(!decision.allowed && decision.rule.unwrap().starts_with("shop/p.secret-missing"), "{expect}");
         let key = ObjectKey::new(Kind::FilterPolicy, "shop", "p");
         let status = policy_status(&world, Kind::FilterPolicy, world.get(&key).unwrap().resource.metadata());

@@ -18,10 +18,8 @@ fn secret(spec: &str) -> Resource {
 }
 
 fn spec(resource: &Resource) -> &SecretSpec {
-    match resource {
-        Resource::Secret(secret) => &secret.spec,
-        other => panic!("{}", other.kind()),
-    }
+    let Resource::Secret(secret) = resource else { panic!("{}", resource.kind()) };
+    &secret.spec
 }
 
 #[test]
