@@ -215,6 +215,9 @@ pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Cond
         let condition = resolved(world, policy);
         Condition { key: policy.place(&condition.key).to_owned(), ..condition }
     });
-    let callouts = filter.as_ref().and_then(|policy| callout::status(world, policy));
+    let callouts = filter.as_ref().and_then(|policy| {
+        let condition = callout::status(world, policy)?;
+        Some(Condition { key: policy.place(&condition.key).to_owned(), ..condition })
+    });
     std::iter::once(condition).chain(resolved).chain(callouts).collect()
 }
