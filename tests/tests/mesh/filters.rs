@@ -288,6 +288,34 @@ async fn a_service_decides_whether_a_request_passes() {
     assert_eq!((answer.status, app.served()), (StatusCode::SERVICE_UNAVAILABLE, served), "{}", answer.text());
 }
 
+/// The service speaks gRPC: its trailers say whether it answered at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_of_envoy_s_decides_over_grpc() {
+    let pair = Pair::start(&[(8080, Protocol::Http), (8081, Protocol::Http)]);
+    let app = App::start("one", pair.origin, 8080).await;
+    let service = App::start("auth", pair.origin, 8081).await;
+    let authority = Some("origin.default.svc.cluster.local:8081".to_owned());
+    let services = vec![CalloutService { name: "auth".to_owned(), authority }];
+    let config = r#"{"service": "auth", "protocol": "grpc", "allowed_headers": ["x-user"]}"#;
+    for (of, direction) in [(Of::Caller, Direction::Outbound), (Of::Origin, Direction::Inbound)] {
+        attach_with(&pair, of, &[on(direction, "extauth", config)], |it| {
+            it.grants = vec![Grant::Callout(CalloutGrant { services: services.clone() })];
+        });
+        let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+        let seen = client.get_with("/seen", &[("x-user", "forged")]).await;
+        let user = |text: &str| text.contains(r#"["x-user","ada"]"#) && !text.contains("forged");
+        assert!(seen.status == StatusCode::OK && user(&seen.text()), "{of:?}: {}", seen.text());
+        let served = app.served();
+        let denied = client.get("/deny").await;
+        assert_eq!((denied.status.as_u16(), &*denied.text()), (401, "no"), "{of:?}");
+        service.fail(500);
+        assert_eq!(client.get("/seen").await.status, StatusCode::SERVICE_UNAVAILABLE, "{of:?}");
+        service.fail(0);
+        assert_eq!(app.served(), served, "{of:?}");
+        attach_all(&pair, of, &[]);
+    }
+}
+
 /// A provider of keys, which tells what `keys` says and counts how often.
 fn provider(listener: TcpListener, keys: Arc<Mutex<String>>, asked: Arc<AtomicUsize>) -> JoinHandle<()> {
     tokio::spawn(async move {
