@@ -174,8 +174,8 @@ async fn by_path(name: &str, health: u16, request: Request<Incoming>) -> Respons
     }
 }
 
-/// Envoy's gRPC ext_authz: denies what is asked about a path with `/deny`, and names the user of all else. As servers of C++ do
-/// it takes no call without `te`.
+/// Envoy's gRPC ext_authz: denies what is asked about a path with `/deny`, and names the user of all else. As servers
+/// of C++ do it takes no call without `te`.
 async fn authorized(request: Request<Incoming>) -> Response<Body> {
     const ALLOWED: &[u8] = b"\x0a\x00\x1a\x11\x12\x0f\x0a\x0d\x0a\x06x-user\x12\x03ada";
     const DENIED: &[u8] = b"\x0a\x02\x08\x07\x12\x09\x0a\x03\x08\x91\x03\x1a\x02no";

@@ -1,5 +1,5 @@
-//! A walk over JSON text that keeps nothing of it but what a rule asks: its depth, its keys, which required fields are there,
-//! and whether each value fits its schema.
+//! A walk over JSON text that keeps nothing of it but what a rule asks: its depth, its keys, which required fields are
+//! there, and whether each value fits its schema.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Judges whole request bodies before the app sees a byte of them: their size, JSON syntax and its depth and keys, fields
-//! that must be there, what a JSON Schema asks, and text that must not be there. What it can't judge it refuses.
+//! Judges whole request bodies before the app sees a byte of them: their size, JSON syntax and its depth and keys,
+//! fields that must be there, what a JSON Schema asks, and text that must not be there. What it can't judge it refuses.
 
 mod json;
 mod schema;

@@ -1,5 +1,5 @@
-//! A part of JSON Schema (2020-12), made ready once: what a value must be, by its place. A keyword that is not built refuses
-//! the schema, since one that is passed over would let pass what its author refused.
+//! A part of JSON Schema (2020-12), made ready once: what a value must be, by its place. A keyword that is not built
+//! refuses the schema, since one that is passed over would let pass what its author refused.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};

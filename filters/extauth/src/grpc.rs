@@ -1,5 +1,5 @@
-//! Envoy's `envoy.service.auth.v3.Authorization/Check` as a callout: what the service is told of a request, and what its
-//! answer means. An answer that asks for what can't be done is none.
+//! Envoy's `envoy.service.auth.v3.Authorization/Check` as a callout: what the service is told of a request, and what
+//! its answer means. An answer that asks for what can't be done is none.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

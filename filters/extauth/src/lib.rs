@@ -1,5 +1,5 @@
-//! Asks a service whether a request may pass, by a callout of the mesh. Over HTTP an answer of 2xx lets it pass and any other
-//! is the caller's answer; over gRPC the answer says which. Where no answer comes, nothing passes.
+//! Asks a service whether a request may pass, by a callout of the mesh. Over HTTP an answer of 2xx lets it pass and any
+//! other is the caller's answer; over gRPC the answer says which. Where no answer comes, nothing passes.
 
 mod grpc;
 mod wire;
@@ -30,8 +30,8 @@ pub struct Config {
     forward: Option<Vec<String>>,
     /// The header in which the service is shown the caller's SPIFFE ID. Default: it isn't.
     identity_header: Option<String>,
-    /// Headers of a good answer that the request goes on with; over gRPC the answer says which. What the caller sends under
-    /// these names never passes.
+    /// Headers of a good answer that the request goes on with; over gRPC the answer says which. What the caller sends
+    /// under these names never passes.
     #[serde(default)]
     allowed_headers: Vec<String>,
     /// Headers of a refusal that the caller is shown.

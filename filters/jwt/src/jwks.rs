@@ -1,6 +1,6 @@
-//! Keys that an issuer publishes, fetched while a request waits. What was fetched lies in the proxy's `kv`, the same to all
-//! its workers; each instance has a copy of its own. A lease in `kv` says who fetches, so that requests that come meanwhile
-//! cause no further fetch. No shared secret is ever taken from the network.
+//! Keys that an issuer publishes, fetched while a request waits. What was fetched lies in the proxy's `kv`, the same to
+//! all its workers; each instance has a copy of its own. A lease in `kv` says who fetches, so that requests that come
+//! meanwhile cause no further fetch. No shared secret is ever taken from the network.
 
 use std::time::Duration;
 
@@ -153,7 +153,8 @@ impl Jwks {
         Ok(())
     }
 
-    /// Takes the answer, or that there is none. Gives the outcome as the metric names it, and how many keys were skipped.
+    /// Takes the answer, or that there is none. Gives the outcome as the metric names it, and how many keys were
+    /// skipped.
     pub(crate) fn settle(&mut self, purpose: Purpose, now: u64, answer: Result<&Answer, &str>) -> (&'static str, u64) {
         let read = match answer {
             Ok(answer) => read(answer).map_err(|why| ("unusable", why)),

@@ -1,5 +1,5 @@
-//! Requests carry a JSON Web Token that counts, or are answered 401: signature by one of its issuer's keys,
-//! issuer, audience and times. Its claims become attributes for the filters behind and headers for the app. Keys that are not
+//! Requests carry a JSON Web Token that counts, or are answered 401: signature by one of its issuer's keys, issuer,
+//! audience and times. Its claims become attributes for the filters behind and headers for the app. Keys that are not
 //! in it are fetched from the issuer, while a request waits.
 
 mod base64url;

@@ -115,8 +115,8 @@ impl<'a> Token<'a> {
 }
 
 impl Rules {
-    /// Whose keys a token is checked with. The issuer that it names chooses them: those of another make no token of his,
-    /// whatever it says.
+    /// Whose keys a token is checked with. The issuer that it names chooses them: those of another make no token of
+    /// his, whatever it says.
     pub(crate) fn provider_of(&self, token: &Token<'_>) -> Result<usize, Fault> {
         if self.providers.len() == 1 {
             return Ok(0);

@@ -1,5 +1,5 @@
-//! Reads an expression as it travels. It is read as a tree first and made one of after that: the code for each reader of JSON
-//! is that of the tree alone, and the component of the filter stays small.
+//! Reads an expression as it travels. It is read as a tree first and made one of after that: the code for each reader
+//! of JSON is that of the tree alone, and the component of the filter stays small.
 
 use std::fmt;
 

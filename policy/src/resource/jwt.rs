@@ -182,8 +182,8 @@ impl IssuerSpec {
 }
 
 impl JwksCalloutSpec {
-    /// As the filter calls it. It says all of where it leads: keys that were kept of one place are never taken for those
-    /// of another.
+    /// As the filter calls it. It says all of where it leads: keys that were kept of one place are never taken for
+    /// those of another.
     fn alias(&self) -> String {
         let kind = match self.kind {
             CalloutKind::Service => "service",

@@ -338,8 +338,8 @@ fn provider(listener: TcpListener, keys: Arc<Mutex<String>>, asked: Arc<AtomicUs
 const TOKENS: &str =
     r#"{"providers": [{"issuer": "https://issuer.test", "jwks": {"callout": "quota", "path": "/jwks.json"}}]}"#;
 
-/// Keys come from a service of the mesh, once for all requests; a new one is noticed by a token of it, and the last ones count
-/// while the service is gone.
+/// Keys come from a service of the mesh, once for all requests; a new one is noticed by a token of it, and the last
+/// ones count while the service is gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_tokens_are_fetched_and_follow_their_provider() {
     let pair = Pair::start(&[(8080, Protocol::Http), (8081, Protocol::Http)]);

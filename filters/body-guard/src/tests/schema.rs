@@ -1,5 +1,5 @@
-//! Schemas: which are taken, what a body that does not fit is told, and that the walk judges as an obvious validator over
-//! whole documents does.
+//! Schemas: which are taken, what a body that does not fit is told, and that the walk judges as an obvious validator
+//! over whole documents does.
 
 use serde_json::{Value, json};
 
