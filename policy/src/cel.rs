@@ -18,6 +18,7 @@ mod parse;
 mod rules;
 #[cfg(all(test, feature = "manifest"))]
 mod tests;
+mod travel;
 mod value;
 
 #[cfg(feature = "manifest")]

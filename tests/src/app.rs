@@ -24,7 +24,7 @@ use crate::client::{Body, empty, full};
 /// An HTTP application. Its paths:
 /// `/who` its name · `/seen` method, target, version and headers as JSON · `/echo` the body and its trailers ·
 /// `/status/N` · `/bytes/N` N bytes · `/digest` length of the body · `/slow/MS` · `/trailers` · `/early` answers unread ·
-/// `/cut` breaks off inside the body · `/healthz` and `/grpc.health.v1.Health/*` as [`App::health`] says · `/test.Echo/*` gRPC · `/test.Who/*` and `/test.Seen/*` its name and what it was sent, in gRPC.
+/// `/cut` breaks off inside the body · `/healthz` and `/grpc.health.v1.Health/*` as [`App::health`] says · `/test.Echo/*` gRPC · `/test.Who/*` and `/test.Seen/*` its name and what it was sent, in gRPC · Envoy's ext_authz.
 /// With the field `x-show` the body is as that of `/seen` whatever the path; each field `x-answer: NAME: VALUE` is one of the answer's.
 #[derive(Debug)]
 pub struct App {
@@ -166,11 +166,25 @@ async fn by_path(name: &str, health: u16, request: Request<Incoming>) -> Respons
         "healthz" => status(health),
         // SERVING or NOT_SERVING.
         "grpc.health.v1.Health" => called(messages(vec![message(&[0x08, if health == 200 { 1 } else { 2 }])])),
+        "envoy.service.auth.v3.Authorization" => authorized(request).await,
         "test.Echo" => grpc(rest, request.into_body()).await,
         "test.Who" => called(messages(vec![message(name.as_bytes())])),
         "test.Seen" => called(messages(vec![message(seen(name, &request).as_bytes())])),
         _ => plain(name.to_owned()),
     }
+}
+
+/// Envoy's gRPC ext_authz: denies what is asked about a path with `/deny`, and names the user of all else. As servers
+/// of C++ do it takes no call without `te`.
+async fn authorized(request: Request<Incoming>) -> Response<Body> {
+    const ALLOWED: &[u8] = b"\x0a\x00\x1a\x11\x12\x0f\x0a\x0d\x0a\x06x-user\x12\x03ada";
+    const DENIED: &[u8] = b"\x0a\x02\x08\x07\x12\x09\x0a\x03\x08\x91\x03\x1a\x02no";
+    if request.headers().get("te").is_none_or(|te| te != "trailers") {
+        return status(400);
+    }
+    let asked = request.into_body().collect().await.map(|all| all.to_bytes()).unwrap_or_default();
+    let denies = asked.windows(5).any(|part| part == b"/deny");
+    called(messages(vec![message(if denies { DENIED } else { ALLOWED })]))
 }
 
 fn plain(text: impl Into<Bytes>) -> Response<Body> {

@@ -1,13 +1,15 @@
-//! Judges whole request bodies before the app sees a byte of them: their size, JSON syntax and its depth and keys, fields
-//! that must be there, and text that must not. What it can't judge it refuses.
+//! Judges whole request bodies before the app sees a byte of them: their size, JSON syntax and its depth and keys,
+//! fields that must be there, what a JSON Schema asks, and text that must not be there. What it can't judge it refuses.
 
 mod json;
+mod schema;
 
 use serde::Deserialize;
 use weft_filters_sdk::hook;
 use weft_filters_sdk::{Chunk, Counter, Filter, Interest, Outcome, Reply, RequestBody, Value};
 
 use json::Bounds;
+use schema::Schema;
 
 /// At least one of `json` and `forbidden`.
 #[derive(Debug, Deserialize)]
@@ -42,6 +44,8 @@ struct JsonConfig {
     /// Bodies without `content-type: application/json` (or `+json`) are refused with 415. Default: not looked at.
     #[serde(default)]
     require_content_type: bool,
+    /// A JSON Schema that bodies must fit, of the keywords that [`schema`] knows.
+    schema: Option<serde_json::Value>,
 }
 
 fn default_bytes() -> u64 {
@@ -97,7 +101,7 @@ impl Filter for BodyGuard {
             return Outcome::pass();
         }
         // A request without a body, as most GETs are, has nothing to judge; one that must have fields does not pass so.
-        let needs_body = self.bounds.as_ref().is_some_and(|bounds| !bounds.required.is_empty());
+        let needs_body = self.bounds.as_ref().is_some_and(Bounds::needs_body);
         if chunk.bytes.is_empty() && !needs_body {
             return Outcome::pass();
         }
@@ -145,7 +149,14 @@ impl JsonConfig {
             }
             required.push(parts);
         }
-        Ok(Bounds { depth: self.max_depth, keys: self.max_keys, required, duplicates: self.allow_duplicate_keys })
+        let schema = self.schema.as_ref().map(Schema::read).transpose();
+        Ok(Bounds {
+            depth: self.max_depth,
+            keys: self.max_keys,
+            required,
+            duplicates: self.allow_duplicate_keys,
+            schema: schema.map_err(|error| format!("json.schema{error}"))?,
+        })
     }
 }
 

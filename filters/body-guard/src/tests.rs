@@ -1,5 +1,7 @@
 //! Bodies: which pass, and what the others are told.
 
+mod schema;
+
 use weft_filters_sdk::testing::{Harness, TestRequest, labelled_metric};
 use weft_filters_sdk::{Outcome, Verdict};
 
@@ -133,7 +135,7 @@ fn a_bad_configuration_says_where() {
         (r#"{"json": {"max_depth": 101}}"#, "json.max_depth"),
         (r#"{"json": {"required": ["a", "b..c"]}}"#, "json.required[1]"),
         (r#"{"forbidden": ["a", ""]}"#, "forbidden[1]"),
-        (r#"{"json": {"schema": {}}}"#, "json.schema"),
+        (r#"{"json": {"shema": {}}}"#, "json.shema"),
     ] {
         let error = Harness::<BodyGuard>::new(config).expect_err("not a configuration");
         assert!(error.contains(word), "{config}: {error}");

@@ -1,37 +1,54 @@
-//! Asks a service whether a request may pass, over HTTP by a callout of the mesh: an answer of 2xx lets it pass, any other
-//! answer is the caller's answer. Where no answer comes, nothing passes.
+//! Asks a service whether a request may pass, by a callout of the mesh. Over HTTP an answer of 2xx lets it pass and any
+//! other is the caller's answer; over gRPC the answer says which. Where no answer comes, nothing passes.
+
+mod grpc;
+mod wire;
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use weft_filters_sdk::callouts;
 use weft_filters_sdk::hook;
-use weft_filters_sdk::{Answer, Counter, Filter, Interest, Outcome, Reply, Request, Value, Values, rules};
+use weft_filters_sdk::{Answer, Counter, Filter, Interest, Outcome, Reply, Request, Response, Value, Values, rules};
+
+use grpc::Decision;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The service, as the FilterPolicy's capability `callout` names it.
     service: String,
+    /// What the service speaks. Default: HTTP.
+    #[serde(default)]
+    protocol: Protocol,
     /// Stands before the path that is asked about. Default: nothing.
     #[serde(default)]
     path_prefix: String,
     /// Method of the question. Default: the request's own.
     method: Option<String>,
-    /// Headers of the request that the service is shown. Default: `authorization` and `cookie`.
-    #[serde(default = "default_forwarded")]
-    forward: Vec<String>,
+    /// Headers of the request that the service is shown. Default: `authorization` and `cookie`, over gRPC all.
+    forward: Option<Vec<String>>,
     /// The header in which the service is shown the caller's SPIFFE ID. Default: it isn't.
     identity_header: Option<String>,
-    /// Headers of a good answer that the request goes on with. What the caller sends under these names never passes.
+    /// Headers of a good answer that the request goes on with; over gRPC the answer says which. What the caller sends
+    /// under these names never passes.
     #[serde(default)]
     allowed_headers: Vec<String>,
     /// Headers of a refusal that the caller is shown.
-    #[serde(default = "default_refusal")]
-    refused_headers: Vec<String>,
+    refused_headers: Option<Vec<String>>,
     /// 1 to 60,000. Default 1,000.
     #[serde(default = "default_timeout")]
     timeout_ms: u32,
+}
+
+/// `path_prefix`, `method`, `identity_header` and `refused_headers` are of HTTP alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Protocol {
+    #[default]
+    Http,
+    /// Envoy's `envoy.service.auth.v3.Authorization/Check`.
+    Grpc,
 }
 
 fn default_forwarded() -> Vec<String> {
@@ -61,7 +78,6 @@ pub struct ExtAuth {
     path_prefix: String,
     method: Option<String>,
     asked: Asked,
-    forward: Vec<(String, Value<hook::RequestHead>)>,
     identity_header: Option<String>,
     allowed_headers: Vec<String>,
     refused_headers: Vec<String>,
@@ -71,7 +87,14 @@ pub struct ExtAuth {
 
 /// What it is told of a request.
 #[derive(Debug)]
-struct Asked {
+enum Asked {
+    Http(AskedHttp),
+    Grpc(grpc::Asked),
+}
+
+#[derive(Debug)]
+struct AskedHttp {
+    forward: Vec<(String, Value<hook::RequestHead>)>,
     method: Value<hook::RequestHead>,
     path: Value<hook::RequestHead>,
     query: Value<hook::RequestHead>,
@@ -81,62 +104,86 @@ struct Asked {
 
 impl Filter for ExtAuth {
     type Config = Config;
-    type State = ();
+    /// What is done to the app's answer; empty but over gRPC.
+    type State = Vec<u8>;
 
     fn configure(config: Config, ask: &mut Interest) -> Result<Self, String> {
         config.check()?;
         ask.callout();
         ask.tick();
+        if config.protocol == Protocol::Grpc {
+            ask.response_head();
+        }
         let mut head = ask.request_head();
-        let asked = Asked {
-            method: head.method(),
-            path: head.path(),
-            query: head.query(),
-            authority: head.authority(),
-            principal: head.principal(),
+        let asked = match config.protocol {
+            Protocol::Grpc => Asked::Grpc(grpc::Asked::new(&mut head, config.forward)),
+            Protocol::Http => {
+                let forward = config.forward.unwrap_or_else(default_forwarded).into_iter().map(|name| {
+                    let value = head.header(&name);
+                    (name, value)
+                });
+                let forward = forward.collect();
+                Asked::Http(AskedHttp {
+                    forward,
+                    method: head.method(),
+                    path: head.path(),
+                    query: head.query(),
+                    authority: head.authority(),
+                    principal: head.principal(),
+                })
+            }
         };
-        let forward = config.forward.into_iter().map(|name| {
-            let value = head.header(&name);
-            (name, value)
-        });
         Ok(Self {
             service: config.service,
             path_prefix: config.path_prefix,
             method: config.method,
             asked,
-            forward: forward.collect(),
             identity_header: config.identity_header,
             allowed_headers: config.allowed_headers,
-            refused_headers: config.refused_headers,
+            refused_headers: config.refused_headers.unwrap_or_else(default_refusal),
             timeout: Duration::from_millis(u64::from(config.timeout_ms)),
             decisions: Counter::define("extauth_decisions_total", &["decision"])?,
         })
     }
 
-    fn request_head(&mut self, request: &Request<'_>, _: &mut ()) -> Outcome {
-        match self.question(request).send() {
+    fn request_head(&mut self, request: &Request<'_>, _: &mut Vec<u8>) -> Outcome {
+        let question = match &self.asked {
+            Asked::Http(asked) => self.question(asked, request),
+            Asked::Grpc(asked) => asked.question(request, &self.service, self.timeout),
+        };
+        match question.answer_bytes(ANSWER).send() {
             Ok(_) => Outcome::wait(self.timeout + GRACE),
             Err(error) => self.unavailable(&error.to_string()),
         }
     }
 
-    fn callout(&mut self, _: &Values<'_, hook::Callout>, _: u32, answer: Result<&Answer, &str>, _: &mut ()) -> Outcome {
-        match answer {
-            Ok(answer) if (200..300).contains(&answer.status) => self.allow(answer),
-            Ok(answer) if (300..600).contains(&answer.status) => self.refuse(answer),
-            Ok(answer) => self.unavailable(&format!("an answer with status {}", answer.status)),
-            Err(why) => self.unavailable(why),
+    fn callout(
+        &mut self,
+        _: &Values<'_, hook::Callout>,
+        _: u32,
+        answer: Result<&Answer, &str>,
+        state: &mut Vec<u8>,
+    ) -> Outcome {
+        match (answer, &self.asked) {
+            (Ok(answer), Asked::Grpc(_)) => self.decided(answer, state),
+            (Ok(answer), Asked::Http(_)) if (200..300).contains(&answer.status) => self.allow(answer),
+            (Ok(answer), Asked::Http(_)) if (300..600).contains(&answer.status) => self.refuse(answer),
+            (Ok(answer), Asked::Http(_)) => self.unavailable(&format!("an answer with status {}", answer.status)),
+            (Err(why), Asked::Http(_) | Asked::Grpc(_)) => self.unavailable(why),
         }
     }
 
-    fn tick(&mut self, _: &Values<'_, hook::Tick>, _: &mut ()) -> Outcome {
+    fn tick(&mut self, _: &Values<'_, hook::Tick>, _: &mut Vec<u8>) -> Outcome {
         self.unavailable("no answer in time")
+    }
+
+    fn response_head(&mut self, _: &Response<'_>, state: &mut Vec<u8>) -> Outcome {
+        grpc::over_the_answer(state)
     }
 }
 
 impl ExtAuth {
-    fn question(&self, request: &Request<'_>) -> callouts::Request {
-        let asked = &self.asked;
+    fn question(&self, asked: &AskedHttp, request: &Request<'_>) -> callouts::Request {
         let own_method = request.text(asked.method).unwrap_or("GET");
         // The path of `OPTIONS *` is none that can stand behind a prefix.
         let own_path = request.text(asked.path).filter(|path| path.starts_with('/')).unwrap_or("/");
@@ -148,7 +195,6 @@ impl ExtAuth {
         let method = self.method.as_deref().unwrap_or(own_method);
         let mut question = callouts::Request::new(&self.service, method, &path)
             .timeout(self.timeout)
-            .answer_bytes(ANSWER)
             .header("x-forwarded-method", own_method)
             .header("x-forwarded-uri", target);
         if let Some(authority) = request.get(asked.authority) {
@@ -157,12 +203,33 @@ impl ExtAuth {
         if let (Some(name), Some(principal)) = (&self.identity_header, request.get(asked.principal)) {
             question = question.header(name, principal);
         }
-        for (name, value) in &self.forward {
+        for (name, value) in &asked.forward {
             for value in request.all(*value) {
                 question = question.header(name, value);
             }
         }
         question
+    }
+
+    /// Over gRPC. Edits that are too many are as good as none.
+    fn decided(&self, answer: &Answer, state: &mut Vec<u8>) -> Outcome {
+        match grpc::decision(answer) {
+            Ok(Decision::Allow { edits, .. }) if edits.len() + self.allowed_headers.len() > rules::EDITS => {
+                self.unavailable(&format!("an answer with {} changes of headers", edits.len()))
+            }
+            Ok(Decision::Allow { edits, carried }) => {
+                self.decisions.add(&["allowed"], 1);
+                *state = carried;
+                let stripped =
+                    self.allowed_headers.iter().fold(Outcome::pass(), |outcome, name| outcome.remove_header(name));
+                edits.into_iter().fold(stripped, Outcome::edit)
+            }
+            Ok(Decision::Refuse(reply)) => {
+                self.decisions.add(&["refused"], 1);
+                Outcome::respond(reply)
+            }
+            Err(why) => self.unavailable(&why),
+        }
     }
 
     fn allow(&self, answer: &Answer) -> Outcome {
@@ -218,12 +285,12 @@ impl Config {
         if !(1..=TIMEOUT_MS).contains(&self.timeout_ms) {
             return Err(format!("timeout_ms: {} is not between 1 and {TIMEOUT_MS}", self.timeout_ms));
         }
-        let identity = self.identity_header.as_slice();
+        self.check_protocol()?;
         let lists = [
-            ("forward", self.forward.as_slice()),
+            ("forward", self.forward.as_deref().unwrap_or_default()),
             ("allowed_headers", self.allowed_headers.as_slice()),
-            ("refused_headers", self.refused_headers.as_slice()),
-            ("identity_header", identity),
+            ("refused_headers", self.refused_headers.as_deref().unwrap_or_default()),
+            ("identity_header", self.identity_header.as_slice()),
         ];
         for (key, names) in lists {
             if names.len() > HEADERS {
@@ -234,6 +301,20 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// What a question over gRPC has no place for.
+    fn check_protocol(&self) -> Result<(), String> {
+        let of_http = [
+            ("path_prefix", !self.path_prefix.is_empty()),
+            ("method", self.method.is_some()),
+            ("identity_header", self.identity_header.is_some()),
+            ("refused_headers", self.refused_headers.is_some()),
+        ];
+        match of_http.iter().find(|(_, is_there)| *is_there && self.protocol == Protocol::Grpc) {
+            Some((key, _)) => Err(format!("{key}: it has no meaning with protocol grpc")),
+            None => Ok(()),
+        }
     }
 }
 

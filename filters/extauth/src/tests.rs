@@ -1,5 +1,7 @@
 //! The question that a service is asked, and what comes of its answers and of none.
 
+mod grpc;
+
 use weft_filters_sdk::testing::{Grants, Harness, TestRequest, answer, labelled_metric};
 use weft_filters_sdk::{Edit, Field, Outcome, Verdict};
 
@@ -102,6 +104,11 @@ fn a_bad_configuration_says_where() {
         (r#"{"service": "a", "forward": ["a", "host"]}"#, "forward[1]"),
         (r#"{"service": "a", "allowed_headers": ["weft-rule"]}"#, "allowed_headers[0]"),
         (r#"{"service": "a", "identity_header": ":path"}"#, "identity_header"),
+        (r#"{"service": "a", "protocol": "thrift"}"#, "protocol"),
+        (r#"{"service": "a", "protocol": "grpc", "path_prefix": "/a"}"#, "path_prefix"),
+        (r#"{"service": "a", "protocol": "grpc", "method": "GET"}"#, "method"),
+        (r#"{"service": "a", "protocol": "grpc", "identity_header": "x-a"}"#, "identity_header"),
+        (r#"{"service": "a", "protocol": "grpc", "refused_headers": []}"#, "refused_headers"),
     ] {
         let error = Harness::<ExtAuth>::new(config).expect_err("not a configuration");
         assert!(error.contains(word), "{config}: {error}");

@@ -1,146 +1,248 @@
-//! Requests carry a JSON Web Token that counts, or are answered 401: signature by one of the keys in the configuration,
-//! issuer, audience and times. Its claims become attributes for the filters behind and headers for the app.
+//! Requests carry a JSON Web Token that counts, or are answered 401: signature by one of its issuer's keys, issuer,
+//! audience and times. Its claims become attributes for the filters behind and headers for the app. Keys that are not
+//! in it are fetched from the issuer, while a request waits.
 
 mod base64url;
+mod config;
+mod jwks;
 mod key;
 mod token;
+mod waiting;
 
-use serde::Deserialize;
+use std::time::Duration;
+
 use serde_json::{Map, Value as Json};
-use weft_filters_sdk::{Counter, Filter, Interest, Outcome, Reply, Request, Value, hook, rules};
+use weft_filters_sdk::hook::{self, Hook};
+use weft_filters_sdk::{Answer, Ask, Counter, Filter, Interest, Outcome, Reply, Request, Value, Values, log, rules};
 
-use key::Jwk;
-use token::{Fault, Provider, Rules};
+use config::Claim;
+pub use config::Config;
+use jwks::{Purpose, Turn};
+use token::{Fault, Keys, Rules, Token};
+use waiting::For;
+pub use waiting::Waiting;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The keys of a JWKS: RS256, ES256, EdDSA (Ed25519) and HS256. At most 32.
-    #[serde(default)]
-    keys: Vec<Jwk>,
-    /// Issuers whose tokens count, by any of the keys.
-    #[serde(default)]
-    issuers: Vec<String>,
-    /// Of which a token must name one. Default: any will do, none too.
-    #[serde(default)]
-    audiences: Vec<String>,
-    /// In the place of those three: issuers with keys and audiences of their own.
-    providers: Option<Vec<ProviderConfig>>,
-    /// Seconds that clocks may differ by. Default 60, at most 3,600.
-    #[serde(default = "default_leeway")]
-    leeway_seconds: u32,
-    /// Tokens without `exp` count. Default: they don't.
-    #[serde(default)]
-    allow_without_exp: bool,
-    /// The header that holds the token. Default `authorization`, where it stands behind `Bearer`.
-    header: Option<String>,
-    /// Requests without a token pass, without claims. Default: they are answered 401. A bad token never passes.
-    #[serde(default)]
-    optional: bool,
-    /// The header goes no further. Default: it does.
-    #[serde(default)]
-    remove: bool,
-    #[serde(default)]
-    claims: Vec<ClaimConfig>,
-}
-
-/// An issuer, whose tokens count by its own keys only.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProviderConfig {
-    issuer: String,
-    #[serde(default)]
-    audiences: Vec<String>,
-    keys: Vec<Jwk>,
-}
-
-/// A claim that is told as the attribute `filter.jwt.CLAIM`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ClaimConfig {
-    claim: String,
-    /// Tells the app too; a header that the caller sends under this name never passes.
-    header: Option<String>,
-}
-
-fn default_leeway() -> u32 {
-    60
-}
-
-const KEYS: usize = 32;
-const CLAIMS: usize = 16;
-const LEEWAY: u32 = 3_600;
+/// How often a request looks whether the keys are there that another one fetches. A stream may wait 64 times.
+const LOOKS: u32 = 32;
+const LOOK: Duration = Duration::from_millis(25);
 
 /// The rules under one configuration.
 #[derive(Debug)]
 pub struct Jwt {
     rules: Rules,
-    header: Value<hook::RequestHead>,
+    asked: Asked<hook::RequestHead>,
+    waits: Option<Waits>,
     header_name: String,
     /// The token stands behind this word.
     bearer: bool,
-    time: Value<hook::RequestHead>,
     optional: bool,
     remove: bool,
     claims: Vec<Claim>,
     refused: Counter,
+    fetches: Counter,
+    skipped: Counter,
 }
 
+/// What it is told at a hook.
 #[derive(Debug)]
-struct Claim {
-    name: String,
-    attribute: String,
-    header: Option<String>,
+struct Asked<H> {
+    header: Value<H>,
+    time: Value<H>,
+}
+
+/// The same at the hooks that are called where keys are fetched.
+#[derive(Debug)]
+struct Waits {
+    answer: Asked<hook::Callout>,
+    tick: Asked<hook::Tick>,
+}
+
+/// What becomes of a token.
+enum Step {
+    Judged(Result<Map<String, Json>, Fault>),
+    /// It is this request that fetches the keys.
+    Fetch {
+        provider: usize,
+        purpose: Purpose,
+    },
+    /// Another one does, for so long at the most.
+    Others(Duration),
+}
+
+fn asked<H: Hook>(mut ask: Ask<'_, H>, header: &str) -> Asked<H> {
+    Asked { header: ask.request_header(header), time: ask.time() }
+}
+
+/// Without a time nothing is valid any more.
+fn now<H: Hook>(values: &Values<'_, H>, asked: &Asked<H>) -> u64 {
+    values.number(asked.time).unwrap_or(u64::MAX)
 }
 
 impl Filter for Jwt {
     type Config = Config;
-    type State = ();
+    type State = Waiting;
 
-    fn configure(config: Config, ask: &mut Interest) -> Result<Self, String> {
-        let claims = claims(config.claims)?;
-        if config.leeway_seconds > LEEWAY {
-            return Err(format!("leeway_seconds: {}, at most {LEEWAY}", config.leeway_seconds));
-        }
-        let providers = match config.providers {
-            Some(_) if !(config.keys.is_empty() && config.issuers.is_empty() && config.audiences.is_empty()) => {
-                return Err("providers: each has keys, issuer and audiences of its own".to_owned());
-            }
-            Some(providers) => providers_of(providers)?,
-            None => vec![provider(config.keys, config.issuers, config.audiences)?],
-        };
-        let (leeway, needs_end) = (f64::from(config.leeway_seconds), !config.allow_without_exp);
-        let rules = Rules { providers, leeway, needs_end };
+    fn configure(mut config: Config, ask: &mut Interest) -> Result<Self, String> {
+        let (claims, leeway) = (config.take_claims()?, config.leeway()?);
+        let providers = config.take_providers()?;
+        let is_fetched = providers.iter().any(|provider| matches!(provider.keys, Keys::Fetched(_)));
+        let rules = Rules { providers, leeway, needs_end: !config.allow_without_exp };
         let bearer = config.header.is_none();
         let header_name = config.header.unwrap_or_else(|| "authorization".to_owned()).to_ascii_lowercase();
         rules::header_name(&header_name).map_err(|error| format!("header: {error}"))?;
-        let mut head = ask.request_head();
-        let (header, time) = (head.header(&header_name), head.time());
-        let refused = Counter::define("tokens_refused_total", &["reason"])?;
-        let (optional, remove) = (config.optional, config.remove);
-        Ok(Self { rules, header, header_name, bearer, time, optional, remove, claims, refused })
+        let waits = is_fetched.then(|| {
+            ask.done();
+            Waits { answer: asked(ask.callout(), &header_name), tick: asked(ask.tick(), &header_name) }
+        });
+        Ok(Self {
+            rules,
+            asked: asked(ask.request_head(), &header_name),
+            waits,
+            header_name,
+            bearer,
+            optional: config.optional,
+            remove: config.remove,
+            claims,
+            refused: Counter::define("tokens_refused_total", &["reason"])?,
+            fetches: Counter::define("jwks_fetches_total", &["outcome"])?,
+            skipped: Counter::define("jwks_keys_skipped_total", &[])?,
+        })
     }
 
-    fn request_head(&mut self, request: &Request<'_>, _: &mut ()) -> Outcome {
-        // Milliseconds of this time are far below 2^53.
-        #[expect(clippy::cast_precision_loss, reason = "exact for 200,000 years")]
-        let now = request.number(self.time).unwrap_or(u64::MAX) as f64 / 1_000.0;
-        let judged = self.token(request).and_then(|token| match token {
-            None => Ok(None),
-            Some(token) => self.rules.judge(token, now).map(Some),
-        });
-        match judged {
-            Ok(None) if !self.optional => self.refuse(Fault::Missing),
-            Ok(claims) => self.tell(&claims.unwrap_or_default()),
-            Err(fault) => self.refuse(fault),
+    fn request_head(&mut self, request: &Request<'_>, state: &mut Waiting) -> Outcome {
+        let at = now(request, &self.asked);
+        self.judge(request.all(self.asked.header), at, true, state)
+    }
+
+    fn callout(
+        &mut self,
+        values: &Values<'_, hook::Callout>,
+        _: u32,
+        answer: Result<&Answer, &str>,
+        state: &mut Waiting,
+    ) -> Outcome {
+        let Some(Waits { answer: asked, .. }) = &self.waits else { return self.refuse(Fault::KeysUnavailable) };
+        let (values, at) = (values.all(asked.header), now(values, asked));
+        self.settle(state, at, answer);
+        self.judge(values, at, false, state)
+    }
+
+    fn tick(&mut self, values: &Values<'_, hook::Tick>, state: &mut Waiting) -> Outcome {
+        let Some(Waits { tick: asked, .. }) = &self.waits else { return self.refuse(Fault::KeysUnavailable) };
+        let (values, at) = (values.all(asked.header), now(values, asked));
+        self.settle(state, at, Err("no answer in time"));
+        let may_ask = match state.0 {
+            For::Nothing | For::Own { .. } => false,
+            For::Others { until } => at < until,
+        };
+        self.judge(values, at, may_ask, state)
+    }
+
+    /// A request that ends while it fetches leaves that to another.
+    fn done(&mut self, _: &Values<'_, hook::Done>, state: &mut Waiting) {
+        if let For::Own { provider, purpose } = state.0
+            && let Some(jwks) = self.rules.jwks(provider.into())
+        {
+            jwks.give_back(purpose);
         }
     }
 }
 
 impl Jwt {
+    /// `may_ask`: keys may be fetched, or waited for. `values`: of the header that holds the token.
+    fn judge<'a>(
+        &mut self,
+        values: impl Iterator<Item = &'a [u8]>,
+        now: u64,
+        may_ask: bool,
+        state: &mut Waiting,
+    ) -> Outcome {
+        let waited = std::mem::take(state).0;
+        let token = match self.token(values).and_then(|token| token.map(Token::read).transpose()) {
+            Ok(Some(token)) => token,
+            Ok(None) if self.optional => return self.tell(&Map::new()),
+            Ok(None) => return self.refuse(Fault::Missing),
+            Err(fault) => return self.refuse(fault),
+        };
+        let mut step = self.decide(&token, now, may_ask);
+        if let Step::Fetch { provider, purpose } = step {
+            *state = Waiting(For::Own { provider: u8::try_from(provider).unwrap_or(u8::MAX), purpose });
+            let sent = self.rules.jwks(provider).map(|jwks| (jwks.question().send(), jwks.patience()));
+            match sent {
+                Some((Ok(_), patience)) => return Outcome::wait(patience),
+                Some((Err(error), _)) => self.settle(state, now, Err(&error.to_string())),
+                None => *state = Waiting::default(),
+            }
+            step = self.decide(&token, now, false);
+        }
+        match step {
+            Step::Judged(Ok(claims)) => self.tell(&claims),
+            Step::Judged(Err(fault)) => self.refuse(fault),
+            Step::Fetch { .. } => self.refuse(Fault::KeysUnavailable),
+            Step::Others(patience) => {
+                let until = match waited {
+                    For::Others { until } => until,
+                    For::Nothing | For::Own { .. } => now.saturating_add(jwks::millis(patience)),
+                };
+                *state = Waiting(For::Others { until });
+                Outcome::wait((patience / LOOKS).max(LOOK))
+            }
+        }
+    }
+
+    fn decide(&mut self, token: &Token<'_>, now: u64, may_ask: bool) -> Step {
+        let provider = match self.rules.provider_of(token) {
+            Ok(provider) => provider,
+            Err(fault) => return Step::Judged(Err(fault)),
+        };
+        let first = self.rules.judge(token, provider, now);
+        let Some(jwks) = self.rules.jwks(provider).filter(|_| may_ask) else { return Step::Judged(first) };
+        // Keys that count are fetched anew for tokens that count: what else comes would only have to break off to keep
+        // that from happening.
+        let purpose = match &first {
+            Ok(_) if jwks.is_due(now) => Purpose::Refresh,
+            Err(Fault::KeysUnavailable) => Purpose::Refresh,
+            Err(Fault::UnknownKey) => Purpose::Unknown,
+            Ok(_) | Err(_) => return Step::Judged(first),
+        };
+        match jwks.turn(purpose, now) {
+            Ok(Turn::Mine) => {
+                let is_due = jwks.is_due(now);
+                let again = self.rules.judge(token, provider, now);
+                let is_wanting = matches!(again, Err(Fault::UnknownKey | Fault::KeysUnavailable));
+                if is_wanting || is_due {
+                    return Step::Fetch { provider, purpose };
+                }
+                // Another worker has fetched them meanwhile.
+                if let Some(jwks) = self.rules.jwks(provider) {
+                    jwks.give_back(purpose);
+                }
+                Step::Judged(again)
+            }
+            Ok(Turn::UnderWay) if first.is_err() => Step::Others(jwks.patience()),
+            Ok(Turn::Over { news: true }) => Step::Judged(self.rules.judge(token, provider, now)),
+            Ok(Turn::UnderWay | Turn::Over { news: false }) => Step::Judged(first),
+            Err(error) => {
+                log::warn(&format!("no keys can be fetched: {error}"));
+                Step::Judged(first)
+            }
+        }
+    }
+
+    /// Where the stream waits for its own question, that has ended.
+    fn settle(&mut self, state: &mut Waiting, now: u64, answer: Result<&Answer, &str>) {
+        let For::Own { provider, purpose } = state.0 else { return };
+        *state = Waiting::default();
+        let Some(jwks) = self.rules.jwks(provider.into()) else { return };
+        let (outcome, skipped) = jwks.settle(purpose, now, answer);
+        self.fetches.add(&[outcome], 1);
+        if skipped > 0 {
+            self.skipped.add(&[], skipped);
+        }
+    }
+
     /// The one token that a request carries. Two of them are none that all servers agree on.
-    fn token<'a>(&self, request: &Request<'a>) -> Result<Option<&'a str>, Fault> {
-        let mut values = request.all(self.header);
+    fn token<'a>(&self, mut values: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a str>, Fault> {
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
             return Err(Fault::Malformed);
@@ -191,6 +293,9 @@ impl Jwt {
             Fault::Unverifiable => {
                 return Outcome::respond(Reply::text(503, reason, "the token can't be checked\n"));
             }
+            Fault::KeysUnavailable => {
+                return Outcome::respond(Reply::text(503, reason, "the keys of the token's issuer can't be had\n"));
+            }
         };
         let reply = Reply::text(401, reason, &format!("token refused: {reason}\n"));
         Outcome::respond(reply.header("www-authenticate", challenge))
@@ -210,50 +315,6 @@ fn text(claim: &Json) -> Option<String> {
         Json::Null | Json::Object(_) | Json::Array(_) => return None,
     };
     rules::header_value(text.as_bytes()).is_ok().then_some(text)
-}
-
-fn provider(keys: Vec<Jwk>, issuers: Vec<String>, audiences: Vec<String>) -> Result<Provider, String> {
-    if keys.is_empty() || keys.len() > KEYS {
-        return Err(format!("keys: {} of them, 1 to {KEYS}", keys.len()));
-    }
-    if issuers.is_empty() {
-        return Err("issuers: at least one is needed".to_owned());
-    }
-    let key = |(index, key): (usize, Jwk)| key.key().map_err(|error| format!("keys[{index}].{error}"));
-    let keys = keys.into_iter().enumerate().map(key).collect::<Result<Vec<_>, _>>()?;
-    Ok(Provider { keys, issuers, audiences })
-}
-
-fn providers_of(config: Vec<ProviderConfig>) -> Result<Vec<Provider>, String> {
-    let mut providers: Vec<Provider> = Vec::with_capacity(config.len());
-    for (index, ProviderConfig { issuer, audiences, keys }) in config.into_iter().enumerate() {
-        if providers.iter().any(|known| known.issuers.contains(&issuer)) {
-            return Err(format!("providers[{index}].issuer: {issuer:?} is that of an earlier one"));
-        }
-        let made = provider(keys, vec![issuer], audiences);
-        providers.push(made.map_err(|error| format!("providers[{index}].{error}"))?);
-    }
-    let keys: usize = providers.iter().map(|provider| provider.keys.len()).sum();
-    if keys == 0 || keys > KEYS {
-        return Err(format!("providers: {keys} keys in all, 1 to {KEYS}"));
-    }
-    Ok(providers)
-}
-
-fn claims(config: Vec<ClaimConfig>) -> Result<Vec<Claim>, String> {
-    if config.len() > CLAIMS {
-        return Err(format!("claims: {} of them, at most {CLAIMS}", config.len()));
-    }
-    let mut claims = Vec::with_capacity(config.len());
-    for (index, ClaimConfig { claim: name, header }) in config.into_iter().enumerate() {
-        let attribute = format!("filter.jwt.{}", name.to_ascii_lowercase());
-        rules::attribute_name(&attribute).map_err(|error| format!("claims[{index}].claim: {error}"))?;
-        if let Some(header) = &header {
-            rules::header_name(header).map_err(|error| format!("claims[{index}].header: {error}"))?;
-        }
-        claims.push(Claim { name, attribute, header });
-    }
-    Ok(claims)
 }
 
 weft_filters_sdk::export!(Jwt);

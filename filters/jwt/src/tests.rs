@@ -1,5 +1,7 @@
 //! Tokens and keys made by another implementation (OpenSSL; vectors.json): which count, under which keys.
 
+mod fetched;
+
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -31,7 +33,11 @@ fn der(algorithm: &str) -> Vec<u8> {
 }
 
 fn harness(config: &str) -> Harness<Jwt> {
-    let harness = Harness::granted(config, Grants::default().crypto()).expect("a sound configuration");
+    granted(config, Grants::default().crypto())
+}
+
+fn granted(config: &str, grants: Grants) -> Harness<Jwt> {
+    let harness = Harness::granted(config, grants).expect("a sound configuration");
     let public = [("RS256", Algorithm::Rs256), ("ES256", Algorithm::Es256), ("EdDSA", Algorithm::Ed25519)];
     for (name, algorithm) in public {
         let token = token(name);
@@ -65,7 +71,8 @@ fn told(outcome: &Outcome) -> String {
     match &outcome.verdict {
         Verdict::Continue => outcome.edits.iter().map(line).collect::<Vec<_>>().join(" "),
         Verdict::Respond(reply) => format!("{} {}", reply.status, reply.reason),
-        Verdict::ContinueAfter(_) | Verdict::Wait(_) | Verdict::Reset(_) | Verdict::Close(_) | Verdict::Other(_) => {
+        Verdict::Wait(ms) => format!("wait {ms}"),
+        Verdict::ContinueAfter(_) | Verdict::Reset(_) | Verdict::Close(_) | Verdict::Other(_) => {
             "something else".to_owned()
         }
     }
@@ -207,6 +214,7 @@ fn without_the_capability_nothing_passes() {
 #[test]
 fn a_bad_configuration_says_where() {
     let with = |key: &str| format!(r#"{{"issuers": ["a"], "keys": [{key}]}}"#);
+    let fetched = |jwks: &str| format!(r#"{{"providers": [{{"issuer": "a", "jwks": {{{jwks}}}}}]}}"#);
     let sound = r#"{"kty": "OKP", "crv": "Ed25519", "x": "MpXRS4BcScpcKXs3XDqTZfQEThzx64nYH4PAi8j9_Wc"}"#;
     for (config, word) in [
         (with(""), "keys: 0"),
@@ -223,9 +231,20 @@ fn a_bad_configuration_says_where() {
         (with(&sound.replacen('{', r#"{"alg": "ES256", "#, 1)), "keys[0].alg"),
         (with(&sound.replacen('{', r#"{"use": "enc", "#, 1)), "keys[0].use"),
         (with(&sound.replacen('{', r#"{"d": "x", "#, 1)), "keys[0].d"),
-        (r#"{"providers": []}"#.to_owned(), "providers: 0 keys"),
+        (r#"{"providers": []}"#.to_owned(), "providers: 0 of them"),
         (format!(r#"{{"providers": [{{"issuer": "a", "keys": [{sound}]}}], "issuers": ["a"]}}"#), "providers: each"),
         (r#"{"providers": [{"issuer": "a", "keys": []}]}"#.to_owned(), "providers[0].keys: 0"),
+        (
+            format!(
+                r#"{{"providers": [{{"issuer": "a", "keys": [{sound}], "jwks": {{"callout": "i", "path": "/"}}}}]}}"#
+            ),
+            "providers[0].jwks: keys are given",
+        ),
+        (fetched(r#""callout": "", "path": "/jwks""#), "providers[0].jwks.callout"),
+        (fetched(r#""callout": "idp", "path": "jwks""#), "providers[0].jwks.path"),
+        (fetched(r#""callout": "idp", "path": "/jwks", "cache_seconds": 9"#), "providers[0].jwks.cache_seconds: 9"),
+        (fetched(r#""callout": "idp", "path": "/", "stale_seconds": 604801"#), "providers[0].jwks.stale_seconds"),
+        (fetched(r#""callout": "idp", "path": "/", "timeout_ms": 0"#), "providers[0].jwks.timeout_ms"),
     ] {
         let error = Harness::<Jwt>::new(&config).expect_err("not a configuration");
         assert!(error.contains(word), "{config}: {error}");

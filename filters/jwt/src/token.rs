@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use weft_filters_sdk::{CallError, crypto};
 
 use crate::base64url;
+use crate::jwks::Jwks;
 use crate::key::{self, Key};
 
 /// Longer ones are refused unread.
@@ -24,6 +25,8 @@ pub(crate) enum Fault {
     WrongAudience,
     /// The host's crypto can't be asked.
     Unverifiable,
+    /// Its issuer's keys could not be fetched, or not for too long.
+    KeysUnavailable,
 }
 
 impl Fault {
@@ -39,14 +42,23 @@ impl Fault {
             Fault::WrongIssuer => "jwt_wrong_issuer",
             Fault::WrongAudience => "jwt_wrong_audience",
             Fault::Unverifiable => "jwt_unverifiable",
+            Fault::KeysUnavailable => "jwt_keys_unavailable",
         }
     }
+}
+
+/// What the tokens of an issuer are checked with.
+#[derive(Debug)]
+pub(crate) enum Keys {
+    /// At least one.
+    Given(Vec<Key>),
+    Fetched(Box<Jwks>),
 }
 
 /// Issuers with the keys of their tokens.
 #[derive(Debug)]
 pub(crate) struct Provider {
-    pub(crate) keys: Vec<Key>,
+    pub(crate) keys: Keys,
     pub(crate) issuers: Vec<String>,
     /// Empty: any.
     pub(crate) audiences: Vec<String>,
@@ -69,10 +81,70 @@ struct Head {
     crit: Option<Value>,
 }
 
+/// The parts of a token, none of which counts yet.
+#[derive(Debug)]
+pub(crate) struct Token<'a> {
+    head: Head,
+    /// What is signed.
+    message: &'a str,
+    claims: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl<'a> Token<'a> {
+    pub(crate) fn read(token: &'a str) -> Result<Self, Fault> {
+        if token.len() > TOKEN {
+            return Err(Fault::Malformed);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(Fault::Malformed)?;
+        let (head, claims) = message.split_once('.').ok_or(Fault::Malformed)?;
+        let part = |text: &str| base64url::decode(text).ok_or(Fault::Malformed);
+        let (head, claims, signature) = (part(head)?, part(claims)?, part(signature)?);
+        let head: Head = serde_json::from_slice(&head).map_err(|_| Fault::Malformed)?;
+        // What must be understood and isn't makes the whole not understood.
+        //= rfc7515#section-4.1.11
+        if head.crit.is_some() {
+            return Err(Fault::Malformed);
+        }
+        Ok(Self { head, message, claims, signature })
+    }
+
+    fn claims(&self) -> Result<Map<String, Value>, Fault> {
+        serde_json::from_slice(&self.claims).map_err(|_| Fault::Malformed)
+    }
+}
+
 impl Rules {
-    /// The claims of a token that counts at `now`, in seconds since the Unix epoch.
-    pub(crate) fn judge(&self, token: &str, now: f64) -> Result<Map<String, Value>, Fault> {
-        let (provider, claims) = self.verify(token)?;
+    /// Whose keys a token is checked with. The issuer that it names chooses them: those of another make no token of
+    /// his, whatever it says.
+    pub(crate) fn provider_of(&self, token: &Token<'_>) -> Result<usize, Fault> {
+        if self.providers.len() == 1 {
+            return Ok(0);
+        }
+        let claims = token.claims()?;
+        self.providers.iter().position(|provider| provider.issues(&claims)).ok_or(Fault::WrongIssuer)
+    }
+
+    /// The keys of a provider that are fetched.
+    pub(crate) fn jwks(&mut self, provider: usize) -> Option<&mut Jwks> {
+        match &mut self.providers.get_mut(provider)?.keys {
+            Keys::Given(_) => None,
+            Keys::Fetched(jwks) => Some(jwks),
+        }
+    }
+
+    /// The claims of a token that counts at `now`, in milliseconds since the Unix epoch.
+    pub(crate) fn judge(&self, token: &Token<'_>, provider: usize, now: u64) -> Result<Map<String, Value>, Fault> {
+        let provider = self.providers.get(provider).ok_or(Fault::WrongIssuer)?;
+        let keys: &[Key] = match &provider.keys {
+            Keys::Given(keys) => keys,
+            Keys::Fetched(jwks) => jwks.keys(now).ok_or(Fault::KeysUnavailable)?,
+        };
+        check(keys, token)?;
+        let claims = token.claims()?;
+        // Milliseconds of this time are far below 2^53.
+        #[expect(clippy::cast_precision_loss, reason = "exact for 200,000 years")]
+        let now = now as f64 / 1_000.0;
         let time = |name: &str| match claims.get(name) {
             None => Ok(None),
             Some(value) => value.as_f64().map(Some).ok_or(Fault::Malformed),
@@ -93,32 +165,15 @@ impl Rules {
         }
         Ok(claims)
     }
+}
 
-    /// The claims of a token whose signature holds, and by whose keys it does.
-    fn verify(&self, token: &str) -> Result<(&Provider, Map<String, Value>), Fault> {
-        if token.len() > TOKEN {
-            return Err(Fault::Malformed);
+impl Keys {
+    /// How many were given.
+    pub(crate) fn given(&self) -> usize {
+        match self {
+            Self::Given(keys) => keys.len(),
+            Self::Fetched(_) => 0,
         }
-        let (message, signature) = token.rsplit_once('.').ok_or(Fault::Malformed)?;
-        let (head, claims) = message.split_once('.').ok_or(Fault::Malformed)?;
-        let part = |text: &str| base64url::decode(text).ok_or(Fault::Malformed);
-        let (head, claims, signature) = (part(head)?, part(claims)?, part(signature)?);
-        let head: Head = serde_json::from_slice(&head).map_err(|_| Fault::Malformed)?;
-        // What must be understood and isn't makes the whole not understood.
-        //= rfc7515#section-4.1.11
-        if head.crit.is_some() {
-            return Err(Fault::Malformed);
-        }
-        let claims = || serde_json::from_slice::<Map<String, Value>>(&claims).map_err(|_| Fault::Malformed);
-        if let [provider] = self.providers.as_slice() {
-            provider.check(&head, message, &signature)?;
-            return Ok((provider, claims()?));
-        }
-        // The issuer that it names chooses the keys: those of another make no token of his, whatever it says.
-        let claims = claims()?;
-        let provider = self.providers.iter().find(|provider| provider.issues(&claims)).ok_or(Fault::WrongIssuer)?;
-        provider.check(&head, message, &signature)?;
-        Ok((provider, claims))
     }
 }
 
@@ -138,24 +193,25 @@ impl Provider {
             None => false,
         }
     }
+}
 
-    /// The keys that the token may be of: those with its algorithm and, where both have one, its key's id.
-    fn check(&self, head: &Head, message: &str, signature: &[u8]) -> Result<(), Fault> {
-        let is_for = |key: &&Key| {
-            let ids = key.id.as_ref().zip(head.kid.as_ref());
-            key::name(key.algorithm) == head.alg && ids.is_none_or(|(own, asked)| own == asked)
-        };
-        let mut fault = Fault::UnknownKey;
-        for key in self.keys.iter().filter(is_for) {
-            match crypto::verify(key.algorithm, &key.bytes, message.as_bytes(), signature) {
-                Ok(true) => return Ok(()),
-                // A signature of the wrong length is as bad as another.
-                Ok(false) | Err(CallError::Invalid(_)) => fault = Fault::BadSignature,
-                Err(CallError::Denied(_) | CallError::Full(_) | CallError::Changed | CallError::Other(_)) => {
-                    return Err(Fault::Unverifiable);
-                }
+/// The keys that the token may be of: those with its algorithm and, where both have one, its key's id.
+fn check(keys: &[Key], token: &Token<'_>) -> Result<(), Fault> {
+    let Token { head, message, signature, .. } = token;
+    let is_for = |key: &&Key| {
+        let ids = key.id.as_ref().zip(head.kid.as_ref());
+        key::name(key.algorithm) == head.alg && ids.is_none_or(|(own, asked)| own == asked)
+    };
+    let mut fault = Fault::UnknownKey;
+    for key in keys.iter().filter(is_for) {
+        match crypto::verify(key.algorithm, &key.bytes, message.as_bytes(), signature) {
+            Ok(true) => return Ok(()),
+            // A signature of the wrong length is as bad as another.
+            Ok(false) | Err(CallError::Invalid(_)) => fault = Fault::BadSignature,
+            Err(CallError::Denied(_) | CallError::Full(_) | CallError::Changed | CallError::Other(_)) => {
+                return Err(Fault::Unverifiable);
             }
         }
-        Err(fault)
     }
+    Err(fault)
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{MAX_DEPTH, MAX_NODES};
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub enum Expr {
     #[serde(rename = "n")]
     Null(()),
@@ -180,12 +181,15 @@ impl Expr {
 }
 
 mod bits {
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::Serializer;
+    #[cfg(test)]
+    use serde::{Deserialize, Deserializer};
 
     pub(super) fn serialize<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(number.to_bits())
     }
 
+    #[cfg(test)]
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
         u64::deserialize(deserializer).map(f64::from_bits)
     }

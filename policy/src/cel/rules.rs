@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::evaluate::{EvalError, Evaluation, Told};
 use super::expression::Expr;
+use super::travel::Tree;
 use super::value::Value;
 
 /// Rules of one configuration.
@@ -124,25 +124,9 @@ impl Serialize for Compiled {
 
 impl<'de> Deserialize<'de> for Compiled {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Form;
-        impl<'de> Visitor<'de> for Form {
-            type Value = Compiled;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a compiled expression")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Compiled, E> {
-                Err(E::custom("the expression is text: the control plane has to compile it"))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Compiled, A::Error> {
-                let expr = Expr::deserialize(MapAccessDeserializer::new(map))?;
-                expr.measure().map_err(A::Error::custom)?;
-                Ok(Compiled(expr))
-            }
-        }
-        deserializer.deserialize_any(Form)
+        let expr = Tree::deserialize(deserializer)?.into_expr().map_err(D::Error::custom)?;
+        expr.measure().map_err(D::Error::custom)?;
+        Ok(Compiled(expr))
     }
 }
 

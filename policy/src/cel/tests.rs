@@ -63,6 +63,7 @@ fn found(text: &str) -> String {
     };
     let travelled = serde_json::to_string(&expr).expect("expressions are JSON");
     assert_eq!(serde_json::from_str::<Compiled>(&travelled).expect("as it was written"), expr, "{travelled}");
+    assert_eq!(serde_json::from_str::<Expr>(&travelled).expect("as serde reads it"), expr.0, "{travelled}");
     match evaluate(&expr.0, &request()) {
         Ok(value) => shown(&value),
         Err(error) => format!("? {error}"),
@@ -283,6 +284,52 @@ fn what_costs_too_much_is_refused_beforehand() {
         assert!(found.contains(words), "{text}: {found}");
     }
     assert_eq!(found(&vec!["true"; 100].join(" && ")), "true", "a chain is one level");
+}
+
+/// What travels is read by hand; serde's own reading takes the same forms.
+#[test]
+fn what_is_no_form_is_refused() {
+    for form in [
+        r#"{"i":-1}"#,
+        r#"{"i":1}"#,
+        r#"{"i":9223372036854775808}"#,
+        r#"{"u":1}"#,
+        r#"{"u":-1}"#,
+        r#"{"d":4607182418800017408}"#,
+        r#"{"d":1.5}"#,
+        r#"{"n":null}"#,
+        r#"{"n":0}"#,
+        r#"{"b":0}"#,
+        r#"{"s":"a"}"#,
+        r#"{"s":1}"#,
+        r#"{"x":[0,255]}"#,
+        r#"{"x":[256]}"#,
+        r#"{"x":[-1]}"#,
+        r#"{"l":[]}"#,
+        r#"{"l":{}}"#,
+        r#"{"m":[[{"i":1},{"b":true}]]}"#,
+        r#"{"m":[[{"i":1}]]}"#,
+        r#"{"e":0}"#,
+        r#"{"e":-1}"#,
+        r#"{"?":[{"b":true},{"i":1},{"i":2}]}"#,
+        r#"{"?":[{"b":true},{"i":1}]}"#,
+        r#"{"f":["less_or_equal",[{"i":1},{"i":2}]]}"#,
+        r#"{"f":["LessOrEqual",[]]}"#,
+        r#"{"f":["not"]}"#,
+        r#"{"f":["not",[],[]]}"#,
+        r#"{"q":["exists_one",[{"l":[]},{"b":true},{"n":null}]]}"#,
+        r#"{"q":["some",[{"l":[]},{"b":true},{"n":null}]]}"#,
+        r#"{"q":["all",[{"l":[]}]]}"#,
+        r#"{"b":true,"i":1}"#,
+        r#"{"z":1}"#,
+        "{}",
+        "[]",
+        "null",
+        r#"{"&":[true]}"#,
+    ] {
+        let (found, expect) = (serde_json::from_str::<Compiled>(form), serde_json::from_str::<Expr>(form));
+        assert_eq!(found.as_ref().ok().map(|found| &found.0), expect.as_ref().ok(), "{form}: {found:?} {expect:?}");
+    }
 }
 
 /// Forms that no compiler makes: each has an error and costs what is allowed, whatever stands beside it.

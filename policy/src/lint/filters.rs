@@ -79,7 +79,7 @@ fn attached(lens: &Lens<'_>, policy: &Attaching<'_>, report: &mut Report) {
     let spec = found.unwrap_or(&filter.spec);
     capabilities(policy, spec, &object, report);
     for (key, why) in unresolved_callouts(lens.world, policy) {
-        report.tell(Code::CalloutNowhere, &object, key, format!("{why}: callouts to it fail"));
+        report.tell(Code::CalloutNowhere, &object, policy.place(&key), format!("{why}: callouts to it fail"));
     }
     for (key, why) in missing_secrets(lens.world, policy) {
         report.tell(Code::SecretMissing, &object, key, format!("{why}: {}", policy.spec.outcome_without_filter()));
@@ -119,6 +119,8 @@ fn capabilities(policy: &Attaching<'_>, filter: &FilterSpec, object: &ObjectKey,
                 let message = format!("Filter {name} needs the capability {missing}, which is not granted");
                 (Code::NotGranted, message)
             }
+            // One of a typed kind grants what it needs.
+            false if policy.kind != Kind::FilterPolicy => continue,
             false => {
                 let message = format!("Filter {name} may use the capability {missing}, which is denied to it");
                 (Code::DeniedCapability, message)

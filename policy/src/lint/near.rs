@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use crate::bundle::ObjectName;
 use crate::plan::World;
 use crate::resource::{
-    AnyRoute, ExternalServiceSpec, FilterPolicySpec, Holding, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec,
-    Spec, TargetKind, TargetRef, TrafficPolicySpec,
+    AnyRoute, ExternalServiceSpec, FilterPolicySpec, Holding, JwtPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE,
+    ServiceSpec, Spec, TargetKind, TargetRef, TrafficPolicySpec,
 };
 
 /// Where findings may differ between two worlds.
@@ -90,6 +90,7 @@ impl Around<'_> {
                 Kind::ExternalService => {
                     self.insert(world.of_namespace::<ExternalServiceSpec>(&key.namespace));
                     self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace));
+                    self.insert(world.of_namespace::<JwtPolicySpec>(&key.namespace));
                     self.keys.extend(world.around_service(&name));
                 }
                 // Filters of its namespace may be handed its values.

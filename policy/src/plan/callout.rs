@@ -9,7 +9,9 @@ use super::{World, secret};
 use crate::bundle::{CalloutGrant, CalloutService, FilterAttachment, FilterLimits, Grant, KvGrant, ObjectName};
 use crate::resource::capability::{CalloutKind, CalloutRef, Capability};
 use crate::resource::filter::PolicyMode;
-use crate::resource::{ExternalServiceSpec, FilterPolicySpec, Metadata, Object, Spec, WorkloadSpec};
+use crate::resource::{
+    Attaching, ExternalServiceSpec, FilterPolicySpec, Kind, Metadata, Object, Resource, WorkloadSpec,
+};
 
 /// Gives an attachment what its policy grants. A component of the first contract knows nothing of capabilities with
 /// parameters, and a proxy that runs such components only may know nothing of them either: it is told of none.
@@ -103,10 +105,15 @@ fn outside(spec: &ExternalServiceSpec, port: u16) -> Result<String, String> {
     Ok(format!("{host}:{port}"))
 }
 
+/// A policy of a kind whose filters may call services.
+fn calling(resource: &Resource) -> Option<Attaching<'_>> {
+    matches!(resource.kind(), Kind::FilterPolicy | Kind::JwtPolicy).then(|| Attaching::of(resource)).flatten()
+}
+
 /// The services of the mesh that the filters of a workload may call: its proxy holds them, as it holds what the
 /// workload uses.
 pub(super) fn called_by_filters(world: &World, workload: &Object<WorkloadSpec>) -> BTreeSet<ObjectName> {
-    let near = world.index().near_policies(world, workload).filter_map(FilterPolicySpec::of);
+    let near = world.index().near_policies(world, workload).filter_map(calling);
     let calling = near.filter(|policy| {
         policy.spec.mode != PolicyMode::Off
             && policy.spec.callouts().next().is_some()
@@ -114,7 +121,7 @@ pub(super) fn called_by_filters(world: &World, workload: &Object<WorkloadSpec>) 
     });
     let services = calling.flat_map(|policy| {
         let callouts = policy.spec.callouts().filter(|(_, service)| service.kind == CalloutKind::Service);
-        callouts.map(move |(_, service)| named(&policy.metadata, service))
+        callouts.map(|(_, service)| named(&policy.metadata, service)).collect::<Vec<_>>()
     });
     services.collect()
 }

@@ -18,8 +18,8 @@ use crate::bundle::ObjectName;
 use crate::resource::capability::CalloutKind;
 use crate::resource::grant::GrantFrom;
 use crate::resource::{
-    AnyRoute, Holding, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, ReferenceGrantSpec, Resource, ServiceSpec,
-    Spec, TargetKind, TargetRef, WorkloadSpec,
+    AnyRoute, Attaching, Holding, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, ReferenceGrantSpec, Resource,
+    ServiceSpec, Spec, TargetKind, TargetRef, WorkloadSpec,
 };
 
 /// A namespace, and a label's key and value.
@@ -103,17 +103,16 @@ impl Found {
                     found.leading = route.backends().collect();
                 }
             }
-            Resource::AccessPolicy(_)
-            | Resource::RateLimitPolicy(_)
-            | Resource::FaultPolicy(_)
-            | Resource::JwtPolicy(_) => {
+            Resource::AccessPolicy(_) | Resource::RateLimitPolicy(_) | Resource::FaultPolicy(_) => {
                 if let Some(held) = Holding::of(resource) {
                     found.policies = scopes(held.metadata, held.targets);
                 }
             }
-            Resource::FilterPolicy(policy) => {
-                found.policies = scopes(&policy.metadata, &policy.spec.target_refs);
-                found.policies.extend(callees(policy).map(|(kind, name)| Scope::Callout(kind, name)));
+            Resource::FilterPolicy(_) | Resource::JwtPolicy(_) => {
+                if let Some(policy) = Attaching::of(resource) {
+                    found.policies = scopes(&policy.metadata, &policy.spec.target_refs);
+                    found.policies.extend(callees(&policy).map(|(kind, name)| Scope::Callout(kind, name)));
+                }
             }
             Resource::TrafficPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::ReferenceGrant(grant) => {

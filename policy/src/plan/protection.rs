@@ -215,7 +215,10 @@ pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Cond
         let condition = resolved(world, policy);
         Condition { key: policy.place(&condition.key).to_owned(), ..condition }
     });
-    let callouts = filter.as_ref().and_then(|policy| callout::status(world, policy));
+    let callouts = filter.as_ref().and_then(|policy| {
+        let condition = callout::status(world, policy)?;
+        Some(Condition { key: policy.place(&condition.key).to_owned(), ..condition })
+    });
     let secrets = filter.as_ref().and_then(|policy| secret::status(world, policy));
     std::iter::once(condition).chain(resolved).chain(callouts).chain(secrets).collect()
 }

@@ -172,7 +172,8 @@ pub(super) trait Typed {
 
     fn frame(&self) -> Frame<'_>;
 
-    fn capabilities() -> Vec<Capability>;
+    /// What the filter needs.
+    fn capabilities(&self) -> Vec<Capability>;
 
     /// The filter's configuration, for the policy of this name.
     fn config(&self, policy: &ObjectName) -> Value;
@@ -195,7 +196,7 @@ pub(super) fn as_filter_policy<T: Typed>(spec: &T, policy: &ObjectName) -> Filte
             channel: None,
         },
         config: spec.config(policy),
-        capabilities: T::capabilities(),
+        capabilities: spec.capabilities(),
         limits: LimitsSpec::default(),
     }
 }

@@ -253,7 +253,7 @@ impl Typed for FaultPolicySpec {
         Frame { targets: target_refs, direction, order: *order, mode: *mode, on_failure: *on_failure }
     }
 
-    fn capabilities() -> Vec<Capability> {
+    fn capabilities(&self) -> Vec<Capability> {
         Vec::new()
     }
 

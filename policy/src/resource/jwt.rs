@@ -1,21 +1,24 @@
 //! `JwtPolicy`: whose tokens requests must carry. It becomes the shipped filter `jwt`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::attaching::{self, Frame, Typed};
-use super::capability::Capability;
+use super::capability::{CalloutKind, CalloutRef, CalloutSpec, Capability, KvSpec};
 use super::filter::{Phase, PolicyMode, deny};
+use super::health::is_path;
 use super::value::SECOND_MS;
 use super::{TargetRef, value};
-use crate::bundle::{Direction, ObjectName, OnFailure};
+use crate::bundle::{Direction, KvScope, MAX_CALLOUT_SERVICES, ObjectName, OnFailure};
 
 /// Keys of all issuers together, and claims that are told: the filter takes no more.
 const MAX_KEYS: usize = 32;
 const MAX_CLAIMS: usize = 16;
 const MAX_LEEWAY_MS: u64 = 3_600_000;
+/// What is kept of fetched keys: for each issuer the keys, at most 44 KiB, and who fetches.
+const KEPT: KvSpec = KvSpec { entries: 128, bytes: 2 << 20, scope: KvScope::Policy };
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -66,11 +69,58 @@ pub struct IssuerSpec {
     pub jwks: JwksSpec,
 }
 
-/// A JSON Web Key Set, as issuers publish it.
+/// A JSON Web Key Set, as issuers publish it, or where it is fetched.
 //= rfc7517#section-5
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JwksSpec {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callout: Option<JwksCalloutSpec>,
+}
+
+/// Where keys are fetched: a service of the mesh or an ExternalService, which the filter may call by this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JwksCalloutSpec {
+    #[serde(default, skip_serializing_if = "value::is_default")]
+    pub kind: CalloutKind,
+    #[serde(deserialize_with = "value::object_name")]
+    pub name: String,
+    /// The policy's own where absent.
+    #[serde(default, deserialize_with = "value::label_option", skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    #[serde(deserialize_with = "value::port")]
+    pub port: u16,
+    /// Of the key set, with or without a query.
+    pub path: String,
+    /// How long keys count, whole seconds; they are fetched anew before. Absent: 5m.
+    #[serde(
+        default,
+        rename = "cache",
+        deserialize_with = "value::duration_ms",
+        serialize_with = "value::serialize_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub cache_ms: Option<u64>,
+    /// How long the last ones count beyond that, while none can be fetched, whole seconds. Absent: 1h.
+    #[serde(
+        default,
+        rename = "stale",
+        deserialize_with = "value::duration_ms",
+        serialize_with = "value::serialize_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub stale_ms: Option<u64>,
+    /// How long a request waits that fetches. Absent: 1s.
+    #[serde(
+        default,
+        rename = "timeout",
+        deserialize_with = "value::duration_ms",
+        serialize_with = "value::serialize_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub timeout_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,8 +157,15 @@ impl IssuerSpec {
         if self.issuer.is_empty() {
             wrong.push(("issuer".to_owned(), "is empty".to_owned()));
         }
-        if self.jwks.keys.is_empty() {
-            wrong.push(("jwks.keys".to_owned(), "is empty: no token would count".to_owned()));
+        match &self.jwks.callout {
+            None if self.jwks.keys.is_empty() => {
+                wrong.push(("jwks.keys".to_owned(), "is empty: no token would count".to_owned()));
+            }
+            None => {}
+            Some(_) if !self.jwks.keys.is_empty() => {
+                wrong.push(("jwks.callout".to_owned(), "stands beside keys: one of them is expected".to_owned()));
+            }
+            Some(callout) => wrong.extend(callout.check()),
         }
         for (index, key) in self.jwks.keys.iter().enumerate() {
             wrong.extend(wrong_key(key).map(|(member, message)| (format!("jwks.keys[{index}].{member}"), message)));
@@ -117,7 +174,66 @@ impl IssuerSpec {
     }
 
     fn config(&self) -> Value {
-        json!({"issuer": self.issuer, "audiences": self.audiences, "keys": self.jwks.keys})
+        match &self.jwks.callout {
+            None => json!({"issuer": self.issuer, "audiences": self.audiences, "keys": self.jwks.keys}),
+            Some(callout) => json!({"issuer": self.issuer, "audiences": self.audiences, "jwks": callout.config()}),
+        }
+    }
+}
+
+impl JwksCalloutSpec {
+    /// As the filter calls it. It says all of where it leads: keys that were kept of one place are never taken for
+    /// those of another.
+    fn alias(&self) -> String {
+        let kind = match self.kind {
+            CalloutKind::Service => "service",
+            CalloutKind::ExternalService => "external",
+        };
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        format!("{kind}/{namespace}/{}:{}", self.name, self.port)
+    }
+
+    fn granted(&self) -> CalloutRef {
+        let Self { kind, name, namespace, port, .. } = self;
+        let (name, namespace) = (name.clone(), namespace.clone());
+        CalloutRef { kind: *kind, name, namespace, port: *port, alias: Some(self.alias()) }
+    }
+
+    /// Keys are inside the issuer.
+    fn check(&self) -> Vec<(String, String)> {
+        let mut wrong = Vec::new();
+        if !is_path(&self.path) {
+            let message = format!("{:?} is no path that all servers take alike", self.path);
+            wrong.push(("jwks.callout.path".to_owned(), message));
+        }
+        for (name, given, unit, least, most) in [
+            ("cache", self.cache_ms, SECOND_MS, 10 * SECOND_MS, 86_400 * SECOND_MS),
+            ("stale", self.stale_ms, SECOND_MS, 0, 604_800 * SECOND_MS),
+            ("timeout", self.timeout_ms, 1, 1, 10 * SECOND_MS),
+        ] {
+            let is_wrong = |ms: &u64| !(least..=most).contains(ms) || !ms.is_multiple_of(unit);
+            if let Some(ms) = given.filter(is_wrong) {
+                let [ms, least, most] = [ms, least, most].map(value::duration_text);
+                let whole = if unit == SECOND_MS { "whole seconds, " } else { "" };
+                let message = format!("{ms} is out of range: {whole}{least} to {most}");
+                wrong.push((format!("jwks.callout.{name}"), message));
+            }
+        }
+        wrong
+    }
+
+    fn config(&self) -> Value {
+        let mut config = json!({"callout": self.alias(), "path": self.path});
+        for (name, given, unit) in [
+            ("cache_seconds", self.cache_ms, SECOND_MS),
+            ("stale_seconds", self.stale_ms, SECOND_MS),
+            ("timeout_ms", self.timeout_ms, 1),
+        ] {
+            if let Some(ms) = given {
+                config[name] = (ms / unit).into();
+            }
+        }
+        config
     }
 }
 
@@ -150,9 +266,17 @@ impl JwtPolicySpec {
             })
             .collect();
         if wrong.is_empty() {
+            // It is told of what it grants by the issuer that needs it.
             wrong = attaching::check_frame(self);
+            wrong.retain(|(key, _)| !key.starts_with("capabilities"));
         }
         wrong
+    }
+
+    /// The services that keys are fetched from, by the names that the filter calls them.
+    fn services(&self) -> BTreeMap<String, CalloutRef> {
+        let callouts = self.issuers.iter().filter_map(|issuer| issuer.jwks.callout.as_ref());
+        callouts.map(|callout| (callout.alias(), callout.granted())).collect()
     }
 
     fn check_issuers(&self) -> Vec<(String, String)> {
@@ -163,6 +287,15 @@ impl JwtPolicySpec {
         let keys: usize = self.issuers.iter().map(|issuer| issuer.jwks.keys.len()).sum();
         if keys > MAX_KEYS {
             wrong.push(("issuers".to_owned(), format!("have {keys} keys in all; at most {MAX_KEYS} are allowed")));
+        }
+        let services = self.services().len();
+        if services > MAX_CALLOUT_SERVICES {
+            let message = format!("fetch keys of {services} services; at most {MAX_CALLOUT_SERVICES} are allowed");
+            wrong.push(("issuers".to_owned(), message));
+        }
+        if services > 0 && self.mode == PolicyMode::Audit {
+            let message = "an audited filter waits for nothing, so no keys are fetched; Enforce or Off is expected";
+            wrong.push(("mode".to_owned(), message.to_owned()));
         }
         let mut names = BTreeSet::new();
         for (index, issuer) in self.issuers.iter().enumerate() {
@@ -186,8 +319,15 @@ impl Typed for JwtPolicySpec {
         Frame { targets: target_refs, direction, order: *order, mode: *mode, on_failure: *on_failure }
     }
 
-    fn capabilities() -> Vec<Capability> {
-        vec![Capability::Crypto(None)]
+    fn capabilities(&self) -> Vec<Capability> {
+        let services: Vec<_> = self.services().into_values().collect();
+        match services.is_empty() {
+            true => vec![Capability::Crypto(None)],
+            false => {
+                let callout = Capability::Callout(CalloutSpec { services });
+                vec![Capability::Crypto(None), Capability::Kv(Some(KEPT)), callout]
+            }
+        }
     }
 
     fn config(&self, _: &ObjectName) -> Value {
@@ -211,62 +351,4 @@ impl Typed for JwtPolicySpec {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KEY: &str = "{kty: OKP, crv: Ed25519, kid: '1', x: MpXRS4BcScpcKXs3XDqTZfQEThzx64nYH4PAi8j9_Wc}";
-
-    fn spec(text: &str) -> JwtPolicySpec {
-        serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
-    }
-
-    #[test]
-    fn it_is_the_filter_policy_of_the_shipped_filter() {
-        let text = format!(
-            "{{issuers: [{{issuer: a, audiences: [b], jwks: {{keys: [{KEY}]}}}}], header: X-Token, optional: true, leeway: 5s, \
-             removeToken: true, claims: [{{claim: sub, header: X-User}}, {{claim: roles}}]}}"
-        );
-        let policy = attaching::tested(&spec(&text));
-        let config = json!({
-            "providers": [{"issuer": "a", "audiences": ["b"], "keys": [
-                {"kty": "OKP", "crv": "Ed25519", "kid": "1", "x": "MpXRS4BcScpcKXs3XDqTZfQEThzx64nYH4PAi8j9_Wc"}]}],
-            "header": "x-token", "optional": true, "remove": true, "leeway_seconds": 5,
-            "claims": [{"claim": "sub", "header": "x-user"}, {"claim": "roles"}],
-        });
-        assert_eq!(policy["config"], config);
-        assert_eq!((&policy["phase"], &policy["onFailure"]), (&json!("AuthN"), &json!("Deny")));
-        assert_eq!((&policy["capabilities"], &policy["direction"]), (&json!(["crypto"]), &json!("Inbound")));
-        assert!(spec(&text).check().is_empty());
-    }
-
-    #[test]
-    fn every_mistake_is_told() {
-        fn check(text: &str, expect: &[&str]) {
-            let wrong = spec(text).check();
-            let wrong: Vec<_> = wrong.iter().map(|(key, message)| format!("{key}: {message}")).collect();
-            assert_eq!(wrong, expect, "{text}");
-        }
-        let secret = "a shared secret would be told to whoever may read the policy; public keys are expected";
-        check(
-            "{leeway: 1ms, targetRefs: [{kind: HTTPRoute, name: r}], claims: [{claim: ''}], issuers: [{issuer: '', jwks: {keys: []}}, \
-             {issuer: '', jwks: {keys: [{kty: oct, k: a}, {kty: EC, crv: P-384}, {kty: RSA, d: a}, {}]}}]}",
-            &[
-                "targetRefs[0].kind: no JwtPolicy is for a route: it judges at the callee, which decides none",
-                "issuers[0].issuer: is empty",
-                "issuers[0].jwks.keys: is empty: no token would count",
-                "issuers[1].issuer: is empty",
-                &format!("issuers[1].jwks.keys[0].kty: {secret}"),
-                "issuers[1].jwks.keys[1].crv: P-256 is expected",
-                "issuers[1].jwks.keys[2].d: this is a private key; give its public part alone",
-                "issuers[1].jwks.keys[3].kty: RSA, EC or OKP is expected",
-                "issuers[1].issuer: \"\" is listed already",
-                "leeway: 1ms is out of range: whole seconds, 0s to 1h",
-                "claims[0].claim: is empty",
-            ],
-        );
-        check("{issuers: []}", &["issuers: is empty: no token would count"]);
-        let many = vec![KEY; 33].join(", ");
-        let text = format!("{{issuers: [{{issuer: a, jwks: {{keys: [{many}]}}}}]}}");
-        check(&text, &["issuers: have 33 keys in all; at most 32 are allowed"]);
-    }
-}
+mod tests;

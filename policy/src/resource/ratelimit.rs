@@ -180,7 +180,7 @@ impl Typed for RateLimitPolicySpec {
         Frame { targets: target_refs, direction, order: *order, mode: *mode, on_failure: *on_failure }
     }
 
-    fn capabilities() -> Vec<Capability> {
+    fn capabilities(&self) -> Vec<Capability> {
         vec![Capability::TokenBucket]
     }
 

@@ -1,13 +1,17 @@
 //! What filters of contract 0.2 do to requests between two proxies: bodies judged whole and by chunk, trailers, resets,
 //! answers of services, and the answers that the proxies make themselves.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
 use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use weft_policy::bundle::{
-    AttachedRule, Backend, Balancing, CalloutGrant, CalloutService, Direction, Grant, GrantedSecret, ObjectName,
-    PathMatch, Protocol, Retry, Revision, Route, RouteKind, RouteMatch, RouteRule, SecretGrant, Traffic,
+    AttachedRule, Backend, Balancing, CalloutGrant, CalloutService, Direction, Grant, GrantedSecret, KvGrant, KvScope,
+    ObjectName, PathMatch, Protocol, Retry, Revision, Route, RouteKind, RouteMatch, RouteRule, SecretGrant, Traffic,
 };
 use weft_policy::secret::SecretBytes;
 use weft_tests::app::bytes;
@@ -378,6 +382,93 @@ async fn a_filter_signs_with_its_secret_of_today() {
     }
     grant(None);
     assert!(seen().await.contains("does not grant"));
+}
+
+/// The service speaks gRPC: its trailers say whether it answered at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_of_envoy_s_decides_over_grpc() {
+    let pair = Pair::start(&[(8080, Protocol::Http), (8081, Protocol::Http)]);
+    let app = App::start("one", pair.origin, 8080).await;
+    let service = App::start("auth", pair.origin, 8081).await;
+    let authority = Some("origin.default.svc.cluster.local:8081".to_owned());
+    let services = vec![CalloutService { name: "auth".to_owned(), authority }];
+    let config = r#"{"service": "auth", "protocol": "grpc", "allowed_headers": ["x-user"]}"#;
+    for (of, direction) in [(Of::Caller, Direction::Outbound), (Of::Origin, Direction::Inbound)] {
+        attach_with(&pair, of, &[on(direction, "extauth", config)], |it| {
+            it.grants = vec![Grant::Callout(CalloutGrant { services: services.clone() })];
+        });
+        let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+        let seen = client.get_with("/seen", &[("x-user", "forged")]).await;
+        let user = |text: &str| text.contains(r#"["x-user","ada"]"#) && !text.contains("forged");
+        assert!(seen.status == StatusCode::OK && user(&seen.text()), "{of:?}: {}", seen.text());
+        let served = app.served();
+        let denied = client.get("/deny").await;
+        assert_eq!((denied.status.as_u16(), &*denied.text()), (401, "no"), "{of:?}");
+        service.fail(500);
+        assert_eq!(client.get("/seen").await.status, StatusCode::SERVICE_UNAVAILABLE, "{of:?}");
+        service.fail(0);
+        assert_eq!(app.served(), served, "{of:?}");
+        attach_all(&pair, of, &[]);
+    }
+}
+
+/// A provider of keys, which tells what `keys` says and counts how often.
+fn provider(listener: TcpListener, keys: Arc<Mutex<String>>, asked: Arc<AtomicUsize>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 8_192];
+            // A connection that carries nothing asks nothing.
+            if !stream.read(&mut head).await.is_ok_and(|count| count > 0) {
+                continue;
+            }
+            asked.fetch_add(1, Ordering::SeqCst);
+            let body = keys.lock().unwrap().clone();
+            let answer =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+}
+
+const TOKENS: &str =
+    r#"{"providers": [{"issuer": "https://issuer.test", "jwks": {"callout": "quota", "path": "/jwks.json"}}]}"#;
+
+/// Keys come from a service of the mesh, once for all requests; a new one is noticed by a token of it, and the last
+/// ones count while the service is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_tokens_are_fetched_and_follow_their_provider() {
+    let pair = Pair::start(&[(8080, Protocol::Http), (8081, Protocol::Http)]);
+    let app = App::start("one", pair.origin, 8080).await;
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../../../filters/jwt/vectors.json")).expect("JSON");
+    let document = |key: usize| json!({"keys": [vectors["config"]["keys"][key]]}).to_string();
+    let (keys, asked) = (Arc::new(Mutex::new(document(2))), Arc::new(AtomicUsize::new(0)));
+    let listener = TcpListener::bind((pair.origin, 8081)).await.unwrap();
+    let idp = provider(listener, Arc::clone(&keys), Arc::clone(&asked));
+    let authority = Some("origin.default.svc.cluster.local:8081".to_owned());
+    let services = vec![CalloutService { name: "quota".to_owned(), authority }];
+    attach_with(&pair, Of::Caller, &[on(Direction::Outbound, "jwt", TOKENS)], |it| {
+        it.capabilities = vec!["crypto".to_owned()];
+        let kv = KvGrant { entries: 64, bytes: 1 << 20, scope: KvScope::Policy };
+        it.grants = vec![Grant::Kv(kv), Grant::Callout(CalloutGrant { services: services.clone() })];
+    });
+    let ask = async |algorithm: &str| {
+        let bearer = format!("Bearer {}", vectors["tokens"][algorithm].as_str().expect("text"));
+        let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+        let answer = client.get_with("/who", &[("authorization", bearer.as_str())]).await;
+        (answer.status.as_u16(), asked.load(Ordering::SeqCst))
+    };
+    let many = futures_util::future::join_all((0..4).map(|_| ask("EdDSA"))).await;
+    assert_eq!(many.iter().map(|(status, _)| *status).collect::<Vec<_>>(), [200; 4]);
+    assert_eq!(ask("EdDSA").await, (200, 1), "one fetched for all");
+    *keys.lock().unwrap() = document(1);
+    assert_eq!(ask("ES256").await, (200, 2), "the new key");
+    let served = app.served();
+    assert_eq!((ask("EdDSA").await, app.served()), ((401, 2), served), "the old one is none any more");
+    idp.abort();
+    _ = idp.await;
+    assert_eq!(ask("ES256").await, (200, 2));
 }
 
 /// An answer that broke off while a filter gathered it is not the one that it judges: that comes by the next attempt.

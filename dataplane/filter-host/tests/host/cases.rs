@@ -72,6 +72,25 @@ fn services_chance_and_repetition_are_played() {
             {"name": "not granted", "capabilities": ["kv"], "expect": {"verdict": "respond", "status": 503}}
         ]}),
     );
+    let vectors: Value = serde_json::from_str(include_str!("../../../../filters/jwt/vectors.json")).expect("JSON");
+    let keys = json!({"keys": [vectors["config"]["keys"][3], vectors["config"]["keys"][1]]}).to_string();
+    let bearer = format!("Bearer {}", vectors["tokens"]["ES256"].as_str().expect("text"));
+    let asked = |answer: Value| json!([{"service": "idp", "method": "GET", "path": "/jwks.json", "answer": answer}]);
+    hold(
+        "jwt",
+        json!({"config": {"providers": [{"issuer": "https://issuer.test", "jwks": {"callout": "idp", "path": "/jwks.json"}}],
+                          "claims": [{"claim": "sub", "header": "x-user"}]}, "cases": [
+            {"name": "a public key of the answer counts", "request": {"headers": {"authorization": bearer}},
+             "callouts": asked(json!({"body": keys})),
+             "expect": {"verdict": "pass", "request": {"headers": {"x-user": "ada"}},
+                "metrics": {"jwks_fetches_total{ok}": 1, "jwks_keys_skipped_total": 1}}},
+            {"name": "no document", "request": {"headers": {"authorization": bearer}},
+             "callouts": asked(json!({"status": 404})),
+             "expect": {"verdict": "respond", "status": 503, "reason": "jwt_keys_unavailable",
+                "metrics": {"jwks_fetches_total{unusable}": 1}}},
+            {"name": "nobody is asked for no token", "expect": {"verdict": "respond", "reason": "jwt_missing"}}
+        ]}),
+    );
     let limit = json!({"limits": [{"requests": 2, "per_seconds": 86_400}]});
     hold(
         "ratelimit",

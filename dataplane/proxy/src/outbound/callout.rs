@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TE};
 use http::{HeaderValue, Version};
 use weft_filter_host::{Callout, CalloutAnswer, Chain, Permit};
 use weft_policy::bundle::is_idempotent;
@@ -95,6 +95,10 @@ fn head_of(callout: &Callout) -> Result<RequestHead, Failure> {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(callout.body.len()));
     }
     let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc {
+        // Without it servers refuse the call; a filter can't say anything of one hop.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     Ok(RequestHead {
         method: callout.method.clone(),
         authority: Some(callout.service.parse().map_err(|_| bad("the grant names no host and port"))?),

@@ -122,6 +122,28 @@ fn an_external_service_of_another_namespace_is_for_that_one() {
     assert_eq!(told(&without), expect, "nobody is told whether there is one");
 }
 
+/// A JwtPolicy that has keys fetched grants its filter that, and is told where the service is not there.
+#[test]
+fn keys_that_are_fetched_lead_to_what_is_there() {
+    let jwt = calling_filter().replace("name: quota", "name: jwt").replace("[log,", "[log, crypto,");
+    let policy = "apiVersion: weft.dev/v1alpha1\nkind: JwtPolicy\nmetadata: {name: p, namespace: shop}\nspec: {issuers: [{issuer: a, jwks: \
+                  {callout: {name: store, namespace: partner, port: 80, path: /keys}}}]}\n";
+    let without = shop_and(&format!("{jwt}---\n{policy}"));
+    let told = lint::check(&without, Scope::Whole).into_iter().find(|finding| finding.code == Code::CalloutNowhere);
+    let message = "Service partner/store does not exist: callouts to it fail".to_owned();
+    assert_eq!(told.map(|finding| (finding.key, finding.message)), Some(("spec".to_owned(), message)));
+    let world = shop_and(&format!("{jwt}---\n{OUTSIDE}---\n{policy}"));
+    let attached = bundle(&world, &["shop/web-1"]).filters["shop/p#JwtPolicy"].clone();
+    let callout = attached.grants.iter().find_map(|grant| match grant {
+        Grant::Callout(callout) => Some(callout.services.clone()),
+        Grant::Kv(_) => None,
+    });
+    let authority = Some("store.partner.svc.cluster.local:80".to_owned());
+    assert_eq!(callout, Some(vec![CalloutService { name: "service/partner/store:80".to_owned(), authority }]));
+    let scope = scope_of(&world, &[name("shop/web-1")], &BTreeSet::new());
+    assert!(scope.contains(&name("partner/store")), "{scope:?}");
+}
+
 /// A proxy that holds what it uses holds what its filters call, from the moment that it is there.
 #[test]
 fn what_a_filter_calls_is_in_scope() {

@@ -104,6 +104,35 @@ async fn grpcio() {
     assert!(metrics.sum("istio_requests_total", &grpc) >= 7.0, "{}", metrics.lines("grpc"));
 }
 
+/// The shipped filter `extauth` asks a server of gRPC's own library.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs grpcio: cargo xtask test --real"]
+async fn grpcio_authorizes() {
+    let (mesh, _server, client, app) = web().await;
+    let workload = Workload::server("auth", 50051, "grpc");
+    let mut serve = Command::new(python());
+    serve.arg(script("extauth_server.py")).arg(format!("{}:50051", workload.ip));
+    let service = Process::start("extauth-server", mesh.folder(), &mut serve);
+    service.logs("listening");
+    let _auth = mesh.sidecar(workload).await;
+    mesh.apply(
+        "apiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {name: asks, namespace: default}\nspec:\n  targetRefs: \
+         [{kind: Service, name: web}]\n  filter: {name: extauth}\n  capabilities: [{callout: {services: [{name: auth, port: 80}]}}]\n  \
+         config: {service: auth, protocol: grpc, allowed_headers: [x-user]}\n",
+    );
+    let curl = |arguments: &[&str]| {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--max-time", "20", "-x", &format!("http://{}", client.proxy())]).args(arguments);
+        run(&mut command)
+    };
+    let seen = || curl(&["-H", "x-user: forged", "http://web/seen"]);
+    let is_named = || seen().contains(r#"["x-user","ada"]"#);
+    until("the service names the user", is_named, seen);
+    let served = app.served();
+    assert_eq!(curl(&["-w", " %{http_code}", "http://web/deny"]), "no 401");
+    assert_eq!(app.served(), served);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis: cargo xtask test --real"]
 async fn redis() {
