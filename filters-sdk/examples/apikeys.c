@@ -103,7 +103,8 @@ void filter_forget(uint32_t id) {
 
 weft_outcome filter_request_head(const weft_call *call) {
   const settings *it = configurations;
-  while (it->id != call->config) it = it->next;
+  while (it && it->id != call->config) it = it->next;
+  if (!it) __builtin_trap();
   if (weft_value_count(call, 0) != 1) return respond(401, "key_missing", "one API key is wanted\n");
   weft_text hash;
   if (!crypto_sha256(weft_value(call, 0), &hash)) {

@@ -1,9 +1,6 @@
 """API keys: a request passes with a key whose SHA-256 the configuration has, under its client's name. Keys themselves
 stand nowhere. Needs the capabilities `crypto` and `wasi`."""
 
-import json
-import struct
-
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports import crypto, log
@@ -16,11 +13,10 @@ from wit_world.imports.types import (
     Hook,
     Interest,
     Outcome,
-    Reply,
     ValueName,
-    Verdict_Continue,
-    Verdict_Respond,
 )
+
+from weft import parsed, passed, respond, unpacked
 
 # Header, and clients by the hash of their keys, of each configuration.
 configurations: dict[int, tuple[str, dict[bytes, str]]] = {}
@@ -28,11 +24,12 @@ configurations: dict[int, tuple[str, dict[bytes, str]]] = {}
 
 class Configuration(exports.Configuration):
     def configure(self, id: int, config: str) -> Interest:
-        try:
-            value = json.loads(config)
-            header, hashes = value.get("header", "x-api-key"), dict(value["clients"])
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise Err(f"clients: {error}")
+        value = parsed(config)
+        header, hashes = value.get("header", "x-api-key"), value.get("clients")
+        if not isinstance(header, str):
+            raise Err("header: a text is wanted")
+        if not isinstance(hashes, dict):
+            raise Err("clients: an object is wanted")
         clients: dict[bytes, str] = {}
         for client, digits in hashes.items():
             if not isinstance(digits, str) or len(digits) != 64:
@@ -54,7 +51,7 @@ class Configuration(exports.Configuration):
 class RequestHead(exports.RequestHead):
     def on_request_head(self, call: Call, values: bytes) -> Outcome:
         header, clients = configurations[call.config]
-        keys = unpacked(values)
+        keys = unpacked(values).get(0, [])
         if len(keys) != 1:
             return respond(401, "key_missing", "one API key is wanted\n")
         try:
@@ -64,26 +61,10 @@ class RequestHead(exports.RequestHead):
             return respond(503, "key_unverifiable", "no key can be checked\n")
         if client is None:
             return respond(401, "key_unknown", "the API key is none\n")
-        edits = [
-            Edit_Remove(header),
-            Edit_Set(Field("x-api-client", client.encode())),
-            Edit_Attribute(Field("filter.apikeys.client", client.encode())),
-        ]
-        return Outcome(Verdict_Continue(), edits, None)
-
-
-def unpacked(values: bytes) -> list[bytes]:
-    """All values; the hook asked for one name."""
-    found: list[bytes] = []
-    at = 0
-    while at < len(values):
-        _, name, length = struct.unpack_from("<HHI", values, at)
-        start = at + 8 + name
-        at = start + length
-        found.append(values[start:at])
-    return found
-
-
-def respond(status: int, reason: str, text: str) -> Outcome:
-    headers = [Field("content-type", b"text/plain")]
-    return Outcome(Verdict_Respond(Reply(status, headers, text.encode(), None, reason, 0)), [], None)
+        return passed(
+            [
+                Edit_Remove(header),
+                Edit_Set(Field("x-api-client", client.encode())),
+                Edit_Attribute(Field("filter.apikeys.client", client.encode())),
+            ]
+        )

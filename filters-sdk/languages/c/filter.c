@@ -15,6 +15,7 @@ static settings *configurations;
 static settings *settings_of(uint32_t id) {
   settings *it = configurations;
   while (it && it->id != id) it = it->next;
+  if (!it) __builtin_trap();
   return it;
 }
 

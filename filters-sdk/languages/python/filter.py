@@ -1,25 +1,13 @@
 """A filter to start from: refuses some callers, counts the others, and greets the app with each."""
 
-import json
-import struct
 from dataclasses import dataclass
 
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports import metrics
-from wit_world.imports.types import (
-    Call,
-    Edit,
-    Edit_Set,
-    Field,
-    Hook,
-    Interest,
-    Outcome,
-    Reply,
-    ValueName,
-    Verdict_Continue,
-    Verdict_Respond,
-)
+from wit_world.imports.types import Call, Edit_Set, Field, Hook, Interest, Outcome, ValueName
+
+from weft import parsed, passed, respond, unpacked
 
 
 @dataclass
@@ -46,7 +34,7 @@ class Configuration(exports.Configuration):
 class RequestHead(exports.RequestHead):
     def on_request_head(self, call: Call, values: bytes) -> Outcome:
         settings = configurations[call.config]
-        account = unpacked(values).get(0, b"nobody").decode()
+        account = unpacked(values).get(0, [b"nobody"])[0].decode()
         if account in settings.refused:
             return respond(403, "caller_refused", "go away\n", account)
         metrics.add(settings.seen, [account], 1)
@@ -54,12 +42,7 @@ class RequestHead(exports.RequestHead):
 
 
 def accounts(config: str) -> list[str]:
-    try:
-        value = json.loads(config or "{}")
-    except ValueError as error:
-        raise Err(str(error))
-    if not isinstance(value, dict):
-        raise Err("an object is wanted")
+    value = parsed(config)
     refused = value.pop("refused", [])
     for name in value:
         raise Err(f"{name}: there is no such field")
@@ -69,24 +52,3 @@ def accounts(config: str) -> list[str]:
         if not isinstance(name, str):
             raise Err(f"refused[{index}]: a text is wanted")
     return refused
-
-
-def unpacked(values: bytes) -> dict[int, bytes]:
-    """The first value of each position in what the hook asked for."""
-    found: dict[int, bytes] = {}
-    at = 0
-    while at < len(values):
-        position, name, length = struct.unpack_from("<HHI", values, at)
-        start = at + 8 + name
-        at = start + length
-        found.setdefault(position, values[start:at])
-    return found
-
-
-def passed(edits: list[Edit]) -> Outcome:
-    return Outcome(Verdict_Continue(), edits, None)
-
-
-def respond(status: int, reason: str, text: str, rule: str | None = None) -> Outcome:
-    headers = [Field("content-type", b"text/plain")]
-    return Outcome(Verdict_Respond(Reply(status, headers, text.encode(), rule, reason, 0)), [], None)
