@@ -6,6 +6,7 @@ mod answer;
 mod api;
 mod args;
 mod check;
+mod children;
 mod commands;
 mod demo;
 mod findings;

@@ -70,10 +70,13 @@ pub enum Capability {
     Kv,
     /// For the services of the case's `callouts`.
     Callout,
+    /// Clocks and randomness of WASI, which runtimes of other languages begin with.
+    Wasi,
 }
 
 impl Capability {
-    pub const ALL: [Capability; 4] = [Capability::TokenBucket, Capability::Crypto, Capability::Kv, Capability::Callout];
+    pub const ALL: [Capability; 5] =
+        [Capability::TokenBucket, Capability::Crypto, Capability::Kv, Capability::Callout, Capability::Wasi];
 }
 
 /// One text, or several: values of a header, chunks of a body.
