@@ -1,0 +1,228 @@
+//! `weft filter run`: one filter before an app of this machine. A control plane and two sidecars of its own run it, so that
+//! it is published, tried, signed, fetched, compiled and swapped as in production. A change of the source is built and
+//! taken over beside the traffic; what does not build or is refused is told, and the last good version goes on.
+
+mod lines;
+mod mesh;
+mod plan;
+mod relay;
+mod sources;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ed25519_dalek::SigningKey;
+use tokio::net::TcpListener;
+use weft_api::{FilterVersion, PublishQuery, VersionQuery};
+use weft_policy::identity::SpiffeId;
+
+use super::{keys, upload};
+use crate::answer::{Answer, Failure, Outcome};
+use crate::api::{Client, Told, segment};
+use crate::commands::{apply, wait};
+use crate::manifests::Manifests;
+use crate::output;
+use crate::run::Signals;
+use mesh::Mesh;
+use plan::{Plan, Spec};
+use sources::Sources;
+
+pub(super) const EXAMPLE: &str = "Examples:
+  weft filter run --to 127.0.0.1:8080                      # builds the filter of this folder first
+  weft filter run mine.wasm --listen 127.0.0.1:8000 --to 127.0.0.1:8080 --config config.yaml
+  weft filter run --to 127.0.0.1:8080 --identity spiffe://cluster.local/ns/shop/sa/ada --policy policy.yaml";
+
+/// How often the sources are looked at; a change is taken up once two looks in a row saw the same.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long the app's sidecar may take to compile a version and to take it over.
+const TAKING: Duration = Duration::from_secs(90);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// The folder of a filter, which is built, or a component.
+    #[arg(default_value = ".", value_name = "DIR|FILE")]
+    what: PathBuf,
+    /// The app: HTTP/1.1 or HTTP/2 on this machine.
+    #[arg(long, value_name = "127.0.0.1:PORT", value_parser = app)]
+    to: SocketAddr,
+    /// Where clients connect to, on loopback; port 0 is a free one, which is said.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", value_parser = loopback)]
+    listen: SocketAddr,
+    /// The filter's configuration, YAML or JSON, as `spec.config` of a FilterPolicy has it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A FilterPolicy whose capabilities, limits, failure mode and configuration hold [default: all capabilities that need
+    /// no service, and `onFailure: Deny`].
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// The identity that requests come from.
+    #[arg(long, value_name = "SPIFFE-ID", default_value = "spiffe://cluster.local/ns/default/sa/caller")]
+    identity: SpiffeId,
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| format!("{text:?} is no address such as 127.0.0.1:8000"))?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(format!("{address} is not on loopback, and what runs a filter for its author serves this machine alone"))
+    }
+}
+
+/// The one address at which a sidecar looks for an app that does not listen at the sidecar's own.
+fn app(text: &str) -> Result<SocketAddr, String> {
+    let address = loopback(text)?;
+    if address.ip() == Ipv4Addr::LOCALHOST && address.port() != 0 {
+        Ok(address)
+    } else {
+        Err(format!("{address}: an app at 127.0.0.1 and a port of its own is expected"))
+    }
+}
+
+pub(super) async fn run(args: RunArgs) -> Outcome {
+    let mut signals = Signals::listen()?;
+    let plan = Plan::new(&args)?;
+    let sources = Sources::new(plan.roots())?;
+    let component = plan.component().await?;
+    let mut mesh = Mesh::build()?;
+    let outcome = tokio::select! {
+        outcome = Box::pin(serve(&args, &plan, &mut mesh, sources, component)) => outcome,
+        _ = signals.next() => Ok(Answer::Yes),
+    };
+    mesh.end(outcome.is_ok()).await;
+    outcome
+}
+
+async fn serve(args: &RunArgs, plan: &Plan, mesh: &mut Mesh, sources: Sources, component: Vec<u8>) -> Outcome {
+    Box::pin(mesh.open(args.to, &args.identity)).await?;
+    let key_file = mesh.folder().join("publisher.key");
+    keys::generate(&key_file)?;
+    let mut filter = Filter { client: mesh.api()?, key: keys::read(&key_file)?, attempts: 0, taken: None };
+    Box::pin(filter.take(plan, component)).await?;
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen at {}", args.listen))?;
+    let at = listener.local_addr().context("the listener has no address")?;
+    let (name, to, caller) = (plan.name(), args.to, &args.identity);
+    output::say(&format!("http://{at} leads through {name} to {to}, as {caller}; Ctrl-C ends it"));
+    let (explicit, log) = (mesh.explicit(), mesh.app_log());
+    tokio::select! {
+        error = relay::serve(listener, explicit, mesh::TARGET) => Err(error.into()),
+        error = lines::follow(&log, name) => Err(error.into()),
+        error = mesh.gone() => Err(error.into()),
+        never = follow(plan, &mut filter, sources) => match never {},
+    }
+}
+
+/// Takes over each change.
+async fn follow(plan: &Plan, filter: &mut Filter, mut sources: Sources) -> std::convert::Infallible {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        match sources.changed() {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(error) => {
+                output::complain(&format!("a change may be missed: {error:#}"));
+                continue;
+            }
+        }
+        let began = Instant::now();
+        let outcome = match plan.component().await {
+            Ok(component) => Box::pin(filter.take(plan, component)).await,
+            Err(error) => Err(error.into()),
+        };
+        match outcome {
+            Ok(true) => {
+                let took = output::duration(began.elapsed());
+                output::say(&format!("version {} is in force, {took} after the change", filter.version()));
+            }
+            Ok(false) => output::say("nothing that runs has changed"),
+            Err(failure) => {
+                output::complain(&format!("not taken over: {failure}\nversion {} goes on", filter.version()));
+            }
+        }
+    }
+}
+
+/// The filter as the control plane has it.
+struct Filter {
+    client: Client,
+    key: SigningKey,
+    attempts: u32,
+    /// What is in force.
+    taken: Option<Taken>,
+}
+
+struct Taken {
+    version: String,
+    digest: [u8; 32],
+    spec: Spec,
+}
+
+impl Filter {
+    fn version(&self) -> &str {
+        self.taken.as_ref().map_or("none", |taken| &taken.version)
+    }
+
+    /// Publishes a component and has it run under the policy as it is now; false where both are what runs already.
+    async fn take(&mut self, plan: &Plan, component: Vec<u8>) -> Result<bool, Failure> {
+        let (digest, spec) = (keys::digest(&component), plan.spec()?);
+        let known = self.taken.as_ref().filter(|taken| taken.digest == digest);
+        if known.is_some_and(|taken| taken.spec == spec) {
+            return Ok(false);
+        }
+        let version = match known.map(|taken| taken.version.clone()) {
+            Some(version) => version,
+            None => self.publish(plan, component).await?,
+        };
+        let manifest = output::yaml(&plan.manifest(&spec, &version))?;
+        let manifests = Manifests::of_text("the filter's policy", &manifest)?;
+        // Nobody but the author of the filter is protected by its policy here.
+        let how = apply::Submit { force: true, ..apply::Submit::default() };
+        let revision = apply::submit(&self.client, &manifests, how).await?.revision;
+        match wait::watch(&self.client, revision, TAKING, &|_| {}).await? {
+            wait::Verdict::Everywhere { held, .. } if held.is_empty() => {}
+            wait::Verdict::Everywhere { held, .. } => return Err(Failure::Refused(held.join("\n"))),
+            wait::Verdict::NotEverywhere(lines) => return Err(Failure::Refused(lines)),
+        }
+        let before = self.taken.replace(Taken { version, digest, spec });
+        if let Some(before) = before.filter(|before| before.version != self.version()) {
+            self.forget(plan, before.version).await;
+        }
+        Ok(true)
+    }
+
+    /// Publishes a component as the next version; gives that.
+    async fn publish(&mut self, plan: &Plan, component: Vec<u8>) -> Result<String, Failure> {
+        self.attempts += 1;
+        let version = format!("0.0.{}", self.attempts);
+        let query = PublishQuery { name: plan.name().to_owned(), version: version.clone(), ..PublishQuery::default() };
+        upload(&self.client, plan.what(), component, &self.key, &query).await?;
+        Ok(version)
+    }
+
+    /// An old version takes room; that it stays where it can't be deleted hurts nobody.
+    async fn forget(&self, plan: &Plan, version: String) {
+        let path = format!("/filters/{}", segment(plan.name()));
+        let gone: Result<Told<FilterVersion>, _> = self.client.delete(&path, &VersionQuery { version }).await;
+        drop(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_serves_and_asks_this_machine_alone() {
+        assert!(loopback("127.0.0.1:0").is_ok() && loopback("[::1]:80").is_ok() && loopback("127.0.0.9:80").is_ok());
+        assert!(loopback("0.0.0.0:80").unwrap_err().contains("not on loopback"));
+        assert!(loopback("8080").unwrap_err().contains("no address"));
+        assert!(app("127.0.0.1:8080").is_ok());
+        for wrong in ["127.0.0.2:8080", "[::1]:8080", "127.0.0.1:0", "10.0.0.1:80"] {
+            assert!(app(wrong).is_err(), "{wrong}");
+        }
+    }
+}
