@@ -151,7 +151,7 @@ pub(crate) async fn run(args: FilterArgs) -> Outcome {
         FilterCommand::New(args) => new::run(&args),
         FilterCommand::Build(args) => build::run(&args),
         FilterCommand::Test(args) => tried::test(&args),
-        FilterCommand::Run(args) => running::run(args).await,
+        FilterCommand::Run(args) => Box::pin(running::run(args)).await,
         FilterCommand::Bench(args) => tried::bench(&args),
         FilterCommand::Keygen(args) => keygen(&args),
         FilterCommand::Publish(args) => publish(args).await,
@@ -182,7 +182,7 @@ async fn publish(args: PublishArgs) -> Outcome {
         channel: args.channel.clone(),
         dry_run: args.dry_run,
     };
-    let answer = upload(&args.access.client()?, &args.file, wasm, &key, &query).await?;
+    let answer = Box::pin(upload(&args.access.client()?, &args.file, wasm, &key, &query)).await?;
     let text = output::structured(args.output.format, &answer)?;
     let name = format!("{}@{}", args.name, args.version);
     let done = if args.dry_run { "could be published" } else { "published" };

@@ -10,7 +10,7 @@ use wit_component::StringEncoding;
 
 use crate::output;
 
-/// What the folder's `wit` names what the filter has of the contract.
+/// The world in a folder's `wit`: what the filter has of the contract.
 pub(super) const WORLD: &str = "it";
 /// Relative to the folder, as all paths that compilers are told.
 const WIT: &str = "wit";

@@ -199,7 +199,7 @@ impl Filter {
         self.attempts += 1;
         let version = format!("0.0.{}", self.attempts);
         let query = PublishQuery { name: plan.name().to_owned(), version: version.clone(), ..PublishQuery::default() };
-        upload(&self.client, plan.what(), component, &self.key, &query).await?;
+        Box::pin(upload(&self.client, plan.what(), component, &self.key, &query)).await?;
         Ok(version)
     }
 

@@ -32,12 +32,6 @@ const MAX_FILTER_BYTES: usize = 64 << 20;
 const MEMBER_PATIENCE: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(20);
 
-const ACCESS_LOG: &str = "apiVersion: weft.dev/v1alpha1
-kind: Mesh
-metadata: {name: mesh}
-spec: {telemetry: {accessLog: true}}
-";
-
 pub(super) struct Mesh {
     folder: tempfile::TempDir,
     control_ip: IpAddr,
@@ -60,7 +54,10 @@ impl Mesh {
     /// Everything up and ready, the app's service known.
     pub(super) async fn open(&mut self, app: SocketAddr, identity: &SpiffeId) -> Result<(), Failure> {
         self.start_control(identity.trust_domain()).await?;
-        let manifests = Manifests::of_text("access log", ACCESS_LOG)?;
+        let spec = json!({"trustDomain": identity.trust_domain(), "telemetry": {"accessLog": true}});
+        let mesh =
+            json!({"apiVersion": "weft.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "mesh"}, "spec": spec});
+        let manifests = Manifests::of_text("the mesh", &output::yaml(&mesh)?)?;
         apply::submit(&self.api()?, &manifests, apply::Submit::default()).await?;
         let port = app.port().to_string();
         let serves = ["--namespace", NAMESPACE, "--service", SERVICE, "--port", &port, "--protocol", "http"];
