@@ -17,6 +17,7 @@ mod metrics;
 mod output;
 mod programs;
 mod run;
+mod running;
 mod values;
 
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ mod inspect;
 mod keys;
 mod language;
 mod new;
-mod running;
+mod run_args;
 mod tried;
 mod versions;
 
@@ -27,6 +27,7 @@ use crate::answer::{Answer, Failure, Outcome};
 use crate::api::{Client, Told, segment};
 use crate::output::{self, Format, OutputArgs, Table, cell};
 use crate::values;
+pub(crate) use run_args::RunArgs;
 
 const EXAMPLE: &str = "Examples:
   weft filter new mine --sdk ../weft/filters-sdk
@@ -57,8 +58,8 @@ enum FilterCommand {
     #[command(after_help = tried::TEST_EXAMPLE)]
     Test(tried::TestArgs),
     /// Run a filter before an app of this machine, in a mesh of its own, and again with each change of its source.
-    #[command(after_help = running::EXAMPLE)]
-    Run(running::RunArgs),
+    #[command(after_help = run_args::EXAMPLE)]
+    Run(RunArgs),
     /// Measure what a request through a filter costs, beside another binary if wanted.
     #[command(after_help = tried::BENCH_EXAMPLE)]
     Bench(tried::BenchArgs),
@@ -146,12 +147,13 @@ struct InspectArgs {
     output: OutputArgs,
 }
 
-pub(crate) async fn run(args: FilterArgs) -> Outcome {
+/// `run_one` carries out `weft filter run`, which starts a mesh of its own and is no command of the API alone.
+pub(crate) async fn run<F: Future<Output = Outcome>>(args: FilterArgs, run_one: impl FnOnce(RunArgs) -> F) -> Outcome {
     match args.command {
         FilterCommand::New(args) => new::run(&args),
         FilterCommand::Build(args) => build::run(&args),
         FilterCommand::Test(args) => tried::test(&args),
-        FilterCommand::Run(args) => Box::pin(running::run(args)).await,
+        FilterCommand::Run(args) => run_one(args).await,
         FilterCommand::Bench(args) => tried::bench(&args),
         FilterCommand::Keygen(args) => keygen(&args),
         FilterCommand::Publish(args) => publish(args).await,
@@ -196,7 +198,7 @@ async fn publish(args: PublishArgs) -> Outcome {
 }
 
 /// Signs a binary, which came from `file`, and has the control plane publish it.
-async fn upload(
+pub(crate) async fn upload(
     client: &Client,
     file: &Path,
     wasm: Vec<u8>,
@@ -245,6 +247,17 @@ fn inspect(args: &InspectArgs) -> Outcome {
     let text = output::structured(args.output.format, &report)?;
     output::print(&text.map_or_else(|| output::yaml(&report), Ok)?);
     Ok(Answer::Yes)
+}
+
+/// Builds what is a folder; reads the component.
+pub(crate) fn component(what: &Path) -> anyhow::Result<Vec<u8>> {
+    if what.is_dir() { binary(&build::of_folder(what)?) } else { binary(what) }
+}
+
+/// Makes a key to sign with, which is kept in a file.
+pub(crate) fn new_key(path: &Path) -> anyhow::Result<SigningKey> {
+    keys::generate(path)?;
+    keys::read(path)
 }
 
 fn binary(path: &Path) -> anyhow::Result<Vec<u8>> {

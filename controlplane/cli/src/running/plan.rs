@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
-use super::RunArgs;
 use super::mesh::{NAMESPACE, SERVICE};
-use crate::commands::filter::{binary, build};
+use crate::commands::filter::{RunArgs, component};
 use crate::values;
 
 /// The `spec` of a FilterPolicy without what it is for and which version it runs.
@@ -51,11 +50,7 @@ impl Plan {
     /// Builds what is a folder, and reads the component.
     pub(super) async fn component(&self) -> anyhow::Result<Vec<u8>> {
         let what = self.what.clone();
-        let built = tokio::task::spawn_blocking(move || {
-            let file = if what.is_dir() { build::of_folder(&what)? } else { what };
-            binary(&file)
-        });
-        built.await.context("the build ended early")?
+        tokio::task::spawn_blocking(move || component(&what)).await.context("the build ended early")?
     }
 
     /// The policy as its files say now.

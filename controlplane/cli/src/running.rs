@@ -8,19 +8,16 @@ mod plan;
 mod relay;
 mod sources;
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ed25519_dalek::SigningKey;
 use tokio::net::TcpListener;
 use weft_api::{FilterVersion, PublishQuery, VersionQuery};
-use weft_policy::identity::SpiffeId;
 
-use super::{keys, upload};
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::{Client, Told, segment};
+use crate::commands::filter::{RunArgs, new_key, upload};
 use crate::commands::{apply, wait};
 use crate::manifests::Manifests;
 use crate::output;
@@ -29,59 +26,12 @@ use mesh::Mesh;
 use plan::{Plan, Spec};
 use sources::Sources;
 
-pub(super) const EXAMPLE: &str = "Examples:
-  weft filter run --to 127.0.0.1:8080                      # builds the filter of this folder first
-  weft filter run mine.wasm --listen 127.0.0.1:8000 --to 127.0.0.1:8080 --config config.yaml
-  weft filter run --to 127.0.0.1:8080 --identity spiffe://cluster.local/ns/shop/sa/ada --policy policy.yaml";
-
 /// How often the sources are looked at; a change is taken up once two looks in a row saw the same.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long the app's sidecar may take to compile a version and to take it over.
 const TAKING: Duration = Duration::from_secs(90);
 
-#[derive(Debug, clap::Args)]
-pub(super) struct RunArgs {
-    /// The folder of a filter, which is built, or a component.
-    #[arg(default_value = ".", value_name = "DIR|FILE")]
-    what: PathBuf,
-    /// The app: HTTP/1.1 or HTTP/2 on this machine.
-    #[arg(long, value_name = "127.0.0.1:PORT", value_parser = app)]
-    to: SocketAddr,
-    /// Where clients connect to, on loopback; port 0 is a free one, which is said.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", value_parser = loopback)]
-    listen: SocketAddr,
-    /// The filter's configuration, YAML or JSON, as `spec.config` of a FilterPolicy has it.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// A FilterPolicy whose capabilities, limits, failure mode and configuration hold [default: all capabilities that need
-    /// no service, and `onFailure: Deny`].
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
-    /// The identity that requests come from.
-    #[arg(long, value_name = "SPIFFE-ID", default_value = "spiffe://cluster.local/ns/default/sa/caller")]
-    identity: SpiffeId,
-}
-
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| format!("{text:?} is no address such as 127.0.0.1:8000"))?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err(format!("{address} is not on loopback, and what runs a filter for its author serves this machine alone"))
-    }
-}
-
-/// The one address at which a sidecar looks for an app that does not listen at the sidecar's own.
-fn app(text: &str) -> Result<SocketAddr, String> {
-    let address = loopback(text)?;
-    if address.ip() == Ipv4Addr::LOCALHOST && address.port() != 0 {
-        Ok(address)
-    } else {
-        Err(format!("{address}: an app at 127.0.0.1 and a port of its own is expected"))
-    }
-}
-
-pub(super) async fn run(args: RunArgs) -> Outcome {
+pub(crate) async fn run(args: RunArgs) -> Outcome {
     let mut signals = Signals::listen()?;
     let plan = Plan::new(&args)?;
     let sources = Sources::new(plan.roots())?;
@@ -97,9 +47,8 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
 
 async fn serve(args: &RunArgs, plan: &Plan, mesh: &mut Mesh, sources: Sources, component: Vec<u8>) -> Outcome {
     Box::pin(mesh.open(args.to, &args.identity)).await?;
-    let key_file = mesh.folder().join("publisher.key");
-    keys::generate(&key_file)?;
-    let mut filter = Filter { client: mesh.api()?, key: keys::read(&key_file)?, attempts: 0, taken: None };
+    let key = new_key(&mesh.folder().join("publisher.key"))?;
+    let mut filter = Filter { client: mesh.api()?, key, attempts: 0, taken: None };
     Box::pin(filter.take(plan, component)).await?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen at {}", args.listen))?;
     let at = listener.local_addr().context("the listener has no address")?;
@@ -157,7 +106,7 @@ struct Filter {
 
 struct Taken {
     version: String,
-    digest: [u8; 32],
+    component: Vec<u8>,
     spec: Spec,
 }
 
@@ -168,14 +117,14 @@ impl Filter {
 
     /// Publishes a component and has it run under the policy as it is now; false where both are what runs already.
     async fn take(&mut self, plan: &Plan, component: Vec<u8>) -> Result<bool, Failure> {
-        let (digest, spec) = (keys::digest(&component), plan.spec()?);
-        let known = self.taken.as_ref().filter(|taken| taken.digest == digest);
+        let spec = plan.spec()?;
+        let known = self.taken.as_ref().filter(|taken| taken.component == component);
         if known.is_some_and(|taken| taken.spec == spec) {
             return Ok(false);
         }
         let version = match known.map(|taken| taken.version.clone()) {
             Some(version) => version,
-            None => self.publish(plan, component).await?,
+            None => self.publish(plan, component.clone()).await?,
         };
         let manifest = output::yaml(&plan.manifest(&spec, &version))?;
         let manifests = Manifests::of_text("the filter's policy", &manifest)?;
@@ -187,7 +136,7 @@ impl Filter {
             wait::Verdict::Everywhere { held, .. } => return Err(Failure::Refused(held.join("\n"))),
             wait::Verdict::NotEverywhere(lines) => return Err(Failure::Refused(lines)),
         }
-        let before = self.taken.replace(Taken { version, digest, spec });
+        let before = self.taken.replace(Taken { version, component, spec });
         if let Some(before) = before.filter(|before| before.version != self.version()) {
             self.forget(plan, before.version).await;
         }
@@ -208,21 +157,5 @@ impl Filter {
         let path = format!("/filters/{}", segment(plan.name()));
         let gone: Result<Told<FilterVersion>, _> = self.client.delete(&path, &VersionQuery { version }).await;
         drop(gone);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_serves_and_asks_this_machine_alone() {
-        assert!(loopback("127.0.0.1:0").is_ok() && loopback("[::1]:80").is_ok() && loopback("127.0.0.9:80").is_ok());
-        assert!(loopback("0.0.0.0:80").unwrap_err().contains("not on loopback"));
-        assert!(loopback("8080").unwrap_err().contains("no address"));
-        assert!(app("127.0.0.1:8080").is_ok());
-        for wrong in ["127.0.0.2:8080", "[::1]:8080", "127.0.0.1:0", "10.0.0.1:80"] {
-            assert!(app(wrong).is_err(), "{wrong}");
-        }
     }
 }
