@@ -28,6 +28,8 @@ use sources::Sources;
 
 /// How often the sources are looked at; a change is taken up once two looks in a row saw the same.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Looks in a row that may fail: a folder may go while it is read.
+const FORGIVEN: u32 = 25;
 /// How long the app's sidecar may take to compile a version and to take it over.
 const TAKING: Duration = Duration::from_secs(90);
 
@@ -59,23 +61,29 @@ async fn serve(args: &RunArgs, plan: &Plan, mesh: &mut Mesh, sources: Sources, c
         error = relay::serve(listener, explicit, mesh::TARGET) => Err(error.into()),
         error = lines::follow(&log, name) => Err(error.into()),
         error = mesh.gone() => Err(error.into()),
-        never = follow(plan, &mut filter, sources) => match never {},
+        error = follow(plan, &mut filter, sources) => Err(error.into()),
     }
 }
 
-/// Takes over each change.
-async fn follow(plan: &Plan, filter: &mut Filter, mut sources: Sources) -> std::convert::Infallible {
+/// Takes over each change, until the sources can't be looked at any more; gives why.
+async fn follow(plan: &Plan, filter: &mut Filter, mut sources: Sources) -> anyhow::Error {
+    let mut failed = 0;
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
         match sources.changed() {
-            Ok(true) => {}
-            Ok(false) => continue,
-            Err(error) => {
-                output::complain(&format!("a change may be missed: {error:#}"));
+            Ok(is_changed) => {
+                failed = 0;
+                if !is_changed {
+                    continue;
+                }
+            }
+            Err(_) if failed < FORGIVEN => {
+                failed += 1;
                 continue;
             }
+            Err(error) => return error.context("the sources can't be looked at"),
         }
         let began = Instant::now();
         let outcome = match plan.component().await {
