@@ -120,7 +120,7 @@ struct Taken {
 
 impl Filter {
     fn version(&self) -> &str {
-        self.taken.as_ref().map_or("none", |taken| &taken.version)
+        self.taken.as_ref().map_or("none", |taken| taken.version.as_str())
     }
 
     /// Publishes a component and has it run under the policy as it is now; false where both are what runs already.
