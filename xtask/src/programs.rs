@@ -43,9 +43,13 @@ const PYTHON: &[&str] = &[
     "schemathesis==4.32.5",
 ];
 
-/// Compilers of other languages to components, for the filters of `dataplane/filter-host/tests/languages`.
-const NPM: &[&str] = &["@bytecodealliance/componentize-js@0.23.0", "componentize-qjs@0.4.5"];
-const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
+/// What filters in C, JavaScript and Python take of the distribution.
+const LANGUAGES_DEBIAN: &[(&str, &str)] = &[("node", "nodejs"), ("npm", "npm"), ("clang", "clang"), ("wasm-ld", "lld")];
+
+/// The compiler of JavaScript on SpiderMonkey. Those on QuickJS and of Python are the ones that `weft filter new` pins,
+/// below [`LANGUAGES`].
+const SPIDERMONKEY: &str = "@bytecodealliance/componentize-js@0.23.0";
+const LANGUAGES: &str = "filters-sdk/languages";
 
 /// Paths of the programs after installing.
 pub(crate) struct Installed {
@@ -73,20 +77,29 @@ pub(crate) fn install(workspace: &Workspace) -> Result<Installed> {
     Ok(Installed { python, envoy, path })
 }
 
-/// A folder with compilers of JavaScript and Python to components. They are large, so that only their own tests ask for them.
+/// A folder with compilers of JavaScript and Python to components, for the filters of
+/// `dataplane/filter-host/tests/languages`. They are large, so that only their own tests ask for them.
 pub(crate) fn languages(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = workspace.target.join("languages");
+    let path = search_path()?;
+    let missing = LANGUAGES_DEBIAN.iter().filter(|(program, _)| find(program, &path).is_none());
+    let missing: Vec<_> = missing.map(|(_, package)| *package).collect();
+    if !missing.is_empty() {
+        of_distribution(&missing)?;
+    }
+    let (folder, pinned) = (workspace.target.join("languages"), workspace.root.join(LANGUAGES));
+    let (packages, requirements) = (pinned.join("javascript/package.json"), pinned.join("python/requirements.txt"));
+    let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    let wanted = [SPIDERMONKEY, &read(&packages)?, &read(&requirements)?].join("\n");
     let stamp = folder.join("weft-installed");
-    let wanted = [NPM, &[COMPONENTIZE_PY]].concat().join("\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(folder);
     }
-    if find("npm", &search_path()?).is_none() {
-        of_distribution(&["nodejs", "npm"])?;
-    }
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    cargo::run(Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(NPM))?;
-    of_pypi(&folder.join("python"), &[COMPONENTIZE_PY])?;
+    std::fs::copy(&packages, folder.join("package.json")).context("cannot copy the list of packages")?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).arg(SPIDERMONKEY);
+    cargo::run(&mut npm)?;
+    of_pypi(&folder.join("python"), &["-r", requirements.to_str().context("the workspace's path is no text")?])?;
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(folder)
 }

@@ -9,7 +9,7 @@ use crate::commands::{
     apply, ca, delete, describe, diff, events, explain, filter, get, lint, proxies, proxy, shell, snapshot, store,
     token, validate, version,
 };
-use crate::{access, check, demo, run};
+use crate::{access, check, demo, run, running};
 
 const EXAMPLE: &str = "Examples:
   weft demo --once
@@ -134,7 +134,7 @@ impl Cli {
             Command::Ca(args) => ca::run(args).await,
             Command::Snapshot(args) => snapshot::run(args).await,
             Command::Token(args) => token::run(args).await,
-            Command::Filter(args) => filter::run(args).await,
+            Command::Filter(args) => filter::run(args, |it| Box::pin(running::run(it))).await,
             Command::Login(args) => access::login(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,

@@ -6,6 +6,7 @@ mod answer;
 mod api;
 mod args;
 mod check;
+mod children;
 mod commands;
 mod demo;
 mod findings;
@@ -16,6 +17,7 @@ mod metrics;
 mod output;
 mod programs;
 mod run;
+mod running;
 mod values;
 
 use std::process::ExitCode;

@@ -38,13 +38,13 @@ const BODY_BYTES: u64 = 1 << 20;
 const KV_ENTRIES: u64 = 10_000;
 const KV_BYTES: u64 = 1 << 20;
 
-/// Runs every case, for so long at the most; what was not reached then has failed. Blocks.
+/// Runs every case, for so long at the most after the binary is compiled; what was not reached then has failed. Blocks.
 ///
 /// # Errors
 /// The binary can't be run at all, whatever the case.
 pub fn run_cases(host: &Host, wasm: &[u8], cases: &Cases, most: Duration) -> Result<Vec<CaseReport>, String> {
-    let until = Instant::now() + most;
     let filter = Filter::new(host, wasm)?;
+    let until = Instant::now() + most;
     let run = |case: &Case| {
         let faults = match filter.run(case, cases, until) {
             Ok(faults) => faults,
@@ -123,7 +123,8 @@ impl<'h> Filter<'h> {
         /// Names make buckets, values and metrics a case's own.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let granted = |capability: Capability| case.capabilities.as_ref().is_none_or(|them| them.contains(&capability));
-        let words = [(Capability::TokenBucket, "token-bucket"), (Capability::Crypto, "crypto")];
+        let words =
+            [(Capability::TokenBucket, "token-bucket"), (Capability::Crypto, "crypto"), (Capability::Wasi, "wasi")];
         let words = words.into_iter().filter(|(capability, _)| granted(*capability));
         let mut grants = Vec::new();
         if granted(Capability::Kv) {

@@ -78,11 +78,13 @@ pub enum Capability {
     Callout,
     /// For the case's `secrets`.
     Secret,
+    /// Clocks and randomness of WASI, which runtimes of other languages begin with.
+    Wasi,
 }
 
 impl Capability {
-    pub const ALL: [Capability; 5] =
-        [Capability::TokenBucket, Capability::Crypto, Capability::Kv, Capability::Callout, Capability::Secret];
+    pub const ALL: [Capability; 6] =
+        [Self::TokenBucket, Self::Crypto, Self::Kv, Self::Callout, Self::Secret, Self::Wasi];
 }
 
 /// One text, or several: values of a header, chunks of a body.

@@ -1,12 +1,16 @@
 //! What authors of filters use: the examples of the SDK do what their cases say, run by the programs that ship.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
 use weft_policy::component::{CASES_SECTION, with_section};
-use weft_tests::process::command;
+use weft_tests::app::App;
+use weft_tests::client::{Answer, Client};
+use weft_tests::process::{Process, command};
+use weft_tests::wait::eventually;
 
 use super::in_process::wasm;
 
@@ -67,4 +71,90 @@ fn a_case_that_fails_is_told_and_what_a_filter_costs_is_measured() {
     let ran = weft(folder.path(), &["filter", "new", "greet"]);
     assert_eq!(ran.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&ran.stderr).contains("is not empty"));
+}
+
+/// Puts a file there whole, as editors do.
+fn place(file: &Path, bytes: &[u8]) {
+    let new = file.with_extension("new");
+    fs::write(&new, bytes).unwrap();
+    fs::rename(&new, file).unwrap();
+}
+
+async fn seen(at: SocketAddr) -> Answer {
+    Client::direct(at).await.get("/seen").await
+}
+
+fn is_greeted(answer: &Answer) -> bool {
+    answer.status == 200 && answer.text().contains("hello caller")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_before_a_port_follows_its_source_and_outlives_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start("app", Ipv4Addr::LOCALHOST.into(), 0).await;
+    let (component, config) = (folder.path().join("mine.wasm"), folder.path().join("config.yaml"));
+    place(&component, &wasm("starter"));
+    place(&config, b"refused: [eve]");
+    let mut run = command("weft", None);
+    run.args(["filter", "run"]).arg(&component).arg("--config").arg(&config);
+    run.args(["--to", &app.address.to_string()]);
+    let mut run = Process::start("filter-run", folder.path(), &mut run);
+    run.logs(" leads through mine to ");
+    let log = run.log();
+    let line = log.lines().find(|line| line.contains(" leads through ")).unwrap();
+    let at: SocketAddr = line.trim_start_matches("http://").split(' ').next().unwrap().parse().unwrap();
+    assert!(is_greeted(&seen(at).await), "{}", run.tail());
+
+    place(&config, b"refused: [caller]");
+    run.logs("version 0.0.1 is in force, ");
+    assert_eq!(seen(at).await.status, 403, "{}", run.tail());
+    run.logs("GET /seen 403 in ");
+    run.logs(", by filter: caller_refused: rule caller");
+
+    place(&config, b"refused: [1]");
+    run.logs("not taken over: ");
+    run.logs("version 0.0.1 goes on");
+    place(&component, b"no component");
+    run.logs("not a WebAssembly binary");
+    assert_eq!(seen(at).await.status, 403, "the last good version goes on: {}", run.tail());
+
+    place(&config, b"refused: []");
+    let cases = br#"{"cases": [{"name": "passes", "expect": {"verdict": "pass"}}]}"#;
+    place(&component, &with_section(wasm("starter"), CASES_SECTION, cases));
+    eventually("the mended filter", || async { is_greeted(&seen(at).await).then_some(()) }).await;
+    run.signal("INT");
+    assert!(run.ended().success(), "{}", run.tail());
+}
+
+mod long {
+    use super::*;
+
+    /// Runs `weft` in a folder; gives what it prints.
+    fn weft_says(folder: &Path, arguments: &[&str]) -> String {
+        let ran = weft(folder, arguments);
+        let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(ran.status.code(), Some(0), "{arguments:?}: {out}{err}");
+        out.into_owned()
+    }
+
+    #[test]
+    #[ignore = "installs compilers and runs for minutes: cargo xtask test --long languages"]
+    fn languages_build_what_new_makes_and_the_examples() {
+        let place = tempfile::tempdir().unwrap();
+        for (language, ending) in [("c", "c"), ("javascript", "js"), ("python", "py")] {
+            let folder = place.path().join(language);
+            weft_says(place.path(), &["filter", "new", language, "--language", language]);
+            let file = format!("{language}.wasm");
+            weft_says(&folder, &["filter", "build"]);
+            weft_says(&folder, &["filter", "test", &file]);
+            eprintln!("{}", weft_says(&folder, &["filter", "bench", &file, "--case", "ada is greeted and counted"]));
+
+            let example = examples().join(format!("apikeys.{ending}"));
+            fs::copy(example, folder.join(format!("src/filter.{ending}"))).unwrap();
+            fs::copy(examples().join("apikeys.yaml"), folder.join("cases.yaml")).unwrap();
+            fs::remove_file(folder.join("schema.json")).unwrap();
+            weft_says(&folder, &["filter", "test"]);
+            eprintln!("{}", weft_says(&folder, &["filter", "bench", &file]));
+        }
+    }
 }

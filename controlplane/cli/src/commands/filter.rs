@@ -3,9 +3,12 @@
 
 mod build;
 mod cases;
+mod compilers;
 mod inspect;
 mod keys;
+mod language;
 mod new;
+mod run_args;
 mod tried;
 mod versions;
 
@@ -14,19 +17,22 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::SigningKey;
 use weft_api::{FilterVersion, FilterVersions, Filters, PublishQuery};
 use weft_policy::statement::{Statement, signed_bytes};
 
 use super::ListArgs;
 use crate::access::AccessArgs;
-use crate::answer::{Answer, Outcome};
-use crate::api::{Told, segment};
+use crate::answer::{Answer, Failure, Outcome};
+use crate::api::{Client, Told, segment};
 use crate::output::{self, Format, OutputArgs, Table, cell};
 use crate::values;
+pub(crate) use run_args::RunArgs;
 
 const EXAMPLE: &str = "Examples:
   weft filter new mine --sdk ../weft/filters-sdk
   weft filter test mine
+  weft filter run mine --to 127.0.0.1:8080
   weft filter keygen --out publisher.key
   weft filter publish mine.wasm --name mine --version 1.1.0 --key publisher.key
   weft filter promote mine@1.1.0 --channel stable
@@ -42,15 +48,18 @@ pub(crate) struct FilterArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum FilterCommand {
-    /// Make a folder with a filter in Rust, its configuration and its cases.
+    /// Make a folder with a filter in Rust, C, JavaScript or Python, its configuration and its cases.
     #[command(after_help = new::EXAMPLE)]
     New(new::NewArgs),
-    /// Build the Rust of a folder to a component that carries its cases and the schema of its configuration.
+    /// Build what a folder holds to a component that carries its cases and the schema of its configuration.
     #[command(after_help = build::EXAMPLE)]
     Build(build::BuildArgs),
     /// Run a filter's cases in the sandbox, as proxies would run it; status 1 where one does not hold.
     #[command(after_help = tried::TEST_EXAMPLE)]
     Test(tried::TestArgs),
+    /// Run a filter before an app of this machine, in a mesh of its own, and again with each change of its source.
+    #[command(after_help = run_args::EXAMPLE)]
+    Run(RunArgs),
     /// Measure what a request through a filter costs, beside another binary if wanted.
     #[command(after_help = tried::BENCH_EXAMPLE)]
     Bench(tried::BenchArgs),
@@ -138,11 +147,13 @@ struct InspectArgs {
     output: OutputArgs,
 }
 
-pub(crate) async fn run(args: FilterArgs) -> Outcome {
+/// `run_one` carries out `weft filter run`, which starts a mesh of its own and is no command of the API alone.
+pub(crate) async fn run<F: Future<Output = Outcome>>(args: FilterArgs, run_one: impl FnOnce(RunArgs) -> F) -> Outcome {
     match args.command {
         FilterCommand::New(args) => new::run(&args),
         FilterCommand::Build(args) => build::run(&args),
         FilterCommand::Test(args) => tried::test(&args),
+        FilterCommand::Run(args) => run_one(args).await,
         FilterCommand::Bench(args) => tried::bench(&args),
         FilterCommand::Keygen(args) => keygen(&args),
         FilterCommand::Publish(args) => publish(args).await,
@@ -165,25 +176,6 @@ fn keygen(args: &KeygenArgs) -> Outcome {
 async fn publish(args: PublishArgs) -> Outcome {
     let wasm = binary(&args.file)?;
     let key = keys::read(&args.key)?;
-    let unfit = || format!("{} can't be published", args.file.display());
-    let (shape, schema) = inspect::publishable(&wasm).with_context(unfit)?;
-    let digest = keys::digest(&wasm);
-    let statement = Statement {
-        name: args.name.clone(),
-        version: args.version.clone(),
-        abi: shape.abi,
-        digest: keys::digest_text(&digest),
-        schema: schema.map(|text| keys::digest_text(&keys::digest(text.as_bytes()))),
-        publisher: keys::id(&key),
-    };
-    let statement = statement.to_string();
-    let headers = [
-        ("content-type", "application/wasm".to_owned()),
-        ("weft-signature", STANDARD.encode(keys::sign(&key, &digest))),
-        ("weft-public-key", STANDARD.encode(keys::public_pem(&key)?)),
-        ("weft-statement-signature", STANDARD.encode(keys::sign(&key, &signed_bytes(&statement)))),
-        ("weft-statement", STANDARD.encode(statement)),
-    ];
     let query = PublishQuery {
         name: args.name.clone(),
         version: args.version.clone(),
@@ -192,7 +184,7 @@ async fn publish(args: PublishArgs) -> Outcome {
         channel: args.channel.clone(),
         dry_run: args.dry_run,
     };
-    let answer: Told<FilterVersion> = args.access.client()?.upload("/filters", &query, &headers, wasm).await?;
+    let answer = Box::pin(upload(&args.access.client()?, &args.file, wasm, &key, &query)).await?;
     let text = output::structured(args.output.format, &answer)?;
     let name = format!("{}@{}", args.name, args.version);
     let done = if args.dry_run { "could be published" } else { "published" };
@@ -203,6 +195,36 @@ async fn publish(args: PublishArgs) -> Outcome {
         ));
     }
     Ok(Answer::Yes)
+}
+
+/// Signs a binary, which came from `file`, and has the control plane publish it.
+pub(crate) async fn upload(
+    client: &Client,
+    file: &Path,
+    wasm: Vec<u8>,
+    key: &SigningKey,
+    query: &PublishQuery,
+) -> Result<Told<FilterVersion>, Failure> {
+    let unfit = || format!("{} can't be published", file.display());
+    let (shape, schema) = inspect::publishable(&wasm).with_context(unfit)?;
+    let digest = keys::digest(&wasm);
+    let statement = Statement {
+        name: query.name.clone(),
+        version: query.version.clone(),
+        abi: shape.abi,
+        digest: keys::digest_text(&digest),
+        schema: schema.map(|text| keys::digest_text(&keys::digest(text.as_bytes()))),
+        publisher: keys::id(key),
+    };
+    let statement = statement.to_string();
+    let headers = [
+        ("content-type", "application/wasm".to_owned()),
+        ("weft-signature", STANDARD.encode(keys::sign(key, &digest))),
+        ("weft-public-key", STANDARD.encode(keys::public_pem(key)?)),
+        ("weft-statement-signature", STANDARD.encode(keys::sign(key, &signed_bytes(&statement)))),
+        ("weft-statement", STANDARD.encode(statement)),
+    ];
+    Ok(client.upload("/filters", query, &headers, wasm).await?)
 }
 
 async fn list(args: ListArgs) -> Outcome {
@@ -225,6 +247,17 @@ fn inspect(args: &InspectArgs) -> Outcome {
     let text = output::structured(args.output.format, &report)?;
     output::print(&text.map_or_else(|| output::yaml(&report), Ok)?);
     Ok(Answer::Yes)
+}
+
+/// Builds what is a folder; reads the component.
+pub(crate) fn component(what: &Path) -> anyhow::Result<Vec<u8>> {
+    if what.is_dir() { binary(&build::of_folder(what)?) } else { binary(what) }
+}
+
+/// Makes a key to sign with, which is kept in a file.
+pub(crate) fn new_key(path: &Path) -> anyhow::Result<SigningKey> {
+    keys::generate(path)?;
+    keys::read(path)
 }
 
 fn binary(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -2,13 +2,12 @@
 //! go when it ends, and the children even when it is killed.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
-use rustix::process::Signal;
+use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -17,16 +16,15 @@ use super::members::{self, CLIENTS, LOAD_PORT, Member, NAMESPACE, SERVERS};
 use crate::access::Access;
 use crate::answer::Failure;
 use crate::api::Client;
+use crate::children::{self, control_address, end_all, last_lines, spawn};
 use crate::commands::{apply, wait};
 use crate::manifests::Manifests;
 use crate::metrics::Scrape;
 use crate::programs::{CONTROL, SHOP};
 use crate::{local, output, run};
 
-const CONTROL_PATIENCE: Duration = Duration::from_secs(20);
 const MEMBER_PATIENCE: Duration = Duration::from_secs(40);
 const SYNC_PATIENCE: Duration = Duration::from_secs(15);
-const END_PATIENCE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 
 pub(super) struct Stage {
@@ -141,25 +139,9 @@ impl Stage {
         let mut command = Command::new(CONTROL.find()?);
         command.arg("--state").arg(&state).arg("--bind").arg(self.control_ip.to_string());
         self.control = Some(spawn(command, &self.log("control"))?);
-        let deadline = Instant::now() + CONTROL_PATIENCE;
-        loop {
-            let control = self.control.as_mut().context("the control plane was just started")?;
-            if let Some(status) = control.try_wait().context("cannot wait for weft-control")? {
-                return Err(anyhow!("weft-control ended ({status}): see {}", self.log("control").display()).into());
-            }
-            let access = self.access();
-            let reason = match Client::new(&access) {
-                Ok(client) => match client.authenticated_version().await {
-                    Ok(_) => return Ok(()),
-                    Err(error) => error.to_string(),
-                },
-                Err(error) => format!("{error:#}"),
-            };
-            if Instant::now() > deadline {
-                return Err(anyhow!("weft-control is not up: {reason}; see {}", self.log("control").display()).into());
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        let (access, log) = (self.access(), self.log("control"));
+        let control = self.control.as_mut().context("the control plane was just started")?;
+        children::control_up(control, &access, &log).await
     }
 
     /// Resolves when the control plane has ended without us. Cancel safe.
@@ -243,12 +225,7 @@ impl Stage {
     }
 
     pub(super) fn access(&self) -> Access {
-        let state = self.folder.join("control");
-        Access {
-            server: format!("https://{}:15013", self.control_ip),
-            token_file: state.join("operator.token"),
-            ca_file: state.join("ca.pem"),
-        }
+        children::access(self.control_ip, &self.folder.join("control"))
     }
 
     pub(super) fn api(&self) -> anyhow::Result<Client> {
@@ -388,41 +365,4 @@ async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
     let response = request.send().await?;
     let status = response.status().as_u16();
     Ok(Answer { status, text: response.text().await?, took: started.elapsed() })
-}
-
-/// 127.0.0.1 where the control plane's ports are free, else the next one below the sidecars'.
-fn control_address() -> anyhow::Result<IpAddr> {
-    let free = |ip: &Ipv4Addr| [15012, 15013, 15014].iter().all(|port| TcpListener::bind((*ip, *port)).is_ok());
-    let found = (1..=10).map(|last| Ipv4Addr::new(127, 0, 0, last)).find(free);
-    Ok(found.context("ports 15012 to 15014 are taken on each of 127.0.0.1 to 127.0.0.10")?.into())
-}
-
-fn spawn(mut command: Command, log: &Path) -> anyhow::Result<Child> {
-    let open = std::fs::OpenOptions::new().create(true).append(true).open(log);
-    let out = open.with_context(|| format!("cannot write {}", log.display()))?;
-    let err = out.try_clone().context("cannot share a log")?;
-    // A group of its own: Ctrl-C reaches us alone, and we end the others in order.
-    command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0).kill_on_drop(true);
-    run::die_with_parent(&mut command);
-    let program = command.as_std().get_program().to_owned();
-    command.spawn().with_context(|| format!("cannot start {}", program.display()))
-}
-
-async fn end_all<'a>(children: impl Iterator<Item = &'a mut Child>) {
-    let mut children: Vec<&mut Child> = children.collect();
-    for child in &children {
-        run::signal_child(child, Signal::TERM);
-    }
-    let deadline = tokio::time::Instant::now() + END_PATIENCE;
-    for child in &mut children {
-        if tokio::time::timeout_at(deadline, child.wait()).await.is_err() && child.kill().await.is_err() {
-            output::complain("weft demo: a process could not be ended");
-        }
-    }
-}
-
-fn last_lines(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(8)..].join(" | ")
 }

@@ -1,4 +1,5 @@
-//! `weft filter build`: cargo's module becomes a component, with the cases and the schema that lie beside the source.
+//! `weft filter build`: what the language's compiler makes becomes a component, with the cases and the schema that lie
+//! beside the source.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use serde_json::Value;
 use weft_policy::component::{self, SCHEMA_SECTION, with_section};
 use weft_policy::schema;
 
-use super::{cases, inspect, keys};
+use super::language::Language;
+use super::{cases, compilers, inspect, keys};
 use crate::answer::{Answer, Outcome};
 use crate::output;
 
@@ -23,12 +25,12 @@ const SCHEMA_FILE: &str = "schema.json";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct BuildArgs {
-    /// The filter's folder, with its Cargo.toml.
+    /// The filter's folder, as `weft filter new` makes it: Rust, C, JavaScript or Python.
     #[arg(default_value = ".", value_name = "DIR")]
     folder: PathBuf,
-    /// What Rust builds for.
-    #[arg(long, default_value = TARGETS[0], value_parser = TARGETS)]
-    target: String,
+    /// What Rust builds for [default: wasm32-unknown-unknown].
+    #[arg(long, value_parser = TARGETS)]
+    target: Option<String>,
     /// Take this module or component in place of what cargo builds: of any language.
     #[arg(long, value_name = "FILE", requires = "out", conflicts_with = "target")]
     from: Option<PathBuf>,
@@ -40,7 +42,7 @@ pub(super) struct BuildArgs {
 pub(super) fn run(args: &BuildArgs) -> Outcome {
     let file = match (&args.from, &args.out) {
         (Some(from), Some(out)) => finish(&args.folder, from, out.clone())?,
-        (_, out) => build(&args.folder, &args.target, out.as_deref())?,
+        (_, out) => build(&args.folder, args.target.as_deref(), out.as_deref())?,
     };
     let wasm = super::binary(&file)?;
     let digest = keys::digest_text(&keys::digest(&wasm));
@@ -50,15 +52,31 @@ pub(super) fn run(args: &BuildArgs) -> Outcome {
 
 /// The same for the target that every filter can be built for.
 pub(super) fn of_folder(folder: &Path) -> anyhow::Result<PathBuf> {
-    build(folder, TARGETS[0], None)
+    build(folder, None, None)
 }
 
-fn build(folder: &Path, target: &str, out: Option<&Path>) -> anyhow::Result<PathBuf> {
-    ensure!(folder.join("Cargo.toml").is_file(), "{} has no Cargo.toml: it is no filter in Rust", folder.display());
-    ensure_target(folder, target)?;
-    let (name, module) = compile(folder, target)?;
+fn build(folder: &Path, target: Option<&str>, out: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let language = Language::of(folder)?;
+    ensure!(language == Language::Rust || target.is_none(), "--target is for Rust, and {} is not", folder.display());
+    let (name, module) = match language {
+        Language::Rust => {
+            let target = target.unwrap_or(TARGETS[0]);
+            ensure_target(folder, target)?;
+            compile(folder, target)?
+        }
+        Language::C => (name_of(folder)?, compilers::c(folder)?),
+        Language::Javascript => (name_of(folder)?, compilers::javascript(folder)?),
+        Language::Python => (name_of(folder)?, compilers::python(folder)?),
+    };
     let file = out.map_or_else(|| folder.join(format!("{}.wasm", name.replace('_', "-"))), Path::to_owned);
     finish(folder, &module, file)
+}
+
+/// The name of the folder is the filter's, where no other file says one.
+fn name_of(folder: &Path) -> anyhow::Result<String> {
+    let whole = folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))?;
+    let name = whole.file_name().and_then(|name| name.to_str());
+    name.map(str::to_owned).with_context(|| format!("{} has no name for a file: say --out", whole.display()))
 }
 
 fn finish(folder: &Path, module: &Path, file: PathBuf) -> anyhow::Result<PathBuf> {
@@ -120,7 +138,7 @@ fn module_of(messages: &str) -> Option<(String, PathBuf)> {
 /// The component of a module, or the component that it is already, with what lies beside its source; checked as it
 /// will be by whoever runs it.
 fn assemble(module: &[u8], folder: &Path) -> anyhow::Result<Vec<u8>> {
-    let facts = component::read(module).context("what cargo made can't be read")?;
+    let facts = component::read(module).context("what was compiled can't be read")?;
     let mut wasm = match facts.is_component {
         true => module.to_vec(),
         false => componentise(module).context("the module does not make a component: does it export a filter?")?,
@@ -170,7 +188,7 @@ not a message
     fn what_is_missing_is_said() {
         let folder = tempfile::tempdir().unwrap();
         let error = of_folder(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("has no Cargo.toml"), "{error}");
+        assert!(error.contains("is no filter's folder"), "{error}");
         let error = ensure_target(folder.path(), "wasm32-nowhere").unwrap_err().to_string();
         assert!(error.contains("rustup target add wasm32-nowhere"), "{error}");
     }
