@@ -377,10 +377,10 @@ impl Making {
                     }
                 }
                 "additionalProperties" => {
-                    node.others = match value {
-                        Value::Bool(true) => Others::Allowed,
-                        Value::Bool(false) => Others::Refused,
-                        schema => Others::Are(self.place(&at, schema, level + 1)?),
+                    node.others = match value.as_bool() {
+                        Some(true) => Others::Allowed,
+                        Some(false) => Others::Refused,
+                        None => Others::Are(self.place(&at, value, level + 1)?),
                     };
                 }
                 "$defs" if level == 0 => {}
@@ -453,9 +453,9 @@ fn types(at: &str, value: &Value) -> Result<u8, String> {
         // Whole numbers are numbers.
         Ok(if *found == Type::Number { Type::Number.bit() | Type::Integer.bit() } else { found.bit() })
     };
-    match value {
-        Value::Array(all) => all.iter().try_fold(0, |types, value| one(value).map(|found| types | found)),
-        value => one(value),
+    match value.as_array() {
+        Some(all) => all.iter().try_fold(0, |types, value| one(value).map(|found| types | found)),
+        None => one(value),
     }
 }
 

@@ -148,6 +148,37 @@ impl Subject<'_> {
         };
         conditions.into_iter().map(timed).collect()
     }
+
+    /// What there is to say of each parent of a route. `None`: it is none.
+    fn parents(self, published: &Published) -> Option<Vec<ParentStatus>> {
+        let route = AnyRoute::of(&self.stored.resource)?;
+        let arrivals = self.arrivals;
+        let hides_backends = route.backends().map(service).any(|key| !arrivals.may_read(&key));
+        let parents = route_status(&published.world, route).into_iter().map(|parent| {
+            let named = service(route.named(parent.parent_ref.namespace.as_deref(), &parent.parent_ref.name));
+            if !arrivals.may_read(&named) {
+                let conditions = ["Accepted", "ResolvedRefs", "Programmed"].map(unknown);
+                return parent_status(&parent.parent_ref, |place| self.about(place, conditions));
+            }
+            let is_accepted = parent.conditions.iter().any(|known| known.kind == "Accepted" && known.status);
+            let programmed = match is_accepted {
+                true => {
+                    let own = &route.metadata.namespace;
+                    let parent = parent.parent_ref.namespace.as_ref().unwrap_or(own);
+                    let consumer = (parent != own).then_some(own.as_str());
+                    arrivals.programmed(self.key, since(published, arrivals, route, self.stored), consumer)
+                }
+                false => condition("Programmed", "False", "Invalid", "the route is not accepted"),
+            };
+            let mut conditions: Vec<_> = told(&parent.conditions).chain([programmed]).collect();
+            if hides_backends {
+                let told = conditions.iter_mut().filter(|condition| condition.kind == "ResolvedRefs");
+                told.for_each(|known| *known = unknown("ResolvedRefs"));
+            }
+            parent_status(&parent.parent_ref, |place| self.about(place, conditions))
+        });
+        Some(parents.collect())
+    }
 }
 
 /// The conditions in print.
@@ -223,32 +254,7 @@ pub(super) fn of(
     let subject = Subject { hub, arrivals, key, stored, now: crate::now_unix() };
     match &stored.resource {
         Resource::HttpRoute(_) | Resource::GrpcRoute(_) | Resource::TlsRoute(_) | Resource::TcpRoute(_) => {
-            let route = AnyRoute::of(&stored.resource)?;
-            let hides_backends = route.backends().map(service).any(|key| !arrivals.may_read(&key));
-            let parents = route_status(&published.world, route).into_iter().map(|parent| {
-                let named = service(route.named(parent.parent_ref.namespace.as_deref(), &parent.parent_ref.name));
-                if !arrivals.may_read(&named) {
-                    let conditions = ["Accepted", "ResolvedRefs", "Programmed"].map(unknown);
-                    return parent_status(&parent.parent_ref, |place| subject.about(place, conditions));
-                }
-                let is_accepted = parent.conditions.iter().any(|known| known.kind == "Accepted" && known.status);
-                let programmed = match is_accepted {
-                    true => {
-                        let own = &route.metadata.namespace;
-                        let parent = parent.parent_ref.namespace.as_ref().unwrap_or(own);
-                        let consumer = (parent != own).then_some(own.as_str());
-                        arrivals.programmed(key, since(published, arrivals, route, stored), consumer)
-                    }
-                    false => condition("Programmed", "False", "Invalid", "the route is not accepted"),
-                };
-                let mut conditions: Vec<_> = told(&parent.conditions).chain([programmed]).collect();
-                if hides_backends {
-                    let told = conditions.iter_mut().filter(|condition| condition.kind == "ResolvedRefs");
-                    told.for_each(|known| *known = unknown("ResolvedRefs"));
-                }
-                parent_status(&parent.parent_ref, |place| subject.about(place, conditions))
-            });
-            Some(Status { parents: parents.collect(), ..Status::default() })
+            Some(Status { parents: subject.parents(published)?, ..Status::default() })
         }
         Resource::Workload(_) => {
             let owner = published.world.registered_by(&key.object_name())?;

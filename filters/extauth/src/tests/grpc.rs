@@ -283,6 +283,9 @@ fn headers_for_the_answer_wait_for_it() {
     assert_eq!(shown(&filter.response(2, &TestResponse::new(200))), "", "another's");
 }
 
+/// Header fields of an answer.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn an_answer_that_is_none_lets_nothing_pass() {
     let good = framed(&CheckResponse { status: code(0), denied: None, allowed: None }.encode_to_vec());
@@ -297,7 +300,7 @@ fn an_answer_that_is_none_lets_nothing_pass() {
     if_absent.action = 1;
     let long = option("x-long", &"a".repeat(5_000), None);
     let both = CheckResponse { status: code(0), denied: Some(Denied::default()), allowed: None };
-    let cases: [(&[(&str, &str)], Vec<u8>, &str); 13] = [
+    let cases: [(Fields<'_>, Vec<u8>, &str); 13] = [
         (&sound[..1], good.clone(), "without grpc-status"),
         (&[("grpc-status", "0")], good.clone(), "not gRPC"),
         (&unavailable, good.clone(), "grpc-status 14"),

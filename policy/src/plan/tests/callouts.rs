@@ -136,7 +136,7 @@ fn keys_that_are_fetched_lead_to_what_is_there() {
     let attached = bundle(&world, &["shop/web-1"]).filters["shop/p#JwtPolicy"].clone();
     let callout = attached.grants.iter().find_map(|grant| match grant {
         Grant::Callout(callout) => Some(callout.services.clone()),
-        Grant::Kv(_) => None,
+        Grant::Kv(_) | Grant::Secret(_) | Grant::CryptoKeys(_) => None,
     });
     let authority = Some("store.partner.svc.cluster.local:80".to_owned());
     assert_eq!(callout, Some(vec![CalloutService { name: "service/partner/store:80".to_owned(), authority }]));
