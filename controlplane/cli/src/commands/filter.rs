@@ -95,6 +95,7 @@ struct PublishArgs {
     /// The WebAssembly component.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Name of the filter.
     #[arg(long, value_parser = values::name)]
     name: String,
     /// Version of the filter, MAJOR.MINOR.PATCH.
@@ -123,6 +124,7 @@ struct PublishArgs {
 
 #[derive(Debug, clap::Args)]
 struct ShowArgs {
+    /// Name of the filter.
     name: String,
     #[command(flatten)]
     output: OutputArgs,
@@ -132,6 +134,7 @@ struct ShowArgs {
 
 #[derive(Debug, clap::Args)]
 struct InspectArgs {
+    /// The WebAssembly component.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
