@@ -523,7 +523,7 @@ impl Asked<'_> {
         let by = settings::said_by(sources, plan, Setting::Retry);
         let takes = retry.takes(method);
         let lacking = if takes || !retry.grpc_codes.is_empty() { "" } else { ": not this one" };
-        Some(format!("{retry}{lacking}, {by}"))
+        Some(format!("{retry}{lacking}, {by}; within the retry budget of the caller's proxy"))
     }
 
     /// How one of a service's endpoints is picked for this request.
