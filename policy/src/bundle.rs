@@ -374,6 +374,11 @@ impl Endpoint {
     pub fn is_at(&self, address: IpAddr) -> bool {
         is_one_of(address, self.address, &self.addresses)
     }
+
+    /// True where both are reached in the same place and show the same identity.
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+        (self.address, self.mesh_address, &self.identity) == (other.address, other.mesh_address, &other.identity)
+    }
 }
 
 /// Endpoints as a list: each says its own name.

@@ -330,9 +330,7 @@ pub fn diff(old: &Bundle, new: &Bundle) -> Delta {
 /// ahead of `diff`.
 pub fn withdrawn(before: &Service, now: Option<&Service>) -> impl Iterator<Item = Key> {
     let stays = move |old: &Endpoint| {
-        now.and_then(|service| service.endpoints.get(&old.workload)).is_some_and(|new| {
-            (new.address, new.mesh_address, &new.identity) == (old.address, old.mesh_address, &old.identity)
-        })
+        now.and_then(|service| service.endpoints.get(&old.workload)).is_some_and(|new| new.is_same_place(old))
     };
     let left = before.endpoints.values().filter(move |endpoint| !stays(endpoint));
     left.map(|endpoint| Key::Endpoint { service: before.name.clone(), workload: endpoint.workload.clone() })

@@ -292,7 +292,11 @@ fn conclude(explanation: &mut Explanation) {
     let audited = picked.iter().flat_map(|backend| &backend.endpoints).filter_map(|it| it.audited.as_ref());
     let audited: BTreeSet<String> =
         audited.map(|rule| format!("policies in mode Audit would refuse it: {rule}")).collect();
-    let notes: Vec<String> = picked.iter().filter_map(|backend| backend.elsewhere.clone()).chain(audited).collect();
+    let answered = picked.iter().flat_map(|backend| &backend.endpoints).filter_map(|it| it.answered.as_ref());
+    let answered: BTreeSet<String> =
+        answered.map(|filter| format!("a filter answers it, and the app is not asked: {filter}")).collect();
+    let notes = picked.iter().filter_map(|backend| backend.elsewhere.clone()).chain(audited).chain(answered);
+    let notes: Vec<String> = notes.collect();
     let mut named = picked.iter().filter_map(|backend| backend.service.as_deref());
     let led_out = named.find(|name| name.starts_with("ExternalService")).map(str::to_owned);
     if picked.iter().any(|backend| backend.service.is_none()) {
@@ -531,7 +535,7 @@ impl Asked<'_> {
         let by = settings::said_by(sources, plan, Setting::Retry);
         let takes = retry.takes(method);
         let lacking = if takes || !retry.grpc_codes.is_empty() { "" } else { ": not this one" };
-        Some(format!("{retry}{lacking}, {by}"))
+        Some(format!("{retry}{lacking}, {by}; within the retry budget of the caller's proxy"))
     }
 
     /// How one of a service's endpoints is picked for this request.
@@ -557,6 +561,7 @@ impl Asked<'_> {
         let filters = filters_for(self.world, std::slice::from_ref(workload));
         let mut inbound: Vec<_> = filters.values().filter(|filter| filter.direction == Direction::Inbound).collect();
         inbound.sort_by_key(|filter| (filter.authorization, filter.order, &filter.name));
+        let told: Vec<_> = inbound.into_iter().map(|filter| self.filter(filter, port)).collect();
         let mut explanation = EndpointExplanation {
             workload: workload.to_string(),
             address: SocketAddr::new(endpoint.address, port),
@@ -567,7 +572,8 @@ impl Asked<'_> {
             reason: String::new(),
             barred: false,
             reading: None,
-            filters: inbound.into_iter().map(|filter| self.filter(filter, port)).collect(),
+            answered: told.iter().find(|(_, answers)| *answers).map(|(filter, _)| filter.clone()),
+            filters: told.into_iter().map(|(filter, _)| filter).collect(),
             audited: None,
         };
         if let Some(why) = self.barred.endpoint(endpoint) {
@@ -592,8 +598,8 @@ impl Asked<'_> {
         explanation
     }
 
-    /// A filter of an endpoint, by name, with what is known of its decision.
-    fn filter(&self, filter: &FilterAttachment, port: u16) -> String {
+    /// A filter of an endpoint, by name, with what is known of its decision; true where it answers.
+    fn filter(&self, filter: &FilterAttachment, port: u16) -> (String, bool) {
         let principal = &self.principal;
         let head = match self.what {
             What::Connection => None,

@@ -456,10 +456,23 @@ fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: 
     metadata
 }
 
+/// Kinds of other meshes, with those that say the same here.
+const ELSEWHERE: [(&str, &str); 10] = [
+    ("VirtualService", "HTTPRoute, GRPCRoute, TLSRoute and TCPRoute"),
+    ("DestinationRule", "TrafficPolicy"),
+    ("ServiceEntry", "ExternalService"),
+    ("WorkloadEntry", "Workload"),
+    ("AuthorizationPolicy", "AccessPolicy"),
+    ("RequestAuthentication", "JwtPolicy"),
+    ("EnvoyFilter", "FilterPolicy"),
+    ("WasmPlugin", "FilterPolicy"),
+    ("ServiceProfile", "HTTPRoute and TrafficPolicy"),
+    ("ServiceDefaults", "TrafficPolicy"),
+];
+
 /// The kind, also where it is misspelt.
 fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
-    const LATER: [&str; 8] =
-        ["UDPRoute", "Gateway", "GatewayClass", "Rollout", "Bypass", "Zone", "BackendTLSPolicy", "ServiceEntry"];
+    const LATER: [&str; 7] = ["UDPRoute", "Gateway", "GatewayClass", "Rollout", "Bypass", "Zone", "BackendTLSPolicy"];
     let mut text = |key: &str| {
         let Some(value) = fields.remove(key) else {
             mistakes.push(Mistake::new(key, Part::Value, "is missing"));
@@ -474,11 +487,13 @@ fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<
     let name = name?;
     let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == name).or_else(|| {
         let known = Kind::ALL.map(Kind::as_str);
-        let meant = nearest(&name, known).filter(|_| !LATER.contains(&name.as_str()));
-        let message = match meant {
-            Some(meant) => format!("kind {name} is not known; did you mean `{meant}`?"),
-            None if LATER.contains(&name.as_str()) => format!("kind {name} is not supported yet"),
-            None => format!("kind {name} is not known; known are {}", known.join(", ")),
+        let elsewhere = ELSEWHERE.iter().find(|(other, _)| *other == name);
+        let meant = nearest(&name, known).filter(|_| elsewhere.is_none() && !LATER.contains(&name.as_str()));
+        let message = match (meant, elsewhere) {
+            (Some(meant), _) => format!("kind {name} is not known; did you mean `{meant}`?"),
+            (None, Some((_, here))) => format!("kind {name} is of another mesh; here this is said by {here}"),
+            (None, None) if LATER.contains(&name.as_str()) => format!("kind {name} is not supported yet"),
+            (None, None) => format!("kind {name} is not known; known are {}", known.join(", ")),
         };
         mistakes.push(Mistake::new("kind", Part::Value, message));
         Kind::ALL.into_iter().find(|kind| Some(kind.as_str()) == meant)

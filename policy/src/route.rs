@@ -282,6 +282,12 @@ impl RouteTable {
         routed.filter(|_| to.endpoint.is_none()).map(Arc::as_ref)
     }
 
+    /// True where routes of requests hold for this caller and port: each request goes where its rule leads, and perhaps none to
+    /// the service itself.
+    pub fn leads_requests(&self, to: &Resolved<'_>, from_namespace: &str) -> bool {
+        self.routed(to).is_some_and(|routed| routed.has_requests(to.port, from_namespace))
+    }
+
     /// How else the query may be read that rules of this service look at.
     fn query_readings(&self, to: &Resolved<'_>, head: &HeadView<'_>) -> Vec<QueryReading> {
         let is_looked_at = self.routed(to).is_some_and(|routed| routed.by_query);

@@ -28,6 +28,14 @@ impl Target {
         Self(document.resource.key())
     }
 
+    pub(crate) fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
     /// Its path below `/api/v1`.
     pub(crate) fn path(&self) -> String {
         let namespace = if self.0.kind.is_namespaced() { segment(&self.0.namespace) } else { "_".to_owned() };

@@ -52,6 +52,7 @@ pub(crate) struct RunArgs {
     /// The service that CMD is an instance of; a client without `--port` only carries its name.
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     service: String,
+    /// Its namespace.
     #[arg(long, default_value = "default", value_name = "NS", value_parser = values::name)]
     namespace: String,
     /// Whose identity it has [default: the service's name].

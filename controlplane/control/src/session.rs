@@ -6,13 +6,14 @@ mod concern;
 mod exposed;
 mod hello;
 mod older;
+mod removals;
 mod report;
 mod scope;
 mod stages;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use tonic::{Status, Streaming};
 use weft_policy::bundle::{
     Direction, Egress, FilterAttachment, FilterMode, MeshSettings, ObjectName, OnFailure, Revision, ServedWorkload,
 };
-use weft_policy::delta::{self, Key, Object};
+use weft_policy::delta::{Key, Object};
 use weft_policy::lineage::{Lineage, follow};
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
@@ -353,29 +354,6 @@ impl Session {
         self.send_one(v1::Delta { revision: revision.0, ..self.delta() }).await
     }
 
-    /// Endpoints that left or moved go ahead of everything else.
-    async fn send_removals(&mut self, world: &Published) -> bool {
-        if self.left_alone.is_some() {
-            return true;
-        }
-        let before = self.target.clone();
-        self.look_at(world);
-        let removals = if Arc::ptr_eq(&before, &self.target) { Vec::new() } else { withdrawn(&before, &self.target) };
-        if removals.is_empty() {
-            return true;
-        }
-        let touched = removals.iter().filter_map(|key| {
-            let Key::Endpoint { service, .. } = key else { return None };
-            Some(Key::Service(service.clone()))
-        });
-        self.view.handle_subtraction(&touched.collect::<BTreeSet<_>>());
-        tracing::debug!(proxy = %self.seat.key, removals = removals.len(), "endpoint removals sent");
-        self.hub.metrics().removals.increment(1);
-        let removals = removals.iter().map(Into::into).collect();
-        let delta = v1::Delta { revision: world.revision.0, removals, subtractive: true, ..self.delta() };
-        self.send_one(delta).await
-    }
-
     fn look_at(&mut self, world: &Published) {
         let seen = self.looked_at.as_deref();
         let is_same = match &self.scope {
@@ -676,19 +654,4 @@ fn lacks(envelope: &v1::Object, has: &Capabilities) -> Option<String> {
     let lacking = envelope.requires.iter().filter(|capability| !has.contains(*capability));
     let lacking: Vec<_> = lacking.map(String::as_str).collect();
     (!lacking.is_empty()).then(|| lacking.join(", "))
-}
-
-/// Endpoints of `before` that leave at once.
-fn withdrawn(before: &ToldSet, after: &ToldSet) -> Vec<Key> {
-    let mut keys = Vec::new();
-    for told in before.iter() {
-        let now = after.get(&told.key);
-        if now.is_some_and(|now| Arc::ptr_eq(now, told)) {
-            continue;
-        }
-        if let Some(service) = told.service() {
-            keys.extend(delta::withdrawn(service, now.and_then(|now| now.service())));
-        }
-    }
-    keys
 }

@@ -217,6 +217,7 @@ async fn send(
             within(end, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await
         };
         attempt.was_given(call.body.is_end());
+        call.record.log(|log| log.tried(attempts.holds().was_refused()));
         let wait;
         (permit, wait) = match ended {
             Ok(()) => {

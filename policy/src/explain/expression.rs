@@ -52,25 +52,27 @@ fn unknown<'r>(rules: &'r Rules, head: &Head<'_>) -> Vec<&'r str> {
     rules.told().into_iter().filter(|name| !is_known(name)).collect()
 }
 
-/// The name of a filter, of rules of expressions with what they make of the request.
-pub(super) fn told(filter: &FilterAttachment, head: Option<&Head<'_>>) -> String {
+/// The name of a filter, of rules of expressions with what they make of the request; true where it answers in the place of
+/// the app.
+pub(super) fn told(filter: &FilterAttachment, head: Option<&Head<'_>>) -> (String, bool) {
     let words = head.filter(|_| filter.filter == "expr").and_then(|head| words(filter, head));
     match (words, filter.mode) {
-        (None, _) => filter.name.clone(),
-        (Some(words), FilterMode::Enforce) => format!("{} ({words})", filter.name),
-        (Some(words), FilterMode::Audit) => format!("{} (audit: {words})", filter.name),
+        (None, _) => (filter.name.clone(), false),
+        (Some((words, answers)), FilterMode::Enforce) => (format!("{} ({words})", filter.name), answers),
+        (Some((words, _)), FilterMode::Audit) => (format!("{} (audit: {words})", filter.name), false),
     }
 }
 
-fn words(filter: &FilterAttachment, head: &Head<'_>) -> Option<String> {
+/// What rules make of the request, and whether they answer it.
+fn words(filter: &FilterAttachment, head: &Head<'_>) -> Option<(String, bool)> {
     let config: Config<Compiled> = serde_json::from_str(&filter.config.0).ok()?;
     let rules = Rules::new(config).ok()?;
     let unknown = unknown(&rules, head);
     if !unknown.is_empty() {
-        return Some(format!("not asked here: it reads {}", unknown.join(", ")));
+        return Some((format!("not asked here: it reads {}", unknown.join(", ")), false));
     }
     let decision = rules.decide(head);
-    Some(match &decision.end {
+    let words = match &decision.end {
         End::Pass if decision.edits.is_empty() => "lets it pass".to_owned(),
         End::Pass => format!("lets it pass, with headers changed by {}", decision.held.join(", ")),
         End::Deny { rule, status, .. } => {
@@ -81,5 +83,6 @@ fn words(filter: &FilterAttachment, head: &Head<'_>) -> Option<String> {
         }
         End::Respond { rule, status, .. } => format!("answered by its rule {rule}: {status}"),
         End::Failed { rule } => format!("denied: its rule {rule} can't be evaluated"),
-    })
+    };
+    Some((words, !matches!(decision.end, End::Pass)))
 }

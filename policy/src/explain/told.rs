@@ -205,6 +205,9 @@ pub struct EndpointExplanation {
     pub reading: Option<String>,
     /// Inbound filters in the order in which they run.
     pub filters: Vec<String>,
+    /// The first filter that answers in the place of the app. Told as a note.
+    #[serde(skip)]
+    pub(super) answered: Option<String>,
     /// The rule by which policies that are audited would refuse it. Told as a note.
     #[serde(skip)]
     pub(super) audited: Option<String>,

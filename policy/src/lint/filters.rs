@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::lens::{Lens, key_of};
-use super::{Code, Report};
-use crate::bundle::{ObjectName, needs_every_import};
+use super::{Code, Report, Scope};
+use crate::bundle::{ObjectName, OnFailure, needs_every_import};
 use crate::plan::{missing_secrets, unfit_expressions, unresolved_callouts};
 use crate::resource::capability::Capability;
 use crate::resource::filter::PolicyMode;
@@ -26,7 +26,7 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
         switched_off(policy.spec.mode, what, &object, report);
     }
     let authz = ObjectName::new(ROOT_NAMESPACE, "authz");
-    if lens.world.filter(&authz).is_none() {
+    if lens.world.filter(&authz).is_none() && !comes_with_the_mesh(lens, &authz) {
         for policy in lens.all::<AccessPolicySpec>() {
             let object = key_of(Kind::AccessPolicy, &policy.metadata);
             let message = format!("Filter {authz} is not published: it enforces access policies");
@@ -35,12 +35,20 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     }
     let used: BTreeSet<_> = lens.world.attaching().map(|policy| filter_of(&policy)).collect();
     for (key, _) in lens.of_kind(Kind::Filter) {
-        let is_shipped = key.namespace == ROOT_NAMESPACE && SHIPPED.contains(&key.name.as_str());
-        if !is_shipped && !used.contains(&key.object_name()) {
+        if !is_shipped(&key.object_name()) && !used.contains(&key.object_name()) {
             report.tell(Code::UnusedFilter, key, "", "no policy names it");
         }
     }
     twice(lens, report);
+}
+
+fn is_shipped(filter: &ObjectName) -> bool {
+    filter.namespace == ROOT_NAMESPACE && SHIPPED.contains(&filter.name.as_str())
+}
+
+/// With files alone, a shipped filter is there, since no file holds it and every mesh has it.
+fn comes_with_the_mesh(lens: &Lens<'_>, filter: &ObjectName) -> bool {
+    lens.scope == Scope::Files && is_shipped(filter)
 }
 
 fn filter_of(policy: &Object<FilterPolicySpec>) -> ObjectName {
@@ -63,6 +71,9 @@ fn attached(lens: &Lens<'_>, policy: &Attaching<'_>, report: &mut Report) {
     }
     let name = filter_of(policy);
     let Some(filter) = lens.world.filter(&name) else {
+        if comes_with_the_mesh(lens, &name) {
+            return;
+        }
         return report.tell(Code::FilterMissing, &object, policy.place("spec.filter.name"), lens.no_filter(&name));
     };
     let reference = &policy.spec.filter;

@@ -288,7 +288,7 @@ fn files_alone_refuse_nothing_for_what_is_elsewhere() {
     let mut world = World::new(TrustDomain::default());
     world.put(&Owner::Applied, alone.into_iter().next().unwrap().resource, Revision(1), "").unwrap();
     let codes: Vec<_> = check(&world, Scope::Files).into_iter().map(|finding| finding.code).collect();
-    assert_eq!(codes, [Code::AuthzMissing]);
+    assert!(codes.is_empty(), "shipped filters are in no file: {codes:?}");
     let unsafe_alone = lint(&access("{action: Deny, rules: [{to: [{methods: ['*']}]}]}"), Scope::Files);
     assert!(unsafe_alone[0].starts_with("error WEFT201"), "{unsafe_alone:?}");
 }

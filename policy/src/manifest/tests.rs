@@ -114,6 +114,16 @@ fn not_yaml() {
 }
 
 #[test]
+fn kinds_of_other_meshes_are_answered_with_those_of_this_one() {
+    let check = |kind: &str, here: &str| {
+        let told = format!("shop.yaml:2: kind: kind {kind} is of another mesh; here this is said by {here}");
+        check_refused(&format!("apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a}}\n"), &[&told]);
+    };
+    check("VirtualService", "HTTPRoute, GRPCRoute, TLSRoute and TCPRoute");
+    check("ServiceEntry", "ExternalService");
+}
+
+#[test]
 fn kinds_and_envelopes() {
     check_refused(
         "kind: Service\n",

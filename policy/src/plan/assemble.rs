@@ -216,15 +216,6 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
             other_targets,
         })
     };
-    let endpoint = |workload: &Object<WorkloadSpec>| Endpoint {
-        workload: workload.name(),
-        identity: world.trust_domain.workload(&workload.metadata.namespace, &workload.spec.service_account).ok(),
-        address: workload.spec.address,
-        addresses: workload.spec.addresses.clone(),
-        mesh_address: workload.spec.mesh_address(),
-        weight: workload.spec.weight,
-        labels: workload.metadata.labels.clone(),
-    };
     let merged = merged(world, &service.name());
     Service {
         name: service.name(),
@@ -237,10 +228,30 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
             .iter()
             .copied()
             .filter(|workload| is_in_discovery(workload))
-            .map(endpoint)
+            .map(|workload| endpoint_entry(world, workload))
             .map(|e| (e.workload.clone(), e))
             .collect(),
     }
+}
+
+/// A workload as those see it that call one of its services.
+fn endpoint_entry(world: &World, workload: &Object<WorkloadSpec>) -> Endpoint {
+    Endpoint {
+        workload: workload.name(),
+        identity: world.trust_domain.workload(&workload.metadata.namespace, &workload.spec.service_account).ok(),
+        address: workload.spec.address,
+        addresses: workload.spec.addresses.clone(),
+        mesh_address: workload.spec.mesh_address(),
+        weight: workload.spec.weight,
+        labels: workload.metadata.labels.clone(),
+    }
+}
+
+/// True while the workload of this endpoint can be called in the same place, with the same identity, whatever services it
+/// stands behind.
+pub fn has_endpoint(world: &World, endpoint: &Endpoint) -> bool {
+    let workload = world.workload(&endpoint.workload).filter(|workload| is_in_discovery(workload));
+    workload.is_some_and(|workload| endpoint_entry(world, workload).is_same_place(endpoint))
 }
 
 /// The route once for each service or ExternalService it is attached to. A route of which a part can't be done leads

@@ -72,7 +72,7 @@ pub(crate) fn of_service(world: &World, service: &Object<ServiceSpec>) -> Vec<Un
 pub fn service_status(world: &World, service: &Object<ServiceSpec>) -> Vec<Condition> {
     let unserved = of_service(world, service);
     let condition = match unserved.first() {
-        None => Condition::good("Served", "all that it asks for"),
+        None => Condition::good("Served", "all that it asks for is served"),
         Some(first) => Condition {
             kind: "Served",
             status: false,

@@ -146,7 +146,7 @@ pub enum RouteRefusal {
     #[error("{} has no backend with weight", RouteName::of(route))]
     NoBackend { route: ObjectName },
     #[error(
-        "a backend of {} does not exist, or the route asks for what can't be done: its status says which",
+        "a backend of {} is not there or needs a ReferenceGrant, or the route asks for what can't be done: its status says which",
         RouteName::of(route)
     )]
     BackendNotFound { route: ObjectName },

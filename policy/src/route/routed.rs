@@ -113,6 +113,11 @@ impl Routed {
         self.decision(attached.is_some(), first)
     }
 
+    /// True where routes of requests hold for this caller and port.
+    pub(super) fn has_requests(&self, port: u16, from_namespace: &str) -> bool {
+        self.groups.iter().any(|(scope, _)| scope.holds(port, from_namespace))
+    }
+
     fn decision(&self, is_attached: bool, first: Option<usize>) -> RouteDecision<'_> {
         let Some(candidate) = first.map(|rank| &self.candidates[rank]) else {
             return if is_attached { RouteDecision::NoMatch } else { RouteDecision::Default };

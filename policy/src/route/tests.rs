@@ -616,8 +616,7 @@ fn plans_name_all_that_an_attempt_needs() {
     };
     refused("web", 80, "/other", 404, "no rule of the routes of shop/web matches");
     refused("web", 80, "/none", 500, "HTTPRoute shop/r has no backend with weight");
-    let words =
-        "a backend of HTTPRoute shop/r does not exist, or the route asks for what can't be done: its status says which";
+    let words = "a backend of HTTPRoute shop/r is not there or needs a ReferenceGrant, or the route asks for what can't be done: its status says which";
     refused("web", 80, "/gone", 500, words);
     refused("web", 80, "/port", 404, "other/web serves nothing at port 81");
     refused("bare", 81, "/", 404, "shop/bare serves nothing at port 81");

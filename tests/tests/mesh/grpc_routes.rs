@@ -275,4 +275,13 @@ async fn beside_a_grpcroute_no_httproute_is_asked() {
         (echo.met("echo:7070", "/test.Who/Two", &[]).await == ("echo-v1".to_owned(), Some(0))).then_some(())
     })
     .await;
+    // A Service without endpoints of its own, inside CONNECT, as gRPC's libraries come by a proxy.
+    let front = "apiVersion: v1\nkind: Service\nmetadata: {name: front, namespace: default}\nspec:\n  \
+                 ports: [{port: 7070, appProtocol: grpc}]\n---\n";
+    let routed = route("GRPCRoute", "port: 7070", &rules(&[("", V2)])).replace("name: echo,", "name: front,");
+    echo.mesh.apply(&format!("{front}{routed}"));
+    let mut client = Client::h2_in_tunnel(echo.client.proxy(), "front:7070").await;
+    let answer =
+        client.call(Method::POST, "/test.Who/Two", &[("content-type", "application/grpc")], full(message(b"")));
+    assert_eq!(answer.await.expect("an answer").body.get(5..), Some(&b"echo-v2"[..]));
 }

@@ -62,6 +62,35 @@ async fn what_goes_outside_has_a_line() {
     assert_eq!(of_http["destination_principal"], Value::Null, "{of_http}");
 }
 
+/// How often a request was tried, and that the budget let nobody try again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_tells_attempts_and_those_that_were_refused() {
+    for (per_second, attempts, refused) in [(1_000, json!(2), Value::Null), (0, Value::Null, json!(true))] {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = json!({"retry_budget_percent": 0, "retry_budget_per_second": per_second});
+        let traffic =
+            json!({"policy": {"namespace": "default", "name": "p"}, "retry": {"codes": [503], "attempts": 1}});
+        let pair = Pair::start_altered(
+            &[(8080, Protocol::Http)],
+            |of| match of {
+                Of::Caller => json!({"access_log_file": log(folder.path()), "limits": limits}),
+                Of::Origin => json!({"access_log_file": folder.path().join("origin.log")}),
+            },
+            |_, bundle| {
+                bundle.mesh.iter_mut().for_each(|mesh| mesh.access_log = true);
+                for service in bundle.services.values_mut() {
+                    service.traffic = Some(serde_json::from_value(traffic.clone()).unwrap());
+                }
+            },
+        );
+        let app = App::start("one", pair.origin, 8080).await;
+        app.fail(503);
+        assert_eq!(Client::through(pair.proxy(), "origin:8080").await.get("/who").await.status, 503);
+        let told = line(folder.path(), SocketAddr::new(pair.origin, 8080)).await;
+        assert_eq!((&told["attempts"], &told["retry_refused"]), (&attempts, &refused), "{told}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_names_whom_tls_has_proved_and_nobody_else() {
     let folder = tempfile::tempdir().unwrap();

@@ -115,8 +115,8 @@ async fn an_answer_of_such_a_status_is_followed_by_another_attempt_elsewhere() {
     posted.sort_unstable();
     assert_eq!(posted, [200, 200, 503, 503]);
     let explained = cart.mesh.weft(&["explain", "--from", "default/shopper", "--to", "cart"]);
-    let told =
-        "2 more after 503, no answer, at least 10ms later, of idempotent methods, as HTTPRoute default/cart says";
+    let told = "2 more after 503, no answer, at least 10ms later, of idempotent methods, as HTTPRoute default/cart says; \
+                within the retry budget of the caller's proxy";
     assert!(explained.out.contains(told), "{}", explained.out);
     cart.route("weft.dev/retry-methods: any", "retry: {codes: [503], attempts: 2, backoff: 10ms}");
     for _ in 0..4 {

@@ -21,13 +21,16 @@ pub(crate) struct DeleteArgs {
     /// Kind of the objects, such as service, httproute or accesspolicy.
     #[arg(value_name = "KIND", required_unless_present = "files", conflicts_with = "files")]
     kind: Option<String>,
+    /// Names of the objects.
     #[arg(value_name = "NAME", required_unless_present = "files")]
     names: Vec<String>,
+    /// Their namespace.
     #[arg(short, long, default_value = "default", value_parser = values::name)]
     namespace: String,
     /// Delete what these manifests name instead; - for stdin.
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     files: Vec<std::path::PathBuf>,
+    /// Folders with their subfolders.
     #[arg(short = 'R', long)]
     recursive: bool,
     /// Count an object that does not exist as deleted.

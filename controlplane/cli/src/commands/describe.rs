@@ -31,7 +31,9 @@ const EXAMPLE: &str = "Example:
 pub(crate) struct DescribeArgs {
     /// Kind of the object, such as service or httproute.
     kind: String,
+    /// Its name.
     name: String,
+    /// Its namespace.
     #[arg(short, long, default_value = "default", value_parser = values::name)]
     namespace: String,
     #[command(flatten)]

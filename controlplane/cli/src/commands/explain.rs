@@ -25,8 +25,10 @@ pub(crate) struct ExplainArgs {
     /// Port of the service [default: its first].
     #[arg(long)]
     port: Option<u16>,
+    /// Method of the request.
     #[arg(long, default_value = "GET")]
     method: String,
+    /// Path of the request, with its query.
     #[arg(long, default_value = "/")]
     path: String,
     /// A header of the request; may be repeated.

@@ -104,6 +104,7 @@ struct PublishArgs {
     /// The WebAssembly component.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Name of the filter.
     #[arg(long, value_parser = values::name)]
     name: String,
     /// Version of the filter, MAJOR.MINOR.PATCH.
@@ -132,6 +133,7 @@ struct PublishArgs {
 
 #[derive(Debug, clap::Args)]
 struct ShowArgs {
+    /// Name of the filter.
     name: String,
     #[command(flatten)]
     output: OutputArgs,
@@ -141,6 +143,7 @@ struct ShowArgs {
 
 #[derive(Debug, clap::Args)]
 struct InspectArgs {
+    /// The WebAssembly component.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]

@@ -29,6 +29,7 @@ pub(crate) struct GetArgs {
     kind: Option<String>,
     /// Only this object.
     name: Option<String>,
+    /// Of this namespace.
     #[arg(short, long, default_value = "default", value_parser = values::name)]
     namespace: String,
     /// Objects of all namespaces.
@@ -88,6 +89,9 @@ fn shown(args: &GetArgs, kind: Kind, items: &[Told<Resource>]) -> Result<String,
         return documents(items);
     }
     let text = output::structured(args.output.format, &json!({"items": items}))?;
+    if text.is_none() && items.is_empty() && kind.is_namespaced() && !args.all_namespaces {
+        return Ok(format!("no {} in namespace {} (-A: in all)\n", kind.plural(), args.namespace));
+    }
     Ok(text.unwrap_or_else(|| table(kind, items, args.output.format == Format::Wide, now())))
 }
 
@@ -110,9 +114,30 @@ pub(crate) async fn one(client: &Client, target: &Target) -> Result<Told<Resourc
     match client.fetch(&target.path()).await {
         Ok(object) => Ok(object),
         Err(Error::Refused(refusal)) if refusal.status == 404 => {
-            Err(Failure::Refused(format!("{target} does not exist")))
+            Err(Failure::Refused(Box::pin(absent(client, target)).await))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Says that an object does not exist, and in which namespaces one of its name does: a forgotten `--namespace` is the usual
+/// reason.
+async fn absent(client: &Client, target: &Target) -> String {
+    let told = format!("{target} does not exist");
+    if !target.kind().is_namespaced() {
+        return told;
+    }
+    // Who may not see the others is told of none.
+    let others = list(client, target.kind(), None).await.unwrap_or_default();
+    let named = others.iter().filter(|other| other.metadata.name == target.name());
+    let others: Vec<String> = named.map(|other| cell(&other.metadata.namespace)).collect();
+    match others.as_slice() {
+        [] => told,
+        [one] => format!("{told}; there is one in namespace {one} (-n {one})"),
+        several => format!(
+            "{told}; there is one in the namespaces {}",
+            output::first_of(&several[..several.len().min(3)], several.len())
+        ),
     }
 }
 

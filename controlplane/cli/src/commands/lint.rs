@@ -59,7 +59,8 @@ pub(crate) async fn run(args: LintArgs) -> Outcome {
         found.retain(|finding| finding.object.contains(&within));
     }
     let also = json!({"revision": answer.revision});
-    findings::conclude(&args.findings, found, also, "nothing that refuses an apply")
+    let all_well = if found.is_empty() { "nothing found" } else { "nothing that refuses an apply" };
+    findings::conclude(&args.findings, found, also, all_well)
 }
 
 fn explain(code: Code) -> String {

@@ -70,7 +70,7 @@ struct BanArgs {
     #[arg(value_name = "PROXY|NS/SA|SPIFFE-ID")]
     proxy: String,
     /// Why; shown to whoever asks, and in the audit log.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     access: AccessArgs,
@@ -78,6 +78,7 @@ struct BanArgs {
 
 #[derive(Debug, clap::Args)]
 struct NamedArgs {
+    /// Name of a proxy, whose identity is meant, or the identity: NS/SA or spiffe://...
     #[arg(value_name = "PROXY|NS/SA|SPIFFE-ID")]
     proxy: String,
     #[command(flatten)]

@@ -18,6 +18,7 @@ const MAN: &str = "Example:
 #[derive(Debug, clap::Args)]
 #[command(after_help = COMPLETIONS)]
 pub(crate) struct CompletionsArgs {
+    /// Which shell.
     shell: Shell,
 }
 

@@ -59,6 +59,7 @@ struct SaveArgs {
 
 #[derive(Debug, clap::Args)]
 struct RestoreArgs {
+    /// The snapshot, as `weft snapshot save` wrote it.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Restore also what is of another authority than this control plane's, as after it was lost and set up anew.

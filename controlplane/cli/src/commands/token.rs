@@ -40,6 +40,7 @@ enum TokenCommand {
 
 #[derive(Debug, clap::Args)]
 struct RevokeArgs {
+    /// Names or ids of tokens, as `weft token list` shows them.
     #[arg(value_name = "NAME|ID", required = true)]
     names: Vec<String>,
     #[command(flatten)]

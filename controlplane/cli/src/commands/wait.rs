@@ -40,7 +40,10 @@ pub(crate) async fn until_synced(client: &Client, revision: u64, patience: Durat
         Verdict::Everywhere { proxies, away, held } => {
             held.iter().chain(&away).for_each(|line| output::complain(line));
             let waited = output::duration(started.elapsed());
-            output::complain(&format!("revision {revision} is at all {proxies} proxies concerned (after {waited})"));
+            output::complain(&match proxies {
+                0 => format!("revision {revision} concerns no connected proxy"),
+                _ => format!("revision {revision} is at all {proxies} proxies concerned (after {waited})"),
+            });
             Ok(Answer::Yes)
         }
         Verdict::NotEverywhere(lines) => {

@@ -383,7 +383,7 @@ impl From<ApplyError> for ApiError {
                     of_object(object, key, format!("{message} [{code}]"))
                 };
                 let details = findings.iter().map(detail).collect();
-                Self::refused(format!("{error}; nothing was applied")).with_details(details)
+                Self::refused(format!("{error}; nothing was changed")).with_details(details)
             }
             ApplyError::Stale(ref stale) => {
                 let detail = |stale: &Stale| of_object(&stale.key, "metadata.revision", stale.to_string());
@@ -401,7 +401,7 @@ impl From<ApplyError> for ApiError {
                 let detail = |loss: &Loss| of_object(&loss.policy, "spec.targetRefs", format!("{loss} [{code}]"));
                 Self::refused(error.to_string()).with_details(losses.iter().map(detail).collect())
             }
-            ApplyError::Conflicts(_) => Self::refused(format!("{error}; nothing was applied")),
+            ApplyError::Conflicts(_) => Self::refused(format!("{error}; nothing was changed")),
             ApplyError::Refused(_) => Self::refused(error.to_string()),
             ApplyError::Trying | ApplyError::Overtaken => Self::conflict(error.to_string()),
             ApplyError::Store(error) => error.into(),

@@ -200,6 +200,7 @@ pub(super) async fn send(
         }
         let carried = exit.carry(worker, (from, client), attempts, permit, filtered, call);
         let ended = super::within(end, pin!(carried), Failed::Final).await;
+        call.record.log(|log| log.tried(attempts.holds().was_refused()));
         let wait;
         (permit, wait) = match ended {
             Ok(()) => return Ok(()),

@@ -3,7 +3,7 @@
 //! latency. What comes behind the head, were it a stream that lasts for days, is none of that; it keeps its place among
 //! the active ones alone.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +18,7 @@ pub(super) struct Holds {
     counted: RefCell<Option<Counted<Arc<Budget>>>>,
     retrying: RefCell<Option<Held>>,
     place: RefCell<Option<Place>>,
+    was_refused: Cell<bool>,
 }
 
 impl Holds {
@@ -29,6 +30,15 @@ impl Holds {
     /// Its place among those that are sent again. `None`: it has asked for none.
     pub(super) fn retrying(&self) -> &RefCell<Option<Held>> {
         &self.retrying
+    }
+
+    /// Notes that a further attempt was wanted, and that the budget or the limits of its destination refused it.
+    pub(super) fn refused(&self) {
+        self.was_refused.set(true);
+    }
+
+    pub(super) fn was_refused(&self) -> bool {
+        self.was_refused.get()
     }
 
     /// Holds the place that it was given among those under way.

@@ -93,10 +93,12 @@ pub(super) fn may_send_again(worker: &Worker, state: &ServiceState, holds: &Hold
     let counters = &worker.ledger.counters;
     if !state.may_retry(holds.retrying()) {
         counters.retries_over_limit.increment(1);
+        holds.refused();
         return false;
     }
     if !state.budget.withdraw(now) {
         counters.retries_refused.increment(1);
+        holds.refused();
         return false;
     }
     true

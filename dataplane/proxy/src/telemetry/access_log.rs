@@ -51,6 +51,10 @@ pub struct Logged {
     pub mirrored: bool,
     /// Another attempt was made beside one that was slow.
     pub hedged: bool,
+    /// Tries, those that could not be connected among them.
+    pub attempts: u32,
+    /// A further one was wanted and refused by the retry budget or a limit.
+    pub retry_refused: bool,
     /// What filters have noted of it, by name.
     pub attributes: Vec<(String, String)>,
 }
@@ -77,8 +81,16 @@ impl Logged {
             message: None,
             mirrored: false,
             hedged: false,
+            attempts: 0,
+            retry_refused: false,
             attributes: Vec::new(),
         }
+    }
+
+    /// Notes one more try.
+    pub fn tried(&mut self, is_refused_another: bool) {
+        self.attempts += 1;
+        self.retry_refused = is_refused_another;
     }
 
     /// Notes what failed, by its code and in words.
@@ -123,6 +135,8 @@ pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
     put("message", json!(log.message));
     put("mirrored", json!(log.mirrored.then_some(true)));
     put("hedged", json!(log.hedged.then_some(true)));
+    put("attempts", json!((log.attempts > 1).then_some(log.attempts)));
+    put("retry_refused", json!(log.retry_refused.then_some(true)));
     if !log.attributes.is_empty() {
         let attributes = log.attributes.iter().map(|(name, value)| (name.clone(), json!(value)));
         put("filter_attributes", Value::Object(attributes.collect()));

@@ -47,6 +47,8 @@ fn explain_tells_what_rules_make_of_a_request() {
         let query: Query = serde_json::from_value(query).unwrap();
         let told = explain(&shop_and(&policy(rules)), &query).unwrap();
         assert_eq!(told.backends[0].endpoints[0].filters, [expect], "{rules}");
+        let note = format!("a filter answers it, and the app is not asked: {expect}");
+        assert_eq!(told.notes.contains(&note), expect.contains("denied"), "{:?}", told.notes);
     };
     let when = |when: &str, then: &str| format!("{{name: r, when: \"{when}\", then: {{{then}}}}}");
     check(&when("request.headers['x-team'] == 'a'", "deny: {}"), "shop/p (denied by its rule r: 403)");

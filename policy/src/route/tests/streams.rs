@@ -104,6 +104,13 @@ fn of_two_kinds_one_is_asked() {
     let to = mixed.by_host("web.shop", 80, "shop").unwrap();
     assert_eq!(stream_kind(&mixed, &to, "shop"), Some(RouteKind::Tcp));
     assert_eq!(stream_kind(&mixed, &Resolved { endpoint: Some(&to.service.name), ..to }, "shop"), None);
+    let leads = |route: Route, from: &str| {
+        let table = of_web(vec![route]);
+        table.leads_requests(&table.by_host("web.shop", 80, from).unwrap(), from)
+    };
+    let http = || route("shop/h", 1, vec![rule("all", vec![])]);
+    assert!(leads(http(), "shop") && leads(at(80, http()), "shop") && leads(of_other(http()), "other"));
+    assert!(!leads(at(81, http()), "shop") && !leads(of_other(http()), "shop") && !leads(tcp("shop/t", 1), "shop"));
 }
 
 #[test]

@@ -10,8 +10,10 @@ use crate::values;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PromoteArgs {
+    /// The filter and its version.
     #[arg(value_name = "NAME@VERSION", value_parser = values::versioned)]
     filter: (String, String),
+    /// The channel.
     #[arg(long, value_parser = values::name, default_value = "stable")]
     channel: String,
     #[command(flatten)]
@@ -22,8 +24,10 @@ pub(super) struct PromoteArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RollbackArgs {
+    /// Name of the filter.
     #[arg(value_parser = values::name)]
     name: String,
+    /// The channel.
     #[arg(long, value_parser = values::name, default_value = "stable")]
     channel: String,
     /// The older version to go back to; the one before where it is left out.
@@ -37,6 +41,7 @@ pub(super) struct RollbackArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct YankArgs {
+    /// The filter and its version.
     #[arg(value_name = "NAME@VERSION", value_parser = values::versioned)]
     filter: (String, String),
     /// Let it be taken up again.
@@ -50,6 +55,7 @@ pub(super) struct YankArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DeleteArgs {
+    /// The filter and its version.
     #[arg(value_name = "NAME@VERSION", value_parser = values::versioned)]
     filter: (String, String),
     #[command(flatten)]

@@ -295,6 +295,45 @@ async fn who_waits_for_a_change_waits_for_those_that_hold_what_changed() {
     assert_eq!(state(&control, foreign, 10_000).await, (true, vec![]), "it was not concerned");
 }
 
+/// Ahead of it, requests of the route would find a backend without endpoints. An endpoint that is gone leaves at once.
+#[tokio::test]
+async fn a_backend_that_is_no_longer_needed_goes_together_with_its_route() {
+    const ENDPOINT: &str = "
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: canary-1, namespace: shop, labels: {app: canary}}
+spec: {address: 127.0.0.12, ports: [{port: 8080}], serviceAccount: canary}
+";
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let mut proxy = connect(&control, &[service("web")]).await;
+    let delete = async |paths: &[&str]| {
+        for path in paths {
+            let (status, body) = control.call("delete", &format!("/api/v1/resources/{path}"), Value::Null).await;
+            assert_eq!(status, 200, "{body}");
+        }
+    };
+    for gone in [&["httproutes/shop/r"][..], &["httproutes/shop/r", "services/shop/canary"]] {
+        control.apply(&format!("{WEB}---\n{SHOP}---\n{ENDPOINT}")).await;
+        let canary = |bundle: &Bundle| bundle.services.get(&ObjectName::new("shop", "canary")).cloned();
+        proxy.take_until(|bundle| canary(bundle).is_some_and(|service| service.endpoints.len() == 1)).await;
+        delete(gone).await;
+        while canary(&proxy.bundle).is_some() {
+            let delta = proxy.take().await;
+            assert!(!delta.subtractive, "{gone:?}: {delta:?}");
+        }
+        assert!(proxy.bundle.routes.is_empty(), "{gone:?}");
+    }
+
+    control.apply(&format!("{SHOP}---\n{ENDPOINT}")).await;
+    let service = ObjectName::new("shop", "canary");
+    proxy.take_until(|bundle| bundle.services.contains_key(&service)).await;
+    delete(&["workloads/shop/canary-1"]).await;
+    let workload = ObjectName::new("shop", "canary-1");
+    let delta = proxy.take().await;
+    assert!(delta.subtractive && delta.removals == [Key::Endpoint { service, workload }], "{delta:?}");
+}
+
 /// By the mesh's settings a proxy knows what to ask for: one that has older ones is told everything.
 #[tokio::test]
 async fn a_proxy_with_older_settings_of_the_mesh_need_not_ask() {

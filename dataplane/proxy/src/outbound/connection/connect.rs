@@ -94,6 +94,8 @@ async fn open<'w>(
             let is_of_bytes = matches!(to.protocol(), Protocol::Tcp | Protocol::Udp);
             match routing::stream_kind(&snapshot, from, &to) {
                 None if is_of_bytes => {}
+                // Each request inside goes where its rule leads: the service itself may have no endpoints.
+                None if snapshot.routes.leads_requests(&to, &from.workload.name.namespace) => return Ok(None),
                 None => return reach(worker, &snapshot, from, &to).await.map(|()| None),
                 // A route leads elsewhere, and which it is the first bytes tell.
                 Some(kind) if kind == RouteKind::Tls || !is_of_bytes => return Ok(None),
