@@ -102,6 +102,8 @@ fn a_bad_configuration_says_where() {
         (r#"{"service": "a", "method": "GET /"}"#, "method"),
         (r#"{"service": "a", "timeout_ms": 0}"#, "timeout_ms"),
         (r#"{"service": "a", "forward": ["a", "host"]}"#, "forward[1]"),
+        (r#"{"service": "a", "forward": ["a", "X-Forwarded_Uri"]}"#, "forward[1]"),
+        (r#"{"service": "a", "forward": ["x_caller"], "identity_header": "X-Caller"}"#, "forward[0]"),
         (r#"{"service": "a", "allowed_headers": ["weft-rule"]}"#, "allowed_headers[0]"),
         (r#"{"service": "a", "identity_header": ":path"}"#, "identity_header"),
         (r#"{"service": "a", "protocol": "thrift"}"#, "protocol"),
@@ -113,4 +115,6 @@ fn a_bad_configuration_says_where() {
         let error = Harness::<ExtAuth>::new(config).expect_err("not a configuration");
         assert!(error.contains(word), "{config}: {error}");
     }
+    let grpc = r#"{"service": "a", "protocol": "grpc", "forward": ["x-forwarded-uri"]}"#;
+    assert!(Harness::<ExtAuth>::new(grpc).is_ok(), "its question says that in no header");
 }
