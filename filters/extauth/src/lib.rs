@@ -234,8 +234,8 @@ impl ExtAuth {
         }
     }
 
+    /// Edits that are too many are as good as none, here too.
     fn allow(&self, answer: &Answer) -> Outcome {
-        self.decisions.add(&["allowed"], 1);
         let mut outcome = Outcome::pass();
         for name in &self.allowed_headers {
             outcome = outcome.remove_header(name);
@@ -243,6 +243,10 @@ impl ExtAuth {
                 outcome = outcome.add_header(name, value);
             }
         }
+        if outcome.edits.len() > rules::EDITS {
+            return self.unavailable(&format!("an answer with {} changes of headers", outcome.edits.len()));
+        }
+        self.decisions.add(&["allowed"], 1);
         outcome
     }
 
@@ -254,6 +258,8 @@ impl ExtAuth {
                 reply = reply.header(name, value);
             }
         }
+        // A reply with more would be none, and the filter have failed.
+        reply.headers.truncate(rules::EDITS);
         Outcome::respond(reply)
     }
 

@@ -79,6 +79,24 @@ fn answers_decide_and_their_headers_go_on() {
     assert_eq!([counted("allowed"), counted("refused"), counted("unavailable")], [Some(2.0), Some(2.0), Some(1.0)]);
 }
 
+/// More than the host takes would be a failure of the filter, which a policy may let pass, the caller's headers and all.
+#[test]
+fn too_many_headers_let_nothing_pass() {
+    let config =
+        r#"{"service": "auth", "allowed_headers": ["x-user", "x-groups"], "refused_headers": ["a", "b", "c"]}"#;
+    let mut filter = harness(config);
+    let mut ask = |status, names: [&str; 3], count: usize| {
+        let headers: Vec<(&str, &str)> = names.into_iter().flat_map(|name| vec![(name, "v"); count]).collect();
+        filter.request(1, &TestRequest::default().header("x-user", "forged"));
+        let id = filter.sent()[0].0;
+        filter.answer(1, id, Ok(answer(status, &headers, b"")))
+    };
+    assert_eq!(ask(200, ["x-user", "x-groups", "x"], 31).edits.len(), 64);
+    assert_eq!(told(&ask(200, ["x-user", "x-groups", "x"], 32)), "503 extauth_unavailable [content-type]");
+    let Verdict::Respond(reply) = ask(403, ["a", "b", "c"], 32).verdict else { panic!("it is refused") };
+    assert_eq!((reply.status, reply.headers.len()), (403, 64));
+}
+
 #[test]
 fn without_an_answer_nothing_passes() {
     let mut filter = harness(r#"{"service": "auth"}"#);
