@@ -110,7 +110,7 @@ impl Buckets {
 
     /// Takes from the ledger what a new bucket costs. False: the process keeps as much for filters as it may.
     fn hold(&self, key: &[u8]) -> bool {
-        let is_taken = self.ledger.take(Holding::Buckets, cost(key));
+        let is_taken = self.ledger.take(Holding::Buckets, self.bytes.load(Relaxed), cost(key));
         if is_taken {
             self.bytes.fetch_add(cost(key), Relaxed);
         }

@@ -180,8 +180,23 @@ pub(crate) fn apply_to_request(change: Change, view: &mut RequestView<'_>) {
         Change::Path(path) => *view.path = Some(path),
         Change::Authority(authority) => *view.authority = Some(authority),
         Change::Body(bytes) => *view.body = Some(bytes),
-        Change::Set(..) | Change::Add(..) | Change::Remove(_) => apply_to_fields(change, view.headers),
+        Change::Set(..) | Change::Add(..) | Change::Remove(_) => {
+            if let Change::Set(name, _) | Change::Remove(name) = &change {
+                forget_alike(name, view.headers);
+            }
+            apply_to_fields(change, view.headers);
+        }
         Change::Status(_) | Change::Attribute(_) => {}
+    }
+}
+
+/// Apps that fold `_` into `-` (CGI, WSGI) would read what the caller says in another spelling beside what a filter says, or in
+/// place of what it took away.
+fn forget_alike(name: &HeaderName, headers: &mut HeaderMap) {
+    let is_other = |other: &&HeaderName| *other != name && is_alike(other.as_str(), name.as_str());
+    let others: Vec<HeaderName> = headers.keys().filter(is_other).cloned().collect();
+    for other in others {
+        headers.remove(other);
     }
 }
 

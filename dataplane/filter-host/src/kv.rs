@@ -173,13 +173,13 @@ impl Entries {
             let Some(was_alive) = self.remove_one(now) else { break };
             evicted += u64::from(was_alive);
         }
-        let mut is_taken = self.ledger.take(Holding::Values, bytes as u64);
+        let mut is_taken = self.ledger.take(Holding::Values, self.bytes as u64, bytes as u64);
         while !is_taken {
             let Some(was_alive) = self.remove_one(now) else {
                 return Err(KvError::Full("the proxy keeps as much for filters as it may".to_owned()));
             };
             evicted += u64::from(was_alive);
-            is_taken = self.ledger.try_take(bytes as u64);
+            is_taken = self.ledger.try_take(Holding::Values, self.bytes as u64, bytes as u64);
         }
         let (written, key) = (self.writes, Arc::<[u8]>::from(key));
         self.writes += 1;

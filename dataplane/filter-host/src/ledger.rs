@@ -1,5 +1,7 @@
 //! Bytes that filters have the process keep between calls: values of `kv`, token buckets, parts of messages that the rest is
 //! still to come of. Each has bounds of its own, for one policy or stream; this is the one for all of them together.
+//! Invariant: who keeps much leaves a quarter to those that keep little, so that no crowd of one policy's callers empties what
+//! the policies of others keep.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -28,12 +30,29 @@ impl Holding {
     const fn index(self) -> usize {
         self as usize
     }
+
+    /// True for what policies keep. Who sends messages makes as many holders as there are streams: a little for each would be
+    /// all for him.
+    const fn is_of_policy(self) -> bool {
+        match self {
+            Holding::Values | Holding::Buckets => true,
+            Holding::Messages => false,
+        }
+    }
 }
+
+/// Such a part of all is what a store of values, or a limit's buckets, may have where others keep as much as they may: 256 KiB of
+/// 256 MiB. Of smaller ledgers than this nothing is set aside.
+const LITTLE: u64 = 1_024;
+/// As many such parts are set aside.
+const SET_ASIDE: u64 = 256;
 
 /// One per host.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     most: u64,
+    /// What a holder of a policy may have of that which is set aside.
+    little: u64,
     used: AtomicU64,
     refused: [Counter; Holding::ALL.len()],
 }
@@ -47,12 +66,12 @@ impl Default for Ledger {
 
 impl Ledger {
     pub(crate) fn new(most: u64) -> Self {
-        Self { most, used: AtomicU64::new(0), refused: Default::default() }
+        Self { most, little: most / LITTLE, used: AtomicU64::new(0), refused: Default::default() }
     }
 
-    /// Takes so many bytes. False: they are not there, nothing was taken, and that is counted.
-    pub(crate) fn take(&self, what: Holding, bytes: u64) -> bool {
-        let is_taken = self.try_take(bytes);
+    /// Takes so many bytes for one who has `held` already. False: they are not there, nothing was taken, and that is counted.
+    pub(crate) fn take(&self, what: Holding, held: u64, bytes: u64) -> bool {
+        let is_taken = self.try_take(what, held, bytes);
         if !is_taken {
             self.refused[what.index()].add(1);
         }
@@ -60,8 +79,10 @@ impl Ledger {
     }
 
     /// The same for one who tries again with less, and is counted once.
-    pub(crate) fn try_take(&self, bytes: u64) -> bool {
-        let sum = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.most);
+    pub(crate) fn try_take(&self, what: Holding, held: u64, bytes: u64) -> bool {
+        let has_little = what.is_of_policy() && held.saturating_add(bytes) <= self.little;
+        let most = if has_little { self.most } else { self.most - self.little * SET_ASIDE };
+        let sum = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= most);
         self.used.fetch_update(Relaxed, Relaxed, sum).is_ok()
     }
 
@@ -89,7 +110,7 @@ pub(crate) struct Part {
 impl Part {
     /// Has so many bytes from now on. False: they are not there, and it has what it had.
     pub(crate) fn set(&mut self, ledger: &Arc<Ledger>, what: Holding, bytes: u64) -> bool {
-        if bytes > self.bytes && !ledger.take(what, bytes - self.bytes) {
+        if bytes > self.bytes && !ledger.take(what, self.bytes, bytes - self.bytes) {
             return false;
         }
         if bytes < self.bytes {
@@ -118,11 +139,22 @@ mod tests {
     #[test]
     fn no_more_is_taken_than_there_is() {
         let ledger = Arc::new(Ledger::new(10));
-        assert!(ledger.take(Holding::Values, 6) && !ledger.take(Holding::Buckets, 5));
-        assert!(ledger.take(Holding::Buckets, 4) && !ledger.try_take(1));
+        assert!(ledger.take(Holding::Values, 0, 6) && !ledger.take(Holding::Buckets, 0, 5));
+        assert!(ledger.take(Holding::Buckets, 0, 4) && !ledger.try_take(Holding::Values, 6, 1));
         ledger.give_back(10);
         assert_eq!((ledger.used(), ledger.refusals()), (0, [("kv", 0), ("token_bucket", 1), ("message", 0)]));
-        assert!(Ledger::default().take(Holding::Values, u64::MAX));
+        assert!(Ledger::default().take(Holding::Values, 0, u64::MAX / 2));
+    }
+
+    #[test]
+    fn who_keeps_much_leaves_a_quarter_to_those_that_keep_little() {
+        let ledger = Ledger::new(4_096);
+        assert!(ledger.take(Holding::Messages, 0, 3_000) && ledger.take(Holding::Values, 0, 72));
+        assert!(!ledger.take(Holding::Messages, 0, 1), "a stream has none of that");
+        assert!(!ledger.take(Holding::Buckets, 4, 1) && !ledger.take(Holding::Values, 0, 5), "too much");
+        assert!((0..1_024 / 4).all(|_| ledger.take(Holding::Values, 0, 4)));
+        assert!(!ledger.take(Holding::Buckets, 0, 1), "there is no more at all");
+        assert_eq!(ledger.used(), 4_096);
     }
 
     #[test]

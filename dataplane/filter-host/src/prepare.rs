@@ -273,7 +273,7 @@ fn start(program: &Program, setup: &Setup, id: u64, count: usize) -> Result<(Vec
     };
     let (first, interest) = one()?;
     let mut made = vec![first];
-    while made.len() < count && program.host.has_room_for_spares(made.len()) {
+    while made.len() < count && program.has_room_for_spares(made.len()) {
         // Workers whose first is not among them make it when they are called.
         let Ok((instance, _)) = one() else { break };
         made.push(instance);

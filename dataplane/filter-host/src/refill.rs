@@ -1,8 +1,7 @@
 //! The thread that makes instances ahead of the requests that will want them, so that none waits while a filter is
 //! configured. Invariant: it rests as long as it works, so that nobody has more than half a processor kept busy by making
-//! filters fail.
+//! filters fail; and who had most of its work comes last, so that nobody keeps it from others by filters that are slow to make.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock, Weak};
@@ -16,6 +15,9 @@ const REST: (Duration, Duration) = (Duration::from_micros(50), Duration::from_se
 pub(crate) trait Stock: Send + Sync {
     /// Makes one piece; true where another one is wanted.
     fn make_one(&self) -> bool;
+
+    /// Nanoseconds that its pieces have taken so far.
+    fn spent(&self) -> &AtomicU64;
 }
 
 /// One per host. Its thread starts when something is first wanted, and ends with the host.
@@ -37,23 +39,35 @@ impl Refiller {
     }
 }
 
-/// Each stock has one piece made at a time, in turn.
+/// Each stock has one piece made at a time.
 fn run(receiver: &Receiver<Weak<dyn Stock>>) {
-    let mut waiting = VecDeque::new();
+    let mut waiting = Vec::new();
     loop {
         if waiting.is_empty() {
             let Ok(stock) = receiver.recv() else { return };
-            waiting.push_back(stock);
+            waiting.push(stock);
         }
         waiting.extend(receiver.try_iter());
-        let Some(stock) = waiting.pop_front().and_then(|stock| stock.upgrade()) else { continue };
+        let Some(stock) = next(&mut waiting) else { continue };
         let began = Instant::now();
-        if stock.make_one() {
-            waiting.push_back(Arc::downgrade(&stock));
+        let wants_more = stock.make_one();
+        let took = began.elapsed();
+        stock.spent().fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        if wants_more {
+            waiting.push(Arc::downgrade(&stock));
         }
         drop(stock);
-        thread::sleep(began.elapsed().clamp(REST.0, REST.1));
+        thread::sleep(took.clamp(REST.0, REST.1));
     }
+}
+
+/// Takes the one on which least was spent so far, of several the one that has waited longest.
+fn next(waiting: &mut Vec<Weak<dyn Stock>>) -> Option<Arc<dyn Stock>> {
+    let living: Vec<_> = waiting.drain(..).filter_map(|stock| stock.upgrade()).collect();
+    let first = living.iter().min_by_key(|stock| stock.spent().load(Relaxed)).cloned()?;
+    let others = living.iter().filter(|stock| !Arc::ptr_eq(stock, &first));
+    waiting.extend(others.map(Arc::downgrade));
+    Some(first)
 }
 
 /// What all spares of a host take together.
@@ -95,6 +109,7 @@ mod tests {
     struct Pieces {
         name: u8,
         left: AtomicU64,
+        spent: AtomicU64,
         made: Arc<Mutex<Vec<u8>>>,
     }
 
@@ -103,6 +118,21 @@ mod tests {
             self.made.lock().expect("sound").push(self.name);
             self.left.fetch_sub(1, Relaxed) > 1
         }
+
+        fn spent(&self) -> &AtomicU64 {
+            &self.spent
+        }
+    }
+
+    fn weak(stock: &Arc<Pieces>) -> Weak<dyn Stock> {
+        let stock: Arc<dyn Stock> = stock.clone();
+        Arc::downgrade(&stock)
+    }
+
+    /// Of so many pieces, on which this was spent.
+    fn pieces(name: u8, left: u64, spent: u64, made: &Arc<Mutex<Vec<u8>>>) -> Arc<Pieces> {
+        let (left, spent) = (AtomicU64::new(left), AtomicU64::new(spent));
+        Arc::new(Pieces { name, left, spent, made: made.clone() })
     }
 
     fn until(what: &str, condition: impl Fn() -> bool) {
@@ -116,13 +146,8 @@ mod tests {
     #[test]
     fn it_makes_what_is_wanted_and_nothing_for_the_dead() {
         let made: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let pieces = |name, left| Arc::new(Pieces { name, left: AtomicU64::new(left), made: made.clone() });
-        let (one, two, dead) = (pieces(1, 3), pieces(2, 2), pieces(3, 9));
+        let (one, two, dead) = (pieces(1, 3, 0, &made), pieces(2, 2, 0, &made), pieces(3, 9, 0, &made));
         let refiller = Refiller::default();
-        let weak = |stock: &Arc<Pieces>| {
-            let stock: Arc<dyn Stock> = stock.clone();
-            Arc::downgrade(&stock)
-        };
         let gone = weak(&dead);
         drop(dead);
         for stock in [gone, weak(&one), weak(&two)] {
@@ -134,6 +159,20 @@ mod tests {
         assert_eq!(names, [1, 1, 1, 2, 2]);
         drop(refiller);
         until("the thread holds nothing", || Arc::strong_count(&one) == 1);
+    }
+
+    #[test]
+    fn who_had_most_of_the_work_comes_last() {
+        let made: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let all = [(1, 5), (2, 3), (3, 9), (4, 3), (5, 0)].map(|(name, spent)| pieces(name, 1, spent, &made));
+        let mut waiting: Vec<_> = all.iter().map(weak).collect();
+        let [one, two, three, four, dead] = all;
+        drop(dead);
+        while let Some(stock) = next(&mut waiting) {
+            assert!(!stock.make_one());
+        }
+        assert_eq!(*made.lock().expect("sound"), [2, 4, 1, 3]);
+        drop((one, two, three, four));
     }
 
     #[test]

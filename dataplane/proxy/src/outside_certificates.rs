@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
+use tracing::warn;
 use weft_transport::tls::outside_certificate;
 
 use crate::config::OutsideCertificate;
@@ -60,7 +61,10 @@ impl Certificate {
             private::text(path).map_err(|error| format!("{key}: cannot read {}: {error}", path.display()))
         };
         let (chain, _) = text("certificate_file", certificate_file.as_path())?;
-        let (key, _) = text("key_file", key_file.as_path())?;
+        let (key, found) = text("key_file", key_file.as_path())?;
+        if let Err(exposed) = found {
+            warn!(path = %key_file.display(), %exposed, "the key is no secret of this proxy's alone");
+        }
         let key = outside_certificate(&chain, &key)
             .map_err(|error| format!("certificate_file: {}: {}", certificate_file.display(), crate::chain(&error)))?;
         Ok(Self { key, namespaces: namespaces.clone() })

@@ -1,8 +1,9 @@
 //! A number of bytes, or of things, that the whole process may hold at a time. What a part of it takes is given back when
 //! the part is dropped, whatever became of its holder.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// As much as may be held, and what is.
 #[derive(Debug)]
@@ -29,6 +30,42 @@ impl Quota {
     pub fn take(self: &Arc<Self>, count: u64) -> Option<Part> {
         let mut part = self.part();
         part.grow(count).then_some(part)
+    }
+}
+
+/// A quota of things of which no name has more than three quarters: who never gives back leaves some to the others.
+#[derive(Debug)]
+pub struct DividedQuota {
+    all: Arc<Quota>,
+    /// Of names that hold something, and of some that did.
+    by_name: Mutex<HashMap<String, Arc<Quota>>>,
+}
+
+impl DividedQuota {
+    pub fn new(most: u64) -> Self {
+        Self { all: Quota::new(most), by_name: Mutex::default() }
+    }
+
+    pub fn used(&self) -> u64 {
+        self.all.used()
+    }
+
+    /// One thing of this name, as long as the parts are held; `None`: there are no more, or no more of that name.
+    pub fn take_one(&self, name: &str) -> Option<[Part; 2]> {
+        let of_name = self.of(name).take(1)?;
+        Some([of_name, self.all.take(1)?])
+    }
+
+    /// One that is forgotten just as somebody takes of it begins anew: it is no exact bound.
+    fn of(&self, name: &str) -> Arc<Quota> {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = by_name.get(name) {
+            return Arc::clone(known);
+        }
+        by_name.retain(|_, quota| quota.used() > 0);
+        let quota = Quota::new(self.all.most - self.all.most / 4);
+        by_name.insert(name.to_owned(), Arc::clone(&quota));
+        quota
     }
 }
 
@@ -84,5 +121,22 @@ mod tests {
         assert_eq!(quota.used(), 10);
         drop(other);
         assert_eq!(quota.used(), 0);
+    }
+
+    #[test]
+    fn no_name_has_all_of_a_divided_one() {
+        let quota = DividedQuota::new(8);
+        let mut of_a: Vec<_> = (0..6).map_while(|_| quota.take_one("a")).collect();
+        assert!(of_a.len() == 6 && quota.take_one("a").is_none());
+        let of_b: Vec<_> = (0..6).map_while(|_| quota.take_one("b")).collect();
+        assert_eq!((of_b.len(), quota.used()), (2, 8), "the rest is anybody's but a's");
+        of_a.pop();
+        assert!(quota.take_one("c").is_some());
+        assert!(quota.take_one("a").is_some());
+        drop((of_a, of_b));
+        assert_eq!(quota.used(), 0);
+        assert!(quota.take_one("d").is_some());
+        assert_eq!(quota.by_name.lock().unwrap().len(), 1, "who holds nothing is forgotten for another");
+        assert!(DividedQuota::new(1).take_one("a").is_some());
     }
 }

@@ -1,5 +1,5 @@
 //! State that workers and the control side share: the snapshot, the counters, the drain. Nothing here is locked on the
-//! request path.
+//! request path, but for a moment where a filter asks a service.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use crate::gauges::{AllInFlight, OpenCount, Out};
 use crate::health::HealthChecks;
 use crate::hosts::Hosts;
 use crate::outside_certificates::OutsideCertificates;
-use crate::quota::Quota;
+use crate::quota::{DividedQuota, Quota};
 use crate::reach::Reaches;
 use crate::snapshot::Snapshot;
 use crate::sockets::Guard;
@@ -76,7 +76,7 @@ pub struct Shared {
     pub copies: OpenCount,
     /// Bodies that are gathered for filters, and what filters ask of services.
     pub filter_bodies: Arc<Quota>,
-    pub filter_callouts: Arc<Quota>,
+    pub filter_callouts: DividedQuota,
     /// The workers' findings about their peers.
     pub reaches: Reaches,
     pub contact: Contact,
@@ -133,7 +133,7 @@ impl Shared {
             checks: HealthChecks::default(),
             copies: OpenCount::default(),
             filter_bodies: Quota::new(config.limits.filter_bodies),
-            filter_callouts: Quota::new(config.limits.filter_callouts),
+            filter_callouts: DividedQuota::new(config.limits.filter_callouts),
             reaches: Reaches::default(),
             contact: Contact::default(),
             asking: Asking::new(config.limits.names_asked, Duration::from_millis(config.limits.first_call_wait_ms)),

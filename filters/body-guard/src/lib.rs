@@ -68,6 +68,7 @@ pub struct BodyGuard {
     methods: Vec<String>,
     method: Value<hook::RequestBody>,
     content_type: Value<hook::RequestBody>,
+    content_encoding: Value<hook::RequestBody>,
     refused: Counter,
 }
 
@@ -90,9 +91,10 @@ impl Filter for BodyGuard {
         let mut body = ask.request_body();
         body.buffer(config.max_bytes);
         let (method, content_type) = (body.method(), body.request_header("content-type"));
+        let content_encoding = body.request_header("content-encoding");
         let refused = Counter::define("bodies_refused_total", &["reason"])?;
         let (forbidden, methods) = (config.forbidden, config.methods);
-        Ok(Self { bounds, require_content_type, forbidden, methods, method, content_type, refused })
+        Ok(Self { bounds, require_content_type, forbidden, methods, method, content_type, content_encoding, refused })
     }
 
     fn request_body(&mut self, request: &RequestBody<'_>, chunk: Chunk<'_>, _: &mut ()) -> Outcome {
@@ -104,6 +106,10 @@ impl Filter for BodyGuard {
         let needs_body = self.bounds.as_ref().is_some_and(Bounds::needs_body);
         if chunk.bytes.is_empty() && !needs_body {
             return Outcome::pass();
+        }
+        // The app would read something else than what is judged here.
+        if request.all(self.content_encoding).any(|coding| !is_plain(coding)) {
+            return self.refuse(415, "body_encoded", "the body must come without a content-encoding");
         }
         if self.require_content_type && !self.is_json(request) {
             return self.refuse(415, "body_not_json", "the body must be JSON, and its content-type say so");
@@ -158,6 +164,12 @@ impl JsonConfig {
             schema: schema.map_err(|error| format!("json.schema{error}"))?,
         })
     }
+}
+
+/// True for a `content-encoding` that says there is none.
+fn is_plain(coding: &[u8]) -> bool {
+    let coding = coding.trim_ascii();
+    coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
 }
 
 /// True where `text`, which is not empty, stands in `body`.

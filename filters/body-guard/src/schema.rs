@@ -11,6 +11,8 @@ const MAX_LEVELS: usize = 32;
 const MAX_NODES: usize = 1_000;
 /// Values of an `enum`, and fields that are required.
 const MAX_LISTED: usize = 256;
+/// Floats below this have a whole number of their own.
+const MOST_WHOLE: f64 = 1e30;
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// A schema that is ready.
@@ -134,9 +136,19 @@ impl Number {
     }
 
     fn compare(self, other: Self) -> Ordering {
-        match (self, other) {
-            (Self::Whole(own), Self::Whole(other)) => own.cmp(&other),
-            (own, other) => own.float().total_cmp(&other.float()),
+        match (self.whole(), other.whole()) {
+            (Some(own), Some(other)) => own.cmp(&other),
+            (None, _) | (_, None) => self.float().total_cmp(&other.float()),
+        }
+    }
+
+    /// Also of one that was read as a float, be it for its size, where that is whole and of at most 100 bits.
+    fn whole(self) -> Option<i128> {
+        match self {
+            Self::Whole(number) => Some(number),
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and far below 2^127")]
+            Self::Float(number) if number.fract() == 0.0 && number.abs() < MOST_WHOLE => Some(number as i128),
+            Self::Float(_) => None,
         }
     }
 

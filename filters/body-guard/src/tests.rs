@@ -141,3 +141,22 @@ fn a_bad_configuration_says_where() {
         assert!(error.contains(word), "{config}: {error}");
     }
 }
+
+#[test]
+fn what_is_encoded_is_not_judged_by_its_encoding() {
+    for config in [r#"{"json": {}}"#, r#"{"forbidden": ["drop table"]}"#] {
+        let mut guard = guard(config);
+        for (coding, expect) in [
+            ("gzip", "415 body_encoded: the body must come without a content-encoding"),
+            ("identity, br", "415 body_encoded: the body must come without a content-encoding"),
+            ("Identity", "pass"),
+            ("", "pass"),
+        ] {
+            let request = post().header("content-encoding", coding);
+            assert_eq!(ask(&mut guard, &request, "{}"), expect, "{config} {coding}");
+        }
+        let twice = post().header("content-encoding", "identity").header("content-encoding", "deflate");
+        assert!(ask(&mut guard, &twice, "{}").starts_with("415 body_encoded"));
+        assert_eq!(ask(&mut guard, &TestRequest::new("GET", "/").header("content-encoding", "gzip"), ""), "pass");
+    }
+}

@@ -108,12 +108,14 @@ impl Asked {
         Message::default().message(1, &attributes)
     }
 
-    /// A header that came several times has its values with commas between.
+    /// A header that came several times has its values with commas between, as it may be read; a cookie can't.
+    //= rfc9113#section-8.2.3
     fn shown<'a>(&'a self, request: &Request<'a>) -> BTreeMap<&'a str, String> {
         let mut shown = BTreeMap::<&str, String>::new();
         let mut show = |name: &'a str, value: &[u8]| {
             let value = String::from_utf8_lossy(value);
-            let known = shown.entry(name).and_modify(|known| known.push(',')).or_default();
+            let between = if name.eq_ignore_ascii_case("cookie") { "; " } else { "," };
+            let known = shown.entry(name).and_modify(|known| known.push_str(between)).or_default();
             known.push_str(&value);
         };
         match &self.headers {

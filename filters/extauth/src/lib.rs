@@ -68,6 +68,8 @@ const TIMEOUT_MS: u32 = 60_000;
 const HEADERS: usize = 32;
 /// Bytes of an answer's body: as many as a reply may have.
 const ANSWER: u32 = 64 << 10;
+/// Headers that a question over HTTP says itself.
+const OWN: [&str; 3] = ["x-forwarded-method", "x-forwarded-uri", "x-forwarded-host"];
 /// The host answers a callout in its own time; the wait ends later, so that its answer is heard.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -232,8 +234,8 @@ impl ExtAuth {
         }
     }
 
+    /// Edits that are too many are as good as none, here too.
     fn allow(&self, answer: &Answer) -> Outcome {
-        self.decisions.add(&["allowed"], 1);
         let mut outcome = Outcome::pass();
         for name in &self.allowed_headers {
             outcome = outcome.remove_header(name);
@@ -241,6 +243,10 @@ impl ExtAuth {
                 outcome = outcome.add_header(name, value);
             }
         }
+        if outcome.edits.len() > rules::EDITS {
+            return self.unavailable(&format!("an answer with {} changes of headers", outcome.edits.len()));
+        }
+        self.decisions.add(&["allowed"], 1);
         outcome
     }
 
@@ -252,6 +258,8 @@ impl ExtAuth {
                 reply = reply.header(name, value);
             }
         }
+        // A reply with more would be none, and the filter have failed.
+        reply.headers.truncate(rules::EDITS);
         Outcome::respond(reply)
     }
 
@@ -286,6 +294,7 @@ impl Config {
             return Err(format!("timeout_ms: {} is not between 1 and {TIMEOUT_MS}", self.timeout_ms));
         }
         self.check_protocol()?;
+        self.check_forward()?;
         let lists = [
             ("forward", self.forward.as_deref().unwrap_or_default()),
             ("allowed_headers", self.allowed_headers.as_slice()),
@@ -303,6 +312,16 @@ impl Config {
         Ok(())
     }
 
+    /// What the question says itself, nobody who calls may say beside it. Over gRPC that has places of its own.
+    fn check_forward(&self) -> Result<(), String> {
+        let own: Vec<String> = OWN.into_iter().chain(self.identity_header.as_deref()).map(folded).collect();
+        let mut forward = self.forward.iter().flatten().enumerate();
+        match forward.find(|(_, name)| self.protocol == Protocol::Http && own.contains(&folded(name))) {
+            Some((index, name)) => Err(format!("forward[{index}]: {name} is what the question says itself")),
+            None => Ok(()),
+        }
+    }
+
     /// What a question over gRPC has no place for.
     fn check_protocol(&self) -> Result<(), String> {
         let of_http = [
@@ -316,6 +335,11 @@ impl Config {
             None => Ok(()),
         }
     }
+}
+
+/// A header's name as servers read it that fold `_` into `-`.
+fn folded(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
 }
 
 weft_filters_sdk::export!(ExtAuth);

@@ -79,6 +79,24 @@ fn answers_decide_and_their_headers_go_on() {
     assert_eq!([counted("allowed"), counted("refused"), counted("unavailable")], [Some(2.0), Some(2.0), Some(1.0)]);
 }
 
+/// More than the host takes would be a failure of the filter, which a policy may let pass, the caller's headers and all.
+#[test]
+fn too_many_headers_let_nothing_pass() {
+    let config =
+        r#"{"service": "auth", "allowed_headers": ["x-user", "x-groups"], "refused_headers": ["a", "b", "c"]}"#;
+    let mut filter = harness(config);
+    let mut ask = |status, names: [&str; 3], count: usize| {
+        let headers: Vec<(&str, &str)> = names.into_iter().flat_map(|name| vec![(name, "v"); count]).collect();
+        filter.request(1, &TestRequest::default().header("x-user", "forged"));
+        let id = filter.sent()[0].0;
+        filter.answer(1, id, Ok(answer(status, &headers, b"")))
+    };
+    assert_eq!(ask(200, ["x-user", "x-groups", "x"], 31).edits.len(), 64);
+    assert_eq!(told(&ask(200, ["x-user", "x-groups", "x"], 32)), "503 extauth_unavailable [content-type]");
+    let Verdict::Respond(reply) = ask(403, ["a", "b", "c"], 32).verdict else { panic!("it is refused") };
+    assert_eq!((reply.status, reply.headers.len()), (403, 64));
+}
+
 #[test]
 fn without_an_answer_nothing_passes() {
     let mut filter = harness(r#"{"service": "auth"}"#);
@@ -102,6 +120,8 @@ fn a_bad_configuration_says_where() {
         (r#"{"service": "a", "method": "GET /"}"#, "method"),
         (r#"{"service": "a", "timeout_ms": 0}"#, "timeout_ms"),
         (r#"{"service": "a", "forward": ["a", "host"]}"#, "forward[1]"),
+        (r#"{"service": "a", "forward": ["a", "X-Forwarded_Uri"]}"#, "forward[1]"),
+        (r#"{"service": "a", "forward": ["x_caller"], "identity_header": "X-Caller"}"#, "forward[0]"),
         (r#"{"service": "a", "allowed_headers": ["weft-rule"]}"#, "allowed_headers[0]"),
         (r#"{"service": "a", "identity_header": ":path"}"#, "identity_header"),
         (r#"{"service": "a", "protocol": "thrift"}"#, "protocol"),
@@ -113,4 +133,6 @@ fn a_bad_configuration_says_where() {
         let error = Harness::<ExtAuth>::new(config).expect_err("not a configuration");
         assert!(error.contains(word), "{config}: {error}");
     }
+    let grpc = r#"{"service": "a", "protocol": "grpc", "forward": ["x-forwarded-uri"]}"#;
+    assert!(Harness::<ExtAuth>::new(grpc).is_ok(), "its question says that in no header");
 }

@@ -21,6 +21,10 @@ const KEY: usize = 1_200;
 const PAUSE: Duration = Duration::from_secs(10);
 /// The same while no key counts, so that a provider that is back is noticed.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
+/// The same after a request that broke off: others wait, and who breaks off again and again must not keep them from it.
+const LEFT_PAUSE: Duration = Duration::from_millis(100);
+/// What a lease says for so long.
+const LEFT: &[u8] = b"left";
 /// The host answers a callout in its own time; the wait ends later, so that its answer is heard.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -62,7 +66,7 @@ impl Purpose {
 pub(crate) enum Turn {
     /// This request's.
     Mine,
-    /// Another request fetches.
+    /// Another request fetches, or broke off.
     UnderWay,
     /// One fetched lately. `news`: what came of it was not known here.
     Over { news: bool },
@@ -115,7 +119,7 @@ impl Jwks {
         question.header("accept", "application/json")
     }
 
-    /// Asks for the turn to fetch. Whoever gets it calls [`Jwks::settle`] or [`Jwks::give_back`].
+    /// Asks for the turn to fetch. Whoever gets it calls [`Jwks::settle`], [`Jwks::give_back`] or [`Jwks::leave`].
     pub(crate) fn turn(&mut self, purpose: Purpose, now: u64) -> Result<Turn, CallError> {
         let lease = self.slot(purpose.word())?;
         match kv::compare_and_swap(&lease, None, format!("busy {now}").as_bytes(), PAUSE) {
@@ -129,7 +133,11 @@ impl Jwks {
     }
 
     fn of_another(&mut self, lease: &[u8], now: u64) -> Result<Turn, CallError> {
-        let told = kv::get(lease)?.unwrap_or_default();
+        let told = match kv::get(lease)? {
+            Some(told) if told != LEFT => told,
+            // It can be had soon, or by now.
+            None | Some(_) => return Ok(Turn::UnderWay),
+        };
         let told = std::str::from_utf8(&told).unwrap_or_default();
         let number = |text: &str| text.parse::<u64>().ok();
         if let Some(since) = told.strip_prefix("busy ").and_then(number) {
@@ -183,15 +191,24 @@ impl Jwks {
         self.held = Some(held);
     }
 
-    /// The turn passes to others, after a moment.
+    /// There is nothing to fetch any more.
     pub(crate) fn give_back(&mut self, purpose: Purpose) {
         self.end(purpose, SHORT_PAUSE);
+    }
+
+    /// The turn passes to others, which wait for it meanwhile: anybody can break off, as often as he likes.
+    pub(crate) fn leave(&mut self, purpose: Purpose) {
+        self.tell(purpose, LEFT, LEFT_PAUSE);
     }
 
     /// The lease stays for a while, and tells which keys there are.
     fn end(&mut self, purpose: Purpose, pause: Duration) {
         let told = format!("done {}", self.at());
-        let ended = self.slot(purpose.word()).and_then(|lease| kv::set(&lease, told.as_bytes(), pause));
+        self.tell(purpose, told.as_bytes(), pause);
+    }
+
+    fn tell(&mut self, purpose: Purpose, told: &[u8], pause: Duration) {
+        let ended = self.slot(purpose.word()).and_then(|lease| kv::set(&lease, told, pause));
         if let Err(error) = ended {
             log::warn(&format!("the keys of {}: {error}", self.issuer));
         }

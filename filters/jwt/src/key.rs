@@ -15,6 +15,8 @@ pub(crate) struct Jwk {
     alg: Option<String>,
     #[serde(rename = "use")]
     purpose: Option<String>,
+    #[serde(rename = "key_ops")]
+    operations: Option<Vec<String>>,
     crv: Option<String>,
     n: Option<String>,
     e: Option<String>,
@@ -57,6 +59,10 @@ impl Jwk {
         }
         if let Some(purpose) = self.purpose.as_deref().filter(|purpose| *purpose != "sig") {
             return Err(format!("use: a key for {purpose:?} signs nothing"));
+        }
+        //= rfc7517#section-4.3
+        if self.operations.as_ref().is_some_and(|all| all.iter().all(|operation| operation != "verify")) {
+            return Err("key_ops: it is not for \"verify\"".to_owned());
         }
         let (algorithm, bytes) = match (self.kty.as_str(), self.crv.as_deref()) {
             ("oct", None) => (Algorithm::Hs256, self.secret()?),

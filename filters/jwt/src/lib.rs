@@ -138,12 +138,12 @@ impl Filter for Jwt {
         self.judge(values, at, may_ask, state)
     }
 
-    /// A request that ends while it fetches leaves that to another.
+    /// A request that ends while it fetches leaves that to those that wait.
     fn done(&mut self, _: &Values<'_, hook::Done>, state: &mut Waiting) {
         if let For::Own { provider, purpose } = state.0
             && let Some(jwks) = self.rules.jwks(provider.into())
         {
-            jwks.give_back(purpose);
+            jwks.leave(purpose);
         }
     }
 }
@@ -248,14 +248,7 @@ impl Jwt {
             return Err(Fault::Malformed);
         }
         let value = std::str::from_utf8(value).map_err(|_| Fault::Malformed)?.trim();
-        if !self.bearer {
-            return Ok(Some(value));
-        }
-        match value.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim_start())),
-            // Credentials of another kind are no token, and no bad one.
-            None | Some(_) => Ok(None),
-        }
+        if self.bearer { bearer(value) } else { Ok(Some(value)) }
     }
 
     fn tell(&self, found: &Map<String, Json>) -> Outcome {
@@ -299,6 +292,22 @@ impl Jwt {
         };
         let reply = Reply::text(401, reason, &format!("token refused: {reason}\n"));
         Outcome::respond(reply.header("www-authenticate", challenge))
+    }
+}
+
+/// The token behind `Bearer`. Credentials of another kind are no token, and no bad one.
+//= rfc9110#section-11.4
+fn bearer(credentials: &str) -> Result<Option<&str>, Fault> {
+    let is_outside = |c: char| !c.is_ascii_alphanumeric() && !"!#$%&'*+-.^_`|~".contains(c);
+    let end = credentials.find(is_outside).unwrap_or(credentials.len());
+    let (scheme, rest) = credentials.split_at(end);
+    match rest.strip_prefix(' ') {
+        // What an app might all the same read as a token would have passed it unseen: a tab parts for many.
+        None if scheme.eq_ignore_ascii_case("bearer") || (scheme.is_empty() && !rest.is_empty()) => {
+            Err(Fault::Malformed)
+        }
+        Some(token) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim_start())),
+        None | Some(_) => Ok(None),
     }
 }
 

@@ -191,6 +191,7 @@ fn requests_without_one_token_and_those_that_may_be() {
     for (request, expect) in [
         (get(), "401 jwt_missing"),
         (get().header("authorization", "Basic YTpi"), "401 jwt_missing"),
+        (get().header("authorization", "Bearers a.b.c"), "401 jwt_missing"),
         (get().header("authorization", "bearer  nonsense"), "401 jwt_malformed"),
         (get().header("authorization", "Bearer a.b.c"), "401 jwt_malformed"),
         (bearing(&token("HS256")).header("authorization", "Basic YTpi"), "401 jwt_malformed"),
@@ -203,6 +204,24 @@ fn requests_without_one_token_and_those_that_may_be() {
     assert_eq!(told(&optional.request(1, &get().header("x-user", "forged"))), "-x-token -x-user -x-none");
     assert_eq!(told(&optional.request(1, &get().header("x-token", &token("HS256")))), format!("-x-token {CLAIMS}"));
     assert_eq!(told(&optional.request(1, &get().header("x-token", "bad"))), "401 jwt_malformed");
+    // What an app may read as a token does not pass as other credentials.
+    let mut optional = harness(&config().replacen('{', r#"{"optional": true, "#, 1));
+    for credentials in ["", "Basic YTpi", "Negotiate", "Bearerish a.b.c"] {
+        let outcome = optional.request(1, &get().header("authorization", credentials));
+        assert_eq!(told(&outcome), "-x-user -x-none", "{credentials:?}");
+    }
+    for credentials in [
+        "Bearer",
+        "bearer\ta.b.c",
+        "Bearer\u{a0}a.b.c",
+        "Bearer,a.b.c",
+        "Bearer:a.b.c",
+        "\"Bearer a.b.c",
+        ", Bearer a.b.c",
+    ] {
+        let outcome = optional.request(1, &get().header("authorization", credentials));
+        assert_eq!(told(&outcome), "401 jwt_malformed", "{credentials:?}");
+    }
 }
 
 #[test]

@@ -186,3 +186,13 @@ fn what_all_filters_keep_bounds_the_keys_too() {
     drop(one);
     assert_eq!(ledger.used(), 0);
 }
+
+#[test]
+fn a_limit_has_some_keys_whatever_others_keep() {
+    let (stats, ledger) = (FilterStats::default(), Arc::new(Ledger::new(1_024_000)));
+    assert!(ledger.take(Holding::Messages, 0, 768_000), "a crowd of another policy's callers");
+    let buckets = of_ledger(1, 1_000, 1, 64, &ledger);
+    let now = Duration::from_secs(1);
+    let taken = (0..12_u8).filter(|key| buckets.take(&[*key], 1, now, &stats).is_ok()).count();
+    assert_eq!((taken, stats.bucket_overflows.value()), (11, 2), "ten have buckets, the others share one");
+}

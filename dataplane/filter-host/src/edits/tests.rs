@@ -96,6 +96,17 @@ fn edits_happen_in_order() {
     ];
     let mut headers = HeaderMap::new();
     headers.insert("x-b", HeaderValue::from_static("old"));
+    let authority = applied(edits, &mut headers);
+    let values: Vec<_> = headers.get_all("x-a").iter().collect();
+    assert_eq!(values, ["1", "2"]);
+    assert!(!headers.contains_key("x-b"));
+    assert_eq!(authority.expect("set").as_str(), "o:80");
+    let many = (0..65).map(|_| set("x-a", b"1")).collect();
+    assert!(parse(many, HEAD, MOST).expect_err("too many").detail.starts_with("65 edits"));
+}
+
+/// Makes the edits at a request with these headers; gives its authority then.
+fn applied(edits: Vec<Edit>, headers: &mut HeaderMap) -> Option<Authority> {
     let (mut authority, mut path, mut body) = (None, None, None);
     let (method, path_reading) = (http::Method::GET, weft_policy::path::PathReading::default());
     let mut view = RequestView {
@@ -103,18 +114,27 @@ fn edits_happen_in_order() {
         authority: &mut authority,
         path: &mut path,
         path_reading,
-        headers: &mut headers,
+        headers,
         body: &mut body,
     };
     for change in parse(edits, HEAD, MOST).expect("sound") {
         apply_to_request(change, &mut view);
     }
-    let values: Vec<_> = headers.get_all("x-a").iter().collect();
-    assert_eq!(values, ["1", "2"]);
-    assert!(!headers.contains_key("x-b"));
-    assert_eq!(authority.expect("set").as_str(), "o:80");
-    let many = (0..65).map(|_| set("x-a", b"1")).collect();
-    assert!(parse(many, HEAD, MOST).expect_err("too many").detail.starts_with("65 edits"));
+    authority
+}
+
+#[test]
+fn what_a_filter_says_nobody_says_in_another_spelling() {
+    let said = |name: &'static str| (HeaderName::from_static(name), HeaderValue::from_static("forged"));
+    let spellings = ["x-user-id", "x_user_id", "x-user_id", "x_roles", "x-roles", "x_more", "xuser-id"];
+    let mut headers = HeaderMap::from_iter(spellings.map(said));
+    let edits = vec![set("x-user-id", b"ada"), Edit::Remove("X-Roles".into()), Edit::Add(field("x-more", b"1"))];
+    applied(edits, &mut headers);
+    let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    left.sort_unstable();
+    let expect: [(&str, &[u8]); 4] =
+        [("x-more", b"1"), ("x-user-id", b"ada"), ("x_more", b"forged"), ("xuser-id", b"forged")];
+    assert_eq!(left, expect);
 }
 
 #[test]

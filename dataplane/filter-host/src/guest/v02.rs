@@ -137,14 +137,25 @@ impl Source for Linked {
     }
 }
 
-impl Guest for Instance {
-    fn configure(&mut self, id: u32, setup: &Setup, within: Duration) -> Result<Interest, StartError> {
+impl Instance {
+    fn try_configure(&mut self, id: u32, setup: &Setup, within: Duration) -> Result<Interest, StartError> {
         let Self { store, exports } = self;
         let configuration = &exports.configuration;
         let asked = called(store, &setup.shared, within, |store| configuration.call_configure(store, id, &setup.json));
         let asked = asked.map_err(StartError::Configure)?.map_err(StartError::Refused)?;
         let asked: Vec<AskedHook> = asked.hooks.into_iter().map(asked_hook).collect();
         Interest::named(&asked, |hook| exports.has(hook), setup.bounds).map_err(StartError::Interest)
+    }
+}
+
+impl Guest for Instance {
+    fn configure(&mut self, id: u32, setup: &Setup, within: Duration) -> Result<Interest, StartError> {
+        let asked = self.try_configure(id, setup, within);
+        if asked.is_err() {
+            // An instance that goes on for others keeps nothing of what it defined.
+            self.store.data_mut().forget(&setup.shared);
+        }
+        asked
     }
 
     fn call(

@@ -209,3 +209,15 @@ fn what_all_filters_keep_bounds_every_store() {
     drop(other);
     assert_eq!((ledger.used(), ledger.refusals()[0]), (0, ("kv", 2)));
 }
+
+#[test]
+fn a_store_has_a_little_whatever_others_keep() {
+    let ledger = Arc::new(Ledger::new(1_024_000));
+    let store = KvRegistry::new(&ledger).open(KvScope::Policy, "a/p", "f");
+    assert!(ledger.take(Holding::Messages, 0, 768_000), "a crowd of another policy's callers");
+    let put = |key: &[u8]| store.set(key, &[0; 100], write(1, 0, WIDE));
+    for key in [b"a", b"b", b"c", b"d"] {
+        assert_eq!(put(key), Ok(0));
+    }
+    assert_eq!((put(b"e"), store.get(b"a", at(1))), (Ok(1), Ok(None)), "beyond that its own oldest makes room");
+}

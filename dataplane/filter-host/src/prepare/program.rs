@@ -54,6 +54,10 @@ enum Trust {
 }
 
 impl Key {
+    fn is_shipped(&self) -> bool {
+        self.trust == Trust::Shipped
+    }
+
     pub(crate) fn of(spec: &FilterSpec) -> Self {
         let is_short = spec.config_json.len() as u64 <= spec.memory_bytes / SHARE;
         let trust = if spec.shipped && is_short {
@@ -100,6 +104,11 @@ impl Program {
     /// A configuration less.
     pub(super) fn leave(&self) {
         self.configurations.fetch_sub(1, Relaxed);
+    }
+
+    /// True where one more instance of it may be made ahead, beside some that were made and do not wait yet.
+    pub(super) fn has_room_for_spares(&self, made: usize) -> bool {
+        self.host.has_room_for_spares(made, self.key.as_ref().is_some_and(Key::is_shipped))
     }
 
     /// A new instance without a configuration, for a request that can't do with a spare one.
@@ -163,6 +172,8 @@ mod tests {
         assert!(!same(a, ("a/q", false, ('1', short))), "the same binary, published by somebody");
         assert!(same(("a/p", false, ('1', short)), ("a/q", false, ('1', short))), "one namespace");
         assert!(!same(("a/p", false, ('1', short)), ("b/p", false, ('1', short))), "two namespaces");
+        let ships = |(policy, shipped, what): (&str, bool, (char, &str))| key(policy, shipped, what).is_shipped();
+        assert!(ships(a) && !ships(("a/q", false, ('1', short))) && !ships(("a/q", true, ('1', long))));
         assert!(!same(a, ("a/q", true, ('1', long))), "a long configuration takes what others need");
         assert!(!same(("a/p", true, ('1', long)), ("b/p", true, ('1', long))));
     }

@@ -2,7 +2,7 @@
 //! trapped, or one that knows a configuration which came later. Invariant: a spare has every configuration that the
 //! program had when it was made and that could be given.
 
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ pub(super) struct Spares {
     held: Mutex<Held>,
     /// The thread that makes them has been told, and has not looked yet.
     is_told: AtomicBool,
+    /// Nanoseconds that the thread has worked for it.
+    spent: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +70,7 @@ impl Spares {
         drop(held);
         let wanted = if host.config.spares == 0 { 0 } else { host.config.workers };
         for _ in ready..wanted {
-            if Instant::now() >= until || !host.has_room_for_spares(0) || !self.add(program, until) {
+            if Instant::now() >= until || !program.has_room_for_spares(0) || !self.add(program, until) {
                 break;
             }
         }
@@ -100,7 +102,7 @@ impl Spares {
 
     fn lacks(&self, program: &Program) -> bool {
         let held = self.lock();
-        let stands = held.ready.len() < program.host.config.spares && program.host.has_room_for_spares(0);
+        let stands = held.ready.len() < program.host.config.spares && program.has_room_for_spares(0);
         stands || held.is_missed && held.ready.is_empty()
     }
 
@@ -151,6 +153,10 @@ fn make(program: &Program, filters: &mut Vec<Arc<Prepared>>, until: Instant) -> 
 }
 
 impl Stock for Program {
+    fn spent(&self) -> &AtomicU64 {
+        &self.spares.spent
+    }
+
     fn make_one(&self) -> bool {
         let spares = &self.spares;
         // Who asks from here on is heard: what is to be made is looked up after this.

@@ -65,9 +65,11 @@ impl SendCallout for Worker {
     ) -> LocalBoxFuture<'static, Result<CalloutAnswer, String>> {
         Box::pin(async move {
             let service = callout.service.clone();
-            let Some(_place) = self.shared.filter_callouts.take(1) else {
+            let Some(_places) = self.shared.filter_callouts.take_one(&service) else {
                 CalledOut::Full.count(&service);
-                return Err("as many callouts as may be are under way: limits.filter_callouts".to_owned());
+                let why = "as many callouts as may be are under way: limits.filter_callouts, of which one service has three \
+                           quarters at most";
+                return Err(why.to_owned());
             };
             let limit = callout.timeout;
             let (result, answer) = match tokio::time::timeout(limit, Box::pin(ask(&self, workload, callout))).await {

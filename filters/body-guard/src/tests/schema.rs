@@ -32,6 +32,8 @@ fn a_body_that_does_not_fit_is_told_where() {
         (r#"{"id": 1.5, "lines": [{"sku": 1}]}"#, "/id: integer is expected"),
         (r#"{"id": 0}"#, "/id: the number is below the minimum"),
         (r#"{"id": 1e30}"#, "/id: the number is above the maximum"),
+        (r#"{"id": 18446744073709551616}"#, "/id: the number is above the maximum"),
+        (r#"{"id": 18446744073709551615.0}"#, "/id: the number is above the maximum"),
         (r#"{"state": "old"}"#, "/state: one of the listed values is expected"),
         (r#"{"state": {}}"#, "/state: one of the listed values is expected"),
         (r#"{"kind": "orders"}"#, "/kind: one of the listed values is expected"),

@@ -202,7 +202,8 @@ fn the_question_is_envoy_s() {
     let mut filter = harness(CONFIG);
     assert_eq!(filter.hooks(), ["callout", "tick", "response-head", "request-head"]);
     let mut request = TestRequest::new("POST", "/orders?all=1").principal("spiffe://a").port(8080);
-    request = request.header("x-team", "red").header("x-team", "blue").header("cookie", "a=1").value("request.id", "7");
+    request = request.header("x-team", "red").header("x-team", "blue").value("request.id", "7");
+    request = request.header("cookie", "a=1").header("cookie", "b=2");
     request.authority = Some("shop.test".to_owned());
     request.source_address = Some("10.0.0.9".to_owned());
     filter.request(1, &request);
@@ -220,7 +221,8 @@ fn the_question_is_envoy_s() {
     assert_eq!(read.source, Some(source));
     assert_eq!(read.destination.and_then(|it| it.address), socket("", 8080));
     let http = read.request.and_then(|it| it.http).expect("a request");
-    let headers = [("x-team", "red,blue"), ("cookie", "a=1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let headers =
+        [("x-team", "red,blue"), ("cookie", "a=1; b=2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     let expect = Http {
         id: "7".to_owned(),
         method: "POST".to_owned(),
@@ -235,7 +237,7 @@ fn the_question_is_envoy_s() {
     some.request(1, &request);
     let read = CheckRequest::decode(&some.sent()[0].1.body[5..]).expect("a CheckRequest");
     let http = read.attributes.and_then(|it| it.request).and_then(|it| it.http).expect("a request");
-    assert_eq!(http.headers, BTreeMap::from([("cookie".to_owned(), "a=1".to_owned())]));
+    assert_eq!(http.headers, BTreeMap::from([("cookie".to_owned(), "a=1; b=2".to_owned())]));
 }
 
 #[test]

@@ -116,3 +116,12 @@ fn without_spares_a_request_waits_for_its_configuration() {
     assert_eq!(filters[0].stats().configured_inline.value(), 3);
     assert_eq!(host.spare_instances(), 0);
 }
+
+#[test]
+fn a_quarter_of_what_waits_is_for_what_ships() {
+    let host = Host::new(HostConfig { max_instances: 1, spare_instances: 4, ..HostConfig::default() }).expect("a host");
+    (0..3).for_each(|_| host.0.shelf.put(1));
+    assert!(!host.0.has_room_for_spares(0, false) && host.0.has_room_for_spares(0, true));
+    host.0.shelf.put(1);
+    assert!(!host.0.has_room_for_spares(0, true));
+}
