@@ -120,7 +120,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let wrong = || QueryError::From(query.from.clone());
     let (namespace, account) = query.from.split_once('/').ok_or_else(wrong)?;
     let principal = world.trust_domain.workload(namespace, account).map_err(|_| wrong())?;
-    let (mesh, table) = (mesh_settings(world, ""), table(world, namespace));
+    let (mesh, table) = (mesh_settings(world, ""), table(world, &principal));
     let note = unknown_account(world, namespace, account);
     let destination = resolve(&table, &mesh, namespace, query)?;
     let (resolved, way) = match &destination {
@@ -231,12 +231,13 @@ fn resolve<'t>(
     Ok(Destination::Mesh(resolved))
 }
 
-/// What callers of a namespace meet.
-fn table(world: &World, namespace: &str) -> RouteTable {
-    let callers = BTreeSet::from([namespace]);
+/// What a caller meets.
+fn table(world: &World, caller: &SpiffeId) -> RouteTable {
+    let callers = BTreeSet::from([caller.namespace()]);
     let (services, routes) = visible(world, &callers);
     let externals = externals(world, &callers, &routes);
-    RouteTable::new(&Arc::new(Bundle { services, routes, externals, ..Bundle::default() }))
+    let filters = outbound::filters(world, caller);
+    RouteTable::new(&Arc::new(Bundle { services, routes, externals, filters, ..Bundle::default() }))
 }
 
 /// Where a request that somebody answers goes.

@@ -5,6 +5,7 @@
 mod action;
 mod cors;
 mod external;
+mod filtered;
 mod index;
 mod matching;
 mod mirror;
@@ -35,6 +36,7 @@ pub(crate) use action::Setting;
 pub use cors::Preflight;
 use external::Externals;
 pub use external::WayOut;
+use filtered::RuleFilters;
 use matching::Read;
 pub use mirror::Copied;
 use mirror::RuleMirrors;
@@ -132,6 +134,7 @@ pub struct RouteTable {
     /// By the service that they are attached to, and by the ExternalService.
     routed: [BTreeMap<ObjectName, Arc<Routed>>; 2],
     patterns: Patterns,
+    rule_filters: RuleFilters,
     externals: Externals,
     /// What was answered, each with whether somebody needed to know since that was asked.
     answered: BTreeMap<Ask, AtomicBool>,
@@ -151,6 +154,7 @@ impl RouteTable {
             by_endpoint: BTreeMap::new(),
             routed: [BTreeMap::new(), BTreeMap::new()],
             patterns: before.map(|before| before.patterns.kept()).unwrap_or_default(),
+            rule_filters: RuleFilters::of(bundle),
             externals: Externals::of(bundle),
             answered: bundle.answered.iter().map(|ask| (ask.clone(), AtomicBool::new(false))).collect(),
         };

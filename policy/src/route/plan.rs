@@ -362,7 +362,9 @@ pub fn choose<'t>(
         RouteDecision::Rule(met) => met,
     };
     let differs = |path: &str, query| match decide(path, query) {
-        RouteDecision::Rule(other) => !met.actions.treats_alike(other.actions),
+        RouteDecision::Rule(other) => {
+            !met.actions.treats_alike(other.actions) || !table.rule_filters.are_alike(&met, &other)
+        }
         RouteDecision::Default | RouteDecision::NoMatch => false,
     };
     let queries = table.query_readings(to, head);
