@@ -32,8 +32,8 @@ use crate::plan::{
 };
 use crate::resource::{Object, WorkloadSpec};
 use crate::route::{
-    self, Authority, Choice, EgressRefusal, HeadView, Hello, Meant, MetRule, Plan, Resolution, Resolved, Resolver,
-    RouteTable, Setting, WayOut,
+    self, Authority, Choice, EgressRefusal, Fields, HeadView, Hello, Meant, MetRule, Plan, Resolution, Resolved,
+    Resolver, RouteTable, Setting, WayOut,
 };
 
 /// The request to be explained.
@@ -166,7 +166,13 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     explanation.notes.extend(settings::patience(&headers));
     let lookup = |name: &str| headers.get(name).copied();
     let host = host_of(query);
-    let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup };
+    // As `_` may be read for `-`; of a question each field has one value.
+    let folded = |name: &str| {
+        let found = headers.iter().rev().find(|(own, _)| own.replace('_', "-") == name.replace('_', "-"));
+        found.map(|(_, value)| *value)
+    };
+    let others: [Fields<'_>; 1] = [&folded];
+    let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup, others: &others };
     let what = What::Request { method: &query.method, path: &path, headers: &headers };
     let asked = Asked { world, barred, mesh: &mesh, principal: explanation.principal.clone(), what };
     asked.request(&table, (&resolved, way, namespace), &head, &mut explanation);
