@@ -5,6 +5,7 @@ mod ahead;
 mod concern;
 mod exposed;
 mod hello;
+mod leaving;
 mod older;
 mod report;
 mod scope;
@@ -25,7 +26,7 @@ use tonic::{Status, Streaming};
 use weft_policy::bundle::{
     Direction, Egress, FilterAttachment, FilterMode, MeshSettings, ObjectName, OnFailure, Revision, ServedWorkload,
 };
-use weft_policy::delta::{self, Key, Object};
+use weft_policy::delta::{Key, Object};
 use weft_policy::lineage::{Lineage, follow};
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
@@ -33,6 +34,7 @@ use weft_policy::wire::{self, v1};
 use self::exposed::is_exposed;
 use self::hello::Greeting;
 pub(crate) use self::hello::may_join;
+use self::leaving::withdrawn;
 use self::older::with_older_filters;
 use self::report::{health, words};
 use self::scope::{Places, Scope};
@@ -360,7 +362,10 @@ impl Session {
         }
         let before = self.target.clone();
         self.look_at(world);
-        let removals = if Arc::ptr_eq(&before, &self.target) { Vec::new() } else { withdrawn(&before, &self.target) };
+        let removals = match Arc::ptr_eq(&before, &self.target) {
+            true => Vec::new(),
+            false => withdrawn(&before, &self.target, &world.world),
+        };
         if removals.is_empty() {
             return true;
         }
@@ -675,19 +680,4 @@ fn lacks(envelope: &v1::Object, has: &Capabilities) -> Option<String> {
     let lacking = envelope.requires.iter().filter(|capability| !has.contains(*capability));
     let lacking: Vec<_> = lacking.map(String::as_str).collect();
     (!lacking.is_empty()).then(|| lacking.join(", "))
-}
-
-/// Endpoints of `before` that leave at once.
-fn withdrawn(before: &ToldSet, after: &ToldSet) -> Vec<Key> {
-    let mut keys = Vec::new();
-    for told in before.iter() {
-        let now = after.get(&told.key);
-        if now.is_some_and(|now| Arc::ptr_eq(now, told)) {
-            continue;
-        }
-        if let Some(service) = told.service() {
-            keys.extend(delta::withdrawn(service, now.and_then(|now| now.service())));
-        }
-    }
-    keys
 }
