@@ -296,7 +296,7 @@ impl RouteTable {
         let Some(routed) = self.routed(to) else { return Vec::new() };
         let fields = head.others.iter().filter(|_| routed.by_field);
         let mut heads: Vec<_> = fields.map(|fields| HeadView { headers: *fields, ..*head }).collect();
-        if let Some(method) = folded(head.method).filter(|_| routed.by_method) {
+        if let Some(method) = routed.by_method.then(|| folded(head.method)).flatten() {
             let also: Vec<_> = std::iter::once(head).chain(&heads).map(|head| HeadView { method, ..*head }).collect();
             heads.extend(also);
         }
