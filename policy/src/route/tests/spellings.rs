@@ -65,7 +65,7 @@ fn what_no_rule_looks_at_has_one_reading() {
     let table = table(vec![service("shop/web", None, &[])], vec![route("shop/r", 1, rules)]);
     let to = table.by_host("web.shop", 80, "shop").unwrap();
     let path = path("/");
-    let others: [Fields<'_>; 1] = [&|_| None];
+    let others: [Fields<'_>; 1] = [&|_: &str| None];
     let head = HeadView { method: "delete", path: &path, host: None, headers: &|_| None, others: &others };
     assert!(table.head_readings(&to, &head).is_empty());
 }
