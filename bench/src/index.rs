@@ -183,7 +183,13 @@ impl Case {
             let Resolution::Mesh(to) = resolver.resolve(Meant::Nothing, Some(authority)) else {
                 bail!("{} is no service", request.host);
             };
-            let head = HeadView { method: "GET", path: &request.path, host: Some(&request.host), headers: &|_| None };
+            let head = HeadView {
+                method: "GET",
+                path: &request.path,
+                host: Some(&request.host),
+                headers: &|_| None,
+                others: &[],
+            };
             let plan = route::plan(&self.table, &to, NAMESPACE, &head, dice, &self.mesh);
             black_box(plan.with_context(|| format!("{}{}", request.host, request.path))?);
         }

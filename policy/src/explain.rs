@@ -32,8 +32,8 @@ use crate::plan::{
 };
 use crate::resource::{Object, WorkloadSpec};
 use crate::route::{
-    self, Authority, Choice, EgressRefusal, HeadView, Hello, Meant, MetRule, Plan, Resolution, Resolved, Resolver,
-    RouteTable, Setting, WayOut,
+    self, Authority, Choice, EgressRefusal, Fields, HeadView, Hello, Meant, MetRule, Plan, Resolution, Resolved,
+    Resolver, RouteTable, Setting, WayOut,
 };
 
 /// The request to be explained.
@@ -120,7 +120,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let wrong = || QueryError::From(query.from.clone());
     let (namespace, account) = query.from.split_once('/').ok_or_else(wrong)?;
     let principal = world.trust_domain.workload(namespace, account).map_err(|_| wrong())?;
-    let (mesh, table) = (mesh_settings(world, ""), table(world, namespace));
+    let (mesh, table) = (mesh_settings(world, ""), table(world, &principal));
     let note = unknown_account(world, namespace, account);
     let destination = resolve(&table, &mesh, namespace, query)?;
     let (resolved, way) = match &destination {
@@ -166,7 +166,13 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     explanation.notes.extend(settings::patience(&headers));
     let lookup = |name: &str| headers.get(name).copied();
     let host = host_of(query);
-    let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup };
+    // As `_` may be read for `-`; of a question each field has one value.
+    let folded = |name: &str| {
+        let found = headers.iter().rev().find(|(own, _)| own.replace('_', "-") == name.replace('_', "-"));
+        found.map(|(_, value)| *value)
+    };
+    let others: [Fields<'_>; 1] = [&folded];
+    let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup, others: &others };
     let what = What::Request { method: &query.method, path: &path, headers: &headers };
     let asked = Asked { world, barred, mesh: &mesh, principal: explanation.principal.clone(), what };
     asked.request(&table, (&resolved, way, namespace), &head, &mut explanation);
@@ -231,12 +237,13 @@ fn resolve<'t>(
     Ok(Destination::Mesh(resolved))
 }
 
-/// What callers of a namespace meet.
-fn table(world: &World, namespace: &str) -> RouteTable {
-    let callers = BTreeSet::from([namespace]);
+/// What a caller meets.
+fn table(world: &World, caller: &SpiffeId) -> RouteTable {
+    let callers = BTreeSet::from([caller.namespace()]);
     let (services, routes) = visible(world, &callers);
     let externals = externals(world, &callers, &routes);
-    RouteTable::new(&Arc::new(Bundle { services, routes, externals, ..Bundle::default() }))
+    let filters = outbound::filters(world, caller);
+    RouteTable::new(&Arc::new(Bundle { services, routes, externals, filters, ..Bundle::default() }))
 }
 
 /// Where a request that somebody answers goes.

@@ -5,6 +5,7 @@
 mod action;
 mod cors;
 mod external;
+mod filtered;
 mod index;
 mod matching;
 mod mirror;
@@ -35,6 +36,7 @@ pub(crate) use action::Setting;
 pub use cors::Preflight;
 use external::Externals;
 pub use external::WayOut;
+use filtered::RuleFilters;
 use matching::Read;
 pub use mirror::Copied;
 use mirror::RuleMirrors;
@@ -94,8 +96,13 @@ pub struct HeadView<'a> {
     pub host: Option<&'a str>,
     /// By name in lower case; values of a repeated header joined or the first. What it says of [`HOST`] is not asked
     /// for.
-    pub headers: &'a dyn Fn(&str) -> Option<&'a str>,
+    pub headers: Fields<'a>,
+    /// Other ways in which servers read the fields, where this request has some.
+    pub others: &'a [Fields<'a>],
 }
+
+/// The value of a field by its name.
+pub type Fields<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
 
 /// The field that matches mean `HeadView::host` by.
 pub(crate) const HOST: &str = "host";
@@ -132,6 +139,7 @@ pub struct RouteTable {
     /// By the service that they are attached to, and by the ExternalService.
     routed: [BTreeMap<ObjectName, Arc<Routed>>; 2],
     patterns: Patterns,
+    rule_filters: RuleFilters,
     externals: Externals,
     /// What was answered, each with whether somebody needed to know since that was asked.
     answered: BTreeMap<Ask, AtomicBool>,
@@ -151,6 +159,7 @@ impl RouteTable {
             by_endpoint: BTreeMap::new(),
             routed: [BTreeMap::new(), BTreeMap::new()],
             patterns: before.map(|before| before.patterns.kept()).unwrap_or_default(),
+            rule_filters: RuleFilters::of(bundle),
             externals: Externals::of(bundle),
             answered: bundle.answered.iter().map(|ask| (ask.clone(), AtomicBool::new(false))).collect(),
         };
@@ -288,11 +297,29 @@ impl RouteTable {
         self.routed(to).is_some_and(|routed| routed.has_requests(to.port, from_namespace))
     }
 
+    /// How else servers may read the method and the fields, where rules of this service look at them.
+    fn head_readings<'h>(&self, to: &Resolved<'_>, head: &HeadView<'h>) -> Vec<HeadView<'h>> {
+        let Some(routed) = self.routed(to) else { return Vec::new() };
+        let fields = head.others.iter().filter(|_| routed.by_field);
+        let mut heads: Vec<_> = fields.map(|fields| HeadView { headers: *fields, ..*head }).collect();
+        if let Some(method) = routed.by_method.then(|| folded(head.method)).flatten() {
+            let also: Vec<_> = std::iter::once(head).chain(&heads).map(|head| HeadView { method, ..*head }).collect();
+            heads.extend(also);
+        }
+        heads
+    }
+
     /// How else the query may be read that rules of this service look at.
     fn query_readings(&self, to: &Resolved<'_>, head: &HeadView<'_>) -> Vec<QueryReading> {
         let is_looked_at = self.routed(to).is_some_and(|routed| routed.by_query);
         head.path.query().filter(|_| is_looked_at).map(QueryReading::others).unwrap_or_default()
     }
+}
+
+/// The method that servers which fold its letters take another for. A match names no others than these.
+fn folded(method: &str) -> Option<&'static str> {
+    const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    METHODS.into_iter().find(|known| known.eq_ignore_ascii_case(method)).filter(|known| *known != method)
 }
 
 /// The place of the backend for one request: weights in proportion, `dice` uniform over all of `u64`. `None`: no backend,

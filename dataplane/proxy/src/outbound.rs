@@ -8,6 +8,7 @@ mod callout;
 pub mod checking;
 pub mod connection;
 mod external;
+mod fields;
 mod hedging;
 mod holds;
 mod mirror;

@@ -498,6 +498,7 @@ fn answer_of_route(refusal: &RouteRefusal, headers: &mut HeaderMap) -> Option<By
         | RouteRefusal::NoSuchPort { .. }
         | RouteRefusal::AmbiguousPath { .. }
         | RouteRefusal::AmbiguousQuery { .. }
+        | RouteRefusal::AmbiguousHead { .. }
         | RouteRefusal::Rewrite { .. }
         | RouteRefusal::TooManyReadings(_) => None,
     }
@@ -547,6 +548,7 @@ fn route_verdict(refusal: &RouteRefusal) -> Verdict {
             (Flag::DownstreamProtocol, "ambiguous_path", 3)
         }
         RouteRefusal::AmbiguousQuery { .. } => (Flag::DownstreamProtocol, "ambiguous_query", 3),
+        RouteRefusal::AmbiguousHead { .. } => (Flag::DownstreamProtocol, "ambiguous_head", 3),
         RouteRefusal::Redirect { .. } => (Flag::None, "redirect", 12),
         RouteRefusal::Preflight { preflight, .. } if preflight.allowed.is_some() => (Flag::None, "preflight", 12),
         RouteRefusal::Preflight { .. } => (Flag::None, "origin_not_allowed", 7),

@@ -1,19 +1,27 @@
 //! The filters of a caller, which its requests pass before they go anywhere.
 
+use std::collections::BTreeMap;
+
 use super::Explanation;
 use crate::bundle::{Direction, FilterAttachment, FilterMode};
+use crate::identity::SpiffeId;
 use crate::plan::{World, filters_for};
+
+/// The filters of a caller's workloads.
+pub(super) fn filters(world: &World, caller: &SpiffeId) -> BTreeMap<String, FilterAttachment> {
+    let own = world.workloads().filter(|workload| workload.metadata.namespace == caller.namespace());
+    let own = own.filter(|workload| workload.spec.service_account == caller.service_account());
+    let served: Vec<_> = own.map(|workload| workload.name()).collect();
+    filters_for(world, &served)
+}
 
 /// Tells which filters of the caller's workloads a request passes, of whose answers nothing is told here.
 pub(super) fn note(world: &World, explanation: &Explanation) -> Option<String> {
     let (namespace, account) = (explanation.principal.namespace(), explanation.principal.service_account());
-    let own = world.workloads().filter(|workload| workload.metadata.namespace == namespace);
-    let own = own.filter(|workload| workload.spec.service_account == account);
-    let served: Vec<_> = own.map(|workload| workload.name()).collect();
     let runs = |filter: &&FilterAttachment| {
         filter.direction == Direction::Outbound && (filter.rules.is_empty() || meets(filter, explanation))
     };
-    let filters = filters_for(world, &served);
+    let filters = filters(world, &explanation.principal);
     let mut filters: Vec<_> = filters.values().filter(runs).collect();
     // Those of a rule run once it was chosen.
     filters.sort_by_key(|filter| (!filter.rules.is_empty(), filter.order, &filter.name));

@@ -633,6 +633,35 @@ fn the_outbound_filters_of_a_caller_are_noted() {
     assert_eq!(got.notes, [note]);
 }
 
+/// A rule whose filter another lacks is passed by no other spelling of its path, as proxies have it.
+#[test]
+fn filters_of_rules_make_readings_ambiguous() {
+    let routes = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a, namespace: shop}\n\
+        spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{name: buy, matches: [{path: {value: /buy}}], \
+        backendRefs: [{name: web, port: 80}]}, {name: rest, backendRefs: [{name: web, port: 80}]}]}\n";
+    let check = |policy: &str, path: &str, expect: Option<u16>| {
+        let policy = format!(
+            "---\napiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {{name: f, namespace: shop}}\n\
+             spec: {{direction: Outbound, filter: {{name: ratelimit}}{policy}}}\n"
+        );
+        let query = format!(r#"{{"from": "shop/web", "to": "web.shop", "path": "{path}"}}"#);
+        let query = serde_json::from_str(&query).unwrap();
+        let got = explain(&world(&format!("{SHOP}{routes}{policy}")), &query).unwrap();
+        assert_eq!(got.status, expect, "{policy} {path}: {}", got.reason);
+    };
+    let of = |section: &str| format!(", targetRefs: [{{kind: HTTPRoute, name: a{section}}}]");
+    let of_rule = of(", sectionName: buy");
+    check(&of_rule, "/buy", None);
+    check(&of_rule, "/x", None);
+    for spelling in ["//buy", "/buy;x", "/x/..;/buy", "/buy%2fx"] {
+        check(&of_rule, spelling, Some(400));
+        // The same for both rules, for every request, or only counted: nobody is treated differently.
+        check(&of(""), spelling, None);
+        check("", spelling, None);
+        check(&format!("{of_rule}, mode: Audit"), spelling, None);
+    }
+}
+
 #[test]
 fn audited_policies_are_noted_and_refuse_nothing() {
     let policy = |mode: &str| {

@@ -36,7 +36,8 @@ impl Near {
         if touched.iter().copied().any(|key| is_rare(&key)) || !before.has_same_versions(after) {
             return Self::Everything;
         }
-        let mut near = Around { worlds: [before, after], keys: given.into_iter().cloned().collect() };
+        let keys = given.into_iter().cloned().collect();
+        let mut near = Around { worlds: [before, after], keys, looked_at: BTreeSet::new() };
         touched.into_iter().for_each(|key| near.add(key));
         Self::These(near.keys)
     }
@@ -52,9 +53,40 @@ impl Near {
 struct Around<'w> {
     worlds: [&'w World; 2],
     keys: BTreeSet<ObjectKey>,
+    /// Surroundings that are among the keys, each with whether they are of the world before: ten thousand routes of one
+    /// service have one service to look around.
+    looked_at: BTreeSet<(bool, Place)>,
+}
+
+/// What many objects of one change may have around them together.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// Routes and policies of a service or an ExternalService.
+    Of(ObjectName),
+    /// The same of a service, and the workloads behind it.
+    Behind(ObjectName),
+    /// Services and policies of a namespace.
+    Policies(String),
+    /// Routes that lead into a namespace.
+    LeadingInto(String),
+    /// ExternalServices and filters of a namespace.
+    Externals(String),
+    /// TrafficPolicies of a namespace.
+    Traffic(String),
 }
 
 impl Around<'_> {
+    /// True where nobody has looked there before.
+    fn is_new(&mut self, world: &World, place: Place) -> bool {
+        self.looked_at.insert((std::ptr::eq(world, self.worlds[0]), place))
+    }
+
+    fn around(&mut self, world: &World, name: &ObjectName) {
+        if self.is_new(world, Place::Of(name.clone())) {
+            self.keys.extend(world.around_service(name));
+        }
+    }
+
     fn add(&mut self, key: &ObjectKey) {
         self.keys.insert(key.clone());
         let name = key.object_name();
@@ -68,14 +100,7 @@ impl Around<'_> {
                 | Kind::FilterPolicy
                 | Kind::RateLimitPolicy
                 | Kind::FaultPolicy
-                | Kind::JwtPolicy => {
-                    self.insert(world.of_namespace::<ServiceSpec>(&key.namespace));
-                    for namespace in [&key.namespace, ROOT_NAMESPACE] {
-                        for kind in [Kind::AccessPolicy].into_iter().chain(Kind::ATTACHING) {
-                            self.keys.extend(world.within(kind, namespace).map(|(key, _)| key.clone()));
-                        }
-                    }
-                }
+                | Kind::JwtPolicy => self.policies(world, &key.namespace),
                 // One that holds for the same services may be overruled, or not any more.
                 Kind::TrafficPolicy => {
                     let policy = world.traffic_policy(&name).into_iter();
@@ -84,14 +109,18 @@ impl Around<'_> {
                     }
                 }
                 Kind::ReferenceGrant => {
-                    self.keys.extend(world.leading_into(&key.namespace).map(AnyRoute::key));
+                    if self.is_new(world, Place::LeadingInto(key.namespace.clone())) {
+                        self.keys.extend(world.leading_into(&key.namespace).map(AnyRoute::key));
+                    }
                 }
                 // Those beside it may claim the same, and filters of its namespace may call it.
                 Kind::ExternalService => {
-                    self.insert(world.of_namespace::<ExternalServiceSpec>(&key.namespace));
-                    self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace));
-                    self.insert(world.of_namespace::<JwtPolicySpec>(&key.namespace));
-                    self.keys.extend(world.around_service(&name));
+                    if self.is_new(world, Place::Externals(key.namespace.clone())) {
+                        self.insert(world.of_namespace::<ExternalServiceSpec>(&key.namespace));
+                        self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace));
+                        self.insert(world.of_namespace::<JwtPolicySpec>(&key.namespace));
+                    }
+                    self.around(world, &name);
                 }
                 // Filters of its namespace may be handed its values.
                 Kind::Secret => self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace)),
@@ -104,13 +133,29 @@ impl Around<'_> {
         self.keys.extend(objects.map(|object| key(S::KIND, object.name())));
     }
 
+    fn policies(&mut self, world: &World, namespace: &str) {
+        if !self.is_new(world, Place::Policies(namespace.to_owned())) {
+            return;
+        }
+        self.insert(world.of_namespace::<ServiceSpec>(namespace));
+        for namespace in [namespace, ROOT_NAMESPACE] {
+            for kind in [Kind::AccessPolicy].into_iter().chain(Kind::ATTACHING) {
+                self.keys.extend(world.within(kind, namespace).map(|(key, _)| key.clone()));
+            }
+        }
+    }
+
     /// What else is for a target of a TrafficPolicy.
     fn beside_traffic_policy(&mut self, world: &World, namespace: &str, target: &TargetRef) {
         match target.kind {
             TargetKind::Service | TargetKind::ExternalService => {
-                self.keys.extend(world.around_service(&ObjectName::new(namespace, &target.name)));
+                self.around(world, &ObjectName::new(namespace, &target.name));
             }
-            TargetKind::Namespace => self.insert(world.of_namespace::<TrafficPolicySpec>(namespace)),
+            TargetKind::Namespace => {
+                if self.is_new(world, Place::Traffic(namespace.to_owned())) {
+                    self.insert(world.of_namespace::<TrafficPolicySpec>(namespace));
+                }
+            }
             // Of the root namespace, for which everything is looked at, and of nobody.
             TargetKind::Mesh | TargetKind::Workload | TargetKind::HttpRoute | TargetKind::GrpcRoute => {}
         }
@@ -118,7 +163,10 @@ impl Around<'_> {
 
     /// Its routes, who has its address, the workloads behind it, and policies that name it or hold for those.
     fn service(&mut self, world: &World, name: &ObjectName) {
-        self.keys.extend(world.around_service(name));
+        if !self.is_new(world, Place::Behind(name.clone())) {
+            return;
+        }
+        self.around(world, name);
         let Some(service) = world.service(name) else { return };
         self.keys.extend(service.spec.cluster_ip.iter().flat_map(|address| world.with_address(*address)));
         for workload in world.standing_behind(service) {
@@ -150,11 +198,11 @@ impl Around<'_> {
         }
         let Some(route) = world.route(key) else { return };
         for parent in route.parents() {
-            self.keys.extend(world.around_service(&parent));
+            self.around(world, &parent);
             self.keys.insert(self::key(Kind::Service, parent));
         }
         for parent in route.external_parents() {
-            self.keys.extend(world.around_service(&parent));
+            self.around(world, &parent);
             self.keys.insert(self::key(Kind::ExternalService, parent));
         }
         for backend in route.backends() {

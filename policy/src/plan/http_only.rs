@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::World;
 use super::select::holds_for;
 use crate::authz::{Action, Conditions};
-use crate::bundle::{Direction, Protocol};
+use crate::bundle::{Direction, Protocol, RouteKind};
 use crate::resource::access::OperationSpec;
 use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
@@ -77,28 +77,38 @@ pub(crate) fn routes<'w>(
     port: u16,
     of: RoutesOf<'_>,
 ) -> impl Iterator<Item = AnyRoute<'w>> {
-    attached(world, service, port, of).filter(|route| !route.kind.is_of_bytes())
+    let port = service.spec.port(port);
+    let attached = world.index().attached_to(&service.name()).filter_map(AnyRoute::of);
+    attached.filter(move |route| {
+        !route.kind.is_of_bytes()
+            && of.contain(&service.metadata.namespace, &route.metadata.namespace)
+            && port.is_some_and(|port| is_at(route, service, port))
+    })
 }
 
-/// The same of every kind.
-pub(super) fn attached<'w>(
+/// The routes of one kind that are attached to a served port of a service, everybody's. Of the others, of which there may be
+/// thousands, none is looked at.
+pub(super) fn attached_of_kind<'w>(
     world: &'w World,
     service: &'w Object<ServiceSpec>,
-    port: u16,
-    of: RoutesOf<'_>,
+    port: &'w PortSpec,
+    kind: RouteKind,
 ) -> impl Iterator<Item = AnyRoute<'w>> {
-    let port = service.spec.port(port);
-    let attached = move |route: &AnyRoute<'w>| {
-        let names_it = route.spec.parent_refs.iter().any(|parent| {
-            let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
-            parent.is_service()
-                && *namespace == service.metadata.namespace
-                && parent.name == service.metadata.name
-                && port.is_some_and(|port| parent.is_at(port))
-        });
-        of.contain(&service.metadata.namespace, &route.metadata.namespace) && names_it
-    };
-    world.index().attached_to(&service.name()).filter_map(AnyRoute::of).filter(attached)
+    let attached = world.index().attached_of_kind(&service.name(), kind.resource());
+    attached.filter(move |route| is_at(route, service, port))
+}
+
+/// True where a route names a port of a service as its parent.
+fn is_at(route: &AnyRoute<'_>, service: &Object<ServiceSpec>, port: &PortSpec) -> bool {
+    #[cfg(test)]
+    super::select::work::count();
+    route.spec.parent_refs.iter().any(|parent| {
+        let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
+        parent.is_service()
+            && *namespace == service.metadata.namespace
+            && parent.name == service.metadata.name
+            && parent.is_at(port)
+    })
 }
 
 /// Protocol of a service's port: what it declares, else what all its workloads do.

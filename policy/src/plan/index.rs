@@ -292,6 +292,18 @@ impl Index {
         all(&self.routes, service)
     }
 
+    /// Those of one kind, without a look at the others.
+    pub(super) fn attached_of_kind<'w>(
+        &'w self,
+        service: &ObjectName,
+        kind: Kind,
+    ) -> impl Iterator<Item = AnyRoute<'w>> + use<'w> {
+        let entries = self.routes.get(service).map(|entries| entries.as_slice()).unwrap_or_default();
+        let begin = entries.partition_point(|held| held.0.resource.kind() < kind);
+        let end = entries.partition_point(|held| held.0.resource.kind() <= kind);
+        entries[begin..end].iter().filter_map(|held| AnyRoute::of(&held.0.resource))
+    }
+
     /// Routes that lead to a service.
     pub(super) fn leading_to<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = AnyRoute<'w>> + use<'w> {
         all(&self.leading, service).filter_map(|entry| AnyRoute::of(&entry.resource))
@@ -370,7 +382,12 @@ impl Index {
         let found = found.chain(all(&self.policies, &Scope::Service(name.clone())));
         let found = found.chain(all(&self.policies, &Scope::External(name.clone())));
         let found = found.chain(self.calling(CalloutKind::Service, name));
-        found.map(|entry| entry.resource.key()).collect()
+        let key = |entry: &Entry| {
+            #[cfg(test)]
+            super::work::count();
+            entry.resource.key()
+        };
+        found.map(key).collect()
     }
 
     /// Namespaces that have routes of their own for another's service, some more than once.

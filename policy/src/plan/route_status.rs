@@ -8,7 +8,7 @@ use super::World;
 use super::carried::{self, OffPorts};
 use super::external::is_mesh_wide;
 use super::grant;
-use super::http_only::{self, RoutesOf};
+use super::http_only;
 use crate::bundle::{ExternalProtocol, ObjectName, RouteKind, RouteName};
 use crate::resource::route::{ParentRef, Place, Referred};
 use crate::resource::{AnyRoute, ExternalServiceSpec, Object, ObjectKey, ServiceSpec, Unserved};
@@ -149,6 +149,9 @@ pub(crate) struct Displaced {
     everywhere: bool,
 }
 
+/// As the world has them: the first that displaces is named.
+const IN_ORDER: [RouteKind; 4] = [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp];
+
 impl Displaced {
     /// `None`: it is asked at each port that the parent names.
     pub(crate) fn of(world: &World, route: AnyRoute<'_>, parent: &ParentRef) -> Option<Self> {
@@ -166,11 +169,12 @@ impl Displaced {
             let is_before = |other: &AnyRoute<'_>| {
                 let (own, namespace) = (&route.metadata.namespace, &other.metadata.namespace);
                 let keeps_bytes_out = route.kind.is_of_bytes() && !other.kind.is_of_bytes();
-                other.kind < route.kind
-                    && (namespace == own || keeps_bytes_out && *namespace == service.metadata.namespace)
+                (namespace == own || keeps_bytes_out && *namespace == service.metadata.namespace)
                     && protocol.is_none_or(|protocol| other.kind.holds_at(protocol))
             };
-            match http_only::attached(world, service, port.port, RoutesOf::Everybody).find(is_before) {
+            let kinds = IN_ORDER.into_iter().filter(|kind| *kind < route.kind);
+            let mut others = kinds.flat_map(|kind| http_only::attached_of_kind(world, service, port, kind));
+            match others.find(is_before) {
                 Some(other) => {
                     by.get_or_insert(other.key());
                     ports.push(port.port);

@@ -105,6 +105,14 @@ impl Candidate {
         !self.query.is_empty()
     }
 
+    pub(super) fn looks_at_fields(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
+    pub(super) fn looks_at_method(&self) -> bool {
+        self.method.is_some()
+    }
+
     /// The paths for which it may hold, or more.
     pub(super) fn place(&self) -> Place<'_> {
         self.path.place()

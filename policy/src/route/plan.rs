@@ -156,6 +156,11 @@ pub enum RouteRefusal {
     AmbiguousPath { route: ObjectName, other: String },
     #[error("servers read the query in several ways, and one of them meets another rule of {}", RouteName::of(route))]
     AmbiguousQuery { route: ObjectName },
+    #[error(
+        "servers read the method or the fields in several ways, and one of them meets another rule of {}",
+        RouteName::of(route)
+    )]
+    AmbiguousHead { route: ObjectName },
     #[error("to {location}, by {}", RouteName::of(route))]
     Redirect { route: ObjectName, status: u16, location: String },
     #[error("{} replaces a prefix that the path does not have as it was sent", RouteName::of(route))]
@@ -172,7 +177,10 @@ impl RouteRefusal {
     /// The status of the answer.
     pub fn status(&self) -> u16 {
         match self {
-            Self::AmbiguousPath { .. } | Self::AmbiguousQuery { .. } | Self::TooManyReadings(_) => 400,
+            Self::AmbiguousPath { .. }
+            | Self::AmbiguousQuery { .. }
+            | Self::AmbiguousHead { .. }
+            | Self::TooManyReadings(_) => 400,
             Self::NoRuleMatched { .. } | Self::NoStreamMatched { .. } | Self::NoSuchPort { .. } => 404,
             Self::NoBackend { .. } | Self::BackendNotFound { .. } | Self::Rewrite { .. } => 500,
             Self::Redirect { status, .. } => *status,
@@ -188,6 +196,7 @@ impl RouteRefusal {
             | Self::BackendNotFound { route }
             | Self::AmbiguousPath { route, .. }
             | Self::AmbiguousQuery { route }
+            | Self::AmbiguousHead { route }
             | Self::Redirect { route, .. }
             | Self::Preflight { route, .. }
             | Self::Rewrite { route } => Some(route),
@@ -354,31 +363,45 @@ pub fn choose<'t>(
     from_namespace: &str,
     head: &HeadView<'_>,
 ) -> Result<Choice<'t>, RouteRefusal> {
-    let decide = |path: &str, query| table.decide(to, from_namespace, head, (path, query));
+    let decide = |head: &HeadView<'_>, path: &str, query| table.decide(to, from_namespace, head, (path, query));
     let standard = head.path.standard();
-    let met = match decide(&standard, QueryReading::STANDARD) {
+    let met = match decide(head, &standard, QueryReading::STANDARD) {
         RouteDecision::Default => return Ok(Choice::Direct(*to)),
         RouteDecision::NoMatch => return Err(RouteRefusal::NoRuleMatched { service: to.service.name.clone() }),
         RouteDecision::Rule(met) => met,
     };
-    let differs = |path: &str, query| match decide(path, query) {
-        RouteDecision::Rule(other) => !met.actions.treats_alike(other.actions),
+    let differs = |head: &HeadView<'_>, path: &str, query| match decide(head, path, query) {
+        RouteDecision::Rule(other) => {
+            !met.actions.treats_alike(other.actions) || !table.rule_filters.are_alike(&met, &other)
+        }
         RouteDecision::Default | RouteDecision::NoMatch => false,
     };
-    let queries = table.query_readings(to, head);
+    let others = table.query_readings(to, head);
+    let queries = || std::iter::once(QueryReading::STANDARD).chain(others.iter().copied());
     if head.path.is_ambiguous() {
         for path in head.path.readings(&to.service.path_reading)?.iter() {
-            if std::iter::once(QueryReading::STANDARD).chain(queries.iter().copied()).any(|query| differs(path, query))
-            {
+            if queries().any(|query| differs(head, path, query)) {
                 return Err(RouteRefusal::AmbiguousPath { route: met.route.name.clone(), other: path.to_owned() });
             }
         }
     }
-    if queries.iter().any(|query| differs(&standard, *query)) {
+    if others.iter().any(|query| differs(head, &standard, *query)) {
         return Err(RouteRefusal::AmbiguousQuery { route: met.route.name.clone() });
+    }
+    let heads = table.head_readings(to, head);
+    if !heads.is_empty() {
+        let readings = head.path.readings(&to.service.path_reading)?;
+        let paths: Vec<&str> = std::iter::once(&*standard).chain(readings.iter()).collect();
+        let is_other = |head: &HeadView<'_>| paths.iter().any(|path| queries().any(|query| differs(head, path, query)));
+        if heads.len() * paths.len() * (1 + others.len()) > MAX_READINGS || heads.iter().any(is_other) {
+            return Err(RouteRefusal::AmbiguousHead { route: met.route.name.clone() });
+        }
     }
     Ok(Choice::Rule(met))
 }
+
+/// Readings of a whole request that are judged; who can be read in more ways is not served.
+const MAX_READINGS: usize = 512;
 
 impl<'t> MetRule<'t> {
     /// The actions of a backend, by its place. One that doesn't resolve does nothing.

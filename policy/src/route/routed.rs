@@ -21,6 +21,9 @@ pub(super) struct Routed {
     groups: Vec<(Scope, PathTree)>,
     /// Any candidate looks at the query.
     pub(super) by_query: bool,
+    /// The same of header fields, and of the method.
+    pub(super) by_field: bool,
+    pub(super) by_method: bool,
     /// The same for connections whose bytes are not looked into.
     pub(super) streams: Streams,
 }
@@ -86,6 +89,8 @@ impl Routed {
             groups: scopes.into_iter().map(|(scope, ranks)| (scope, tree(ranks))).collect(),
             routes: routes.iter().map(|route| CompiledRoute::of(route)).collect(),
             by_query: candidates.iter().any(Candidate::looks_at_query),
+            by_field: candidates.iter().any(Candidate::looks_at_fields),
+            by_method: candidates.iter().any(Candidate::looks_at_method),
             candidates,
             streams: Streams::of(&of_bytes),
         }

@@ -6,6 +6,7 @@ mod grpc;
 mod index;
 mod scope;
 mod settings;
+mod spellings;
 mod streams;
 
 use super::*;
@@ -176,7 +177,7 @@ fn path(text: &str) -> NormalPath {
 fn met(table: &RouteTable, from: &str, port: u16, method: &str, at: &str, headers: &[(&str, &str)]) -> String {
     let to = table.by_host("web.shop", port, from).unwrap();
     let lookup = |name: &str| headers.iter().find(|header| header.0 == name).map(|header| header.1);
-    match choose(table, &to, from, &HeadView { method, path: &path(at), host: None, headers: &lookup }) {
+    match choose(table, &to, from, &HeadView { method, path: &path(at), host: None, headers: &lookup, others: &[] }) {
         Ok(Choice::Direct(_)) => "default".to_owned(),
         Ok(Choice::Rule(met)) => met.rule.name.clone().unwrap(),
         Err(refusal) => refusal.status().to_string(),
@@ -313,7 +314,7 @@ fn an_endpoint_addressed_directly_has_no_route() {
     let routes = vec![route("shop/r", 1, vec![rule("any", vec![])])];
     let table = table(vec![service("shop/web", None, &[("shop/web-1", "127.0.0.11")])], routes);
     let to = addressed(&table, "127.0.0.11", 8080).unwrap();
-    let head = HeadView { method: "GET", path: &path("/"), host: None, headers: &|_| None };
+    let head = HeadView { method: "GET", path: &path("/"), host: None, headers: &|_| None, others: &[] };
     let plan = plan(&table, &to, "shop", &head, 0, &mesh(Egress::Allow)).unwrap();
     assert_eq!(
         (plan.route, plan.target.at(&name("shop/web-1")), plan.direct),
@@ -594,7 +595,7 @@ fn plans_name_all_that_an_attempt_needs() {
             &table,
             &to,
             "shop",
-            &HeadView { method: "GET", path: &path(at), host: None, headers: &|_| None },
+            &HeadView { method: "GET", path: &path(at), host: None, headers: &|_| None, others: &[] },
             0,
             &mesh(Egress::Allow),
         )

@@ -7,13 +7,13 @@ use weft_filter_host::Chain;
 use weft_policy::bundle::{Persistence, Protocol, Retry, Route, RouteKind, RouteName, RouteRule};
 use weft_policy::path::NormalPath;
 use weft_policy::route::{
-    self, AnswerEdits, Authority, HeadView, Hello, KeptTarget, Meant, Resolution, Resolved, Resolver, WayOut,
+    self, AnswerEdits, Authority, Fields, HeadView, Hello, KeptTarget, Meant, Resolution, Resolved, Resolver, WayOut,
 };
 use weft_transport::http::{RequestHead, Target as WireTarget};
 
 use super::attempts::Goal;
 use super::session::{self, Session};
-use super::{Origin, Target};
+use super::{Origin, Target, fields};
 use crate::hosts::Hosts;
 use crate::reply::Failure;
 use crate::snapshot::{RuleChain, Served, Snapshot};
@@ -158,9 +158,13 @@ pub(super) fn route<'s>(
     (dice, now): (u64, u64),
 ) -> Result<Plan<'s>, Failure> {
     let path = path.ok_or(Failure::BadRequest("a request without a path".into()))?;
-    let headers = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let headers = |name: &str| head.headers.get(name).map(fields::text);
+    let (first, last) =
+        (|name: &str| fields::first(&head.headers, name), |name: &str| fields::last(&head.headers, name));
+    let readings: [Fields<'_>; 2] = [&first, &last];
+    let others = if fields::has_readings(&head.headers) { &readings[..] } else { &[] };
     let host = head.authority.as_ref().map(|authority| authority.host());
-    let view = HeadView { method: head.method.as_str(), path, host, headers: &headers };
+    let view = HeadView { method: head.method.as_str(), path, host, headers: &headers, others };
     let from_namespace = &from.workload.name.namespace;
     let kept = |persistence: &Persistence, rule: &RouteRule| session::kept(persistence, rule, &head.headers, now);
     let (table, mesh) = (&snapshot.routes, &snapshot.mesh);

@@ -272,7 +272,7 @@ fn carried(
         return Ok(vec![Carried { status: 400, ..Carried::default() }]);
     };
     let lookup = |name: &str| query.headers.get(name).map(String::as_str);
-    let head = HeadView { method: &query.method, path: &path, host: Some(&query.to), headers: &lookup };
+    let head = HeadView { method: &query.method, path: &path, host: Some(&query.to), headers: &lookup, others: &[] };
     let mut all = Vec::new();
     for step in 0..12_u64 {
         let dice = u64::MAX / 12 * step + u64::MAX / 24;

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::lint::{self, Code, Scope};
+use crate::lint::{self, Code, Near, Scope};
 use crate::plan::select::work;
 use crate::plan::tests::world;
-use crate::plan::{World, losses};
+use crate::plan::{World, losses, route_status};
 use crate::resource::{Kind, ObjectKey};
 
 const FILTERS: &str = "
@@ -95,6 +95,40 @@ fn the_work_of_a_plan_grows_with_the_world_and_not_with_its_square() {
     assert!(small > 80, "{small} pairs: the work is counted");
     // Four times the shops: the square would be sixteen times the work.
     assert!(large < 5 * small, "{small} pairs for 20 shops, {large} for 80");
+}
+
+/// A service has one surrounding, however many of its routes come or go in one change.
+#[test]
+fn the_work_of_a_change_grows_with_its_routes_and_not_with_their_square() {
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n\
+                           spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}\n";
+    let work_of = |count: usize| {
+        let mut text = SERVICE.to_owned();
+        for route in 0..count {
+            let _ = write!(
+                text,
+                "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+                 metadata: {{name: r{route}, namespace: shop}}\n\
+                 spec: {{parentRefs: [{{kind: Service, group: '', name: web}}], \
+                 rules: [{{matches: [{{path: {{value: /r{route}}}}}], backendRefs: [{{name: web, port: 80}}]}}]}}\n"
+            );
+        }
+        let (before, after) = (world(SERVICE), world(&text));
+        work::of(|| {
+            let near = Near::between(&before, &after, []);
+            assert!(lint::errors_near(&after, &near).is_empty());
+            for (route, _) in after.routes() {
+                assert!(
+                    route_status(&after, route)
+                        .iter()
+                        .all(|parent| parent.conditions.iter().all(|condition| condition.status))
+                );
+            }
+        })
+    };
+    let (small, large) = (work_of(20), work_of(80));
+    assert!(small >= 20, "{small}: the work is counted");
+    assert!(large < 5 * small, "{small} for 20 routes, {large} for 80");
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn decisions(bundle: &Bundle, from: &str, host: &str, connection: Option<SocketA
     mesh.ranges = None;
     for (path, dice) in [("/0/x", 0), ("/1", u64::MAX / 2), ("/2", u64::MAX), ("//1", 0)] {
         let path = NormalPath::new(Bytes::from_static(path.as_bytes())).unwrap();
-        let head = HeadView { method: "GET", path: &path, host: None, headers: &|_| None };
+        let head = HeadView { method: "GET", path: &path, host: None, headers: &|_| None, others: &[] };
         decided += &format!("{:?}", plan(&table, &to, from, &head, dice, &mesh));
     }
     Ok(decided)

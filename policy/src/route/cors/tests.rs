@@ -31,7 +31,7 @@ fn text(headers: &HeaderMap) -> String {
 fn with_head<T>(method: &str, fields: &[(&str, &str)], ask: impl FnOnce(&HeadView<'_>) -> T) -> T {
     let path = NormalPath::new("/".to_owned().into()).unwrap();
     let find = |name: &str| fields.iter().find(|field| field.0 == name).map(|field| field.1);
-    ask(&HeadView { method, path: &path, host: None, headers: &find })
+    ask(&HeadView { method, path: &path, host: None, headers: &find, others: &[] })
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn copies(of_rule: Vec<RouteAction>, of_backend: Vec<RouteAction>, dice: &[u64])
     });
     let table = RouteTable::new(&bundle);
     let path = NormalPath::new("/".to_owned().into()).unwrap();
-    let head = HeadView { method: "GET", path: &path, host: None, headers: &|_| None };
+    let head = HeadView { method: "GET", path: &path, host: None, headers: &|_| None, others: &[] };
     let to = Resolved { service: &bundle.services[&web], port: 80, endpoint: None, outside: false };
     let Ok(Choice::Rule(met)) = choose(&table, &to, "shop", &head) else { panic!("no rule") };
     let plan = to_backend(&table, met, 0, &head, &super::super::tests::mesh(crate::bundle::Egress::Allow)).unwrap();

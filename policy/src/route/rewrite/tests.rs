@@ -21,7 +21,7 @@ fn redirects_name_the_scheme_host_and_port_that_they_change() {
         };
         let to = Resolved { service: &service, port, endpoint: None, outside: false };
         let path = NormalPath::new(at.to_owned().into()).unwrap();
-        let head = HeadView { method: "GET", path: &path, host, headers: &|_| None };
+        let head = HeadView { method: "GET", path: &path, host, headers: &|_| None, others: &[] };
         assert_eq!(location(&redirect, &to, &head).as_deref(), Some(expect), "{redirect:?} {port} {host:?} {at}");
     };
     let to = |scheme, host: Option<&str>, port| Redirect {

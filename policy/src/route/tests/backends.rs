@@ -28,7 +28,7 @@ fn by_each(of_rule: Vec<RouteAction>, backends: [Backend; 2], method: &str, head
     let table = table(vec![service("shop/web", None, &[])], vec![route("shop/r", 1, vec![whole])]);
     let to = table.by_host("web", 80, "shop").unwrap();
     let (lookup, at) = (|name: &str| headers.iter().find(|header| header.0 == name).map(|header| header.1), path("/a"));
-    let head = HeadView { method, path: &at, host: Some("web"), headers: &lookup };
+    let head = HeadView { method, path: &at, host: Some("web"), headers: &lookup, others: &[] };
     [0, u64::MAX].map(|dice| match plan(&table, &to, "shop", &head, dice, &mesh(Egress::Allow)) {
         Ok(plan) => plan.service.name.to_string(),
         Err(RouteRefusal::Redirect { status, location, .. }) => format!("{status} {location}"),
@@ -75,7 +75,7 @@ fn a_match_names_the_host_that_is_asked_for() {
     let to = table.by_host("web", 80, "shop").unwrap();
     let check = |host: Option<&str>, expect: &str| {
         // What a field of that name says is nobody's word.
-        let head = HeadView { method: "GET", path: &path("/"), host, headers: &|_| Some("web.shop") };
+        let head = HeadView { method: "GET", path: &path("/"), host, headers: &|_| Some("web.shop"), others: &[] };
         let met = match choose(&table, &to, "shop", &head) {
             Ok(Choice::Rule(met)) => met.rule.name.clone().unwrap(),
             Ok(Choice::Direct(_)) => "default".to_owned(),

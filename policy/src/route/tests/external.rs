@@ -251,7 +251,7 @@ fn routes_hold_outside_and_lead_out() {
     let settings = mesh(Egress::RegistryOnly);
     let check = |host: &str, at: &str, expect: &str| {
         let at = path(at);
-        let head = HeadView { method: "GET", path: &at, host: Some(host), headers: &|_| None };
+        let head = HeadView { method: "GET", path: &at, host: Some(host), headers: &|_| None, others: &[] };
         let plan = match table.external(host, 80, "shop") {
             Some(way) => leads(plan_outside(&table, &way, "shop", &head, 0, &settings)),
             None => leads(plan(&table, &table.by_host(host, 80, "shop").unwrap(), "shop", &head, 0, &settings)),
@@ -321,7 +321,7 @@ fn what_policies_set_holds_outside() {
     let table = routed();
     let timeout = |host: &str| {
         let way = table.external(host, 80, "shop").unwrap();
-        let head = HeadView { method: "GET", path: &path("/"), host: Some(host), headers: &|_| None };
+        let head = HeadView { method: "GET", path: &path("/"), host: Some(host), headers: &|_| None, others: &[] };
         plan_outside(&table, &way, "shop", &head, 0, &mesh(Egress::Allow)).unwrap().timeout
     };
     let ms = std::time::Duration::from_millis;

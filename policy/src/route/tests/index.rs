@@ -85,7 +85,7 @@ fn agrees_with_asking_each_in_turn() {
             let (path, lookup) = (path(&format!("{at}{query}")), |name: &str| {
                 headers.iter().find(|header| header.0 == name).map(|header| header.1)
             });
-            let head = HeadView { method, path: &path, host: None, headers: &lookup };
+            let head = HeadView { method, path: &path, host: None, headers: &lookup, others: &[] };
             let standard = path.standard();
             let decoded = crate::path::decode(&standard);
             let read = Read { head: &head, path: &decoded, query: QueryReading::STANDARD };
@@ -118,7 +118,7 @@ fn what_did_not_change_is_not_compiled_again() {
     assert_eq!((is_kept(name("shop/web")), is_kept(name("shop/api"))), (true, false));
     assert_eq!(met(&next, "shop", 80, "GET", "/w1", &[]), "web");
     let to = next.by_host("api.shop", 80, "shop").unwrap();
-    let head = HeadView { method: "GET", path: &path("/w1"), host: None, headers: &|_| None };
+    let head = HeadView { method: "GET", path: &path("/w1"), host: None, headers: &|_| None, others: &[] };
     assert_eq!(label(&next.decide(&to, "shop", &head, ("/w1", QueryReading::STANDARD))), "new of shop/a");
     // One route less is another set of routes; none is none.
     let less = RouteTable::following(&bundle(&[&of_web]), Some(&next));

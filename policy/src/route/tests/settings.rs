@@ -57,7 +57,7 @@ fn a_rule_comes_before_a_policy_before_the_mesh() {
         by: [SaidBy; 3],
     ) {
         let to = table.by_host(host, 80, "shop").unwrap();
-        let head = HeadView { method: "GET", path: &path(at), host: None, headers: &|_| None };
+        let head = HeadView { method: "GET", path: &path(at), host: None, headers: &|_| None, others: &[] };
         let plan = plan(table, &to, "shop", &head, 0, &mesh(Egress::Allow)).unwrap();
         let ms = |limit: Option<Duration>| limit.map(|limit| u64::try_from(limit.as_millis()).unwrap());
         let attempts = plan.retry.map(|retry| retry.attempts.unwrap());
@@ -84,7 +84,7 @@ fn a_policy_holds_without_a_route() {
     let bundle = Bundle { routes: BTreeMap::new(), ..(*table.bundle).clone() };
     table = RouteTable::new(&Arc::new(bundle));
     let to = table.by_host("web", 80, "shop").unwrap();
-    let head = HeadView { method: "GET", path: &path("/"), host: None, headers: &|_| None };
+    let head = HeadView { method: "GET", path: &path("/"), host: None, headers: &|_| None, others: &[] };
     let plan = plan(&table, &to, "shop", &head, 0, &mesh(Egress::Allow)).unwrap();
     assert_eq!(
         (plan.timeout, plan.attempt_timeout),
