@@ -34,7 +34,6 @@ use weft_policy::wire::{self, v1};
 use self::exposed::is_exposed;
 use self::hello::Greeting;
 pub(crate) use self::hello::may_join;
-use self::leaving::withdrawn;
 use self::older::with_older_filters;
 use self::report::{health, words};
 use self::scope::{Places, Scope};

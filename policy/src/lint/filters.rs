@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lens::{Lens, key_of};
 use super::{Code, Report, Scope};
-use crate::bundle::{ObjectName, OnFailure, needs_every_import};
+use crate::bundle::{ObjectName, needs_every_import};
 use crate::plan::{missing_secrets, unfit_expressions, unresolved_callouts};
 use crate::resource::capability::Capability;
 use crate::resource::filter::PolicyMode;

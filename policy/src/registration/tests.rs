@@ -122,11 +122,15 @@ prop_compose! {
 pub(crate) fn lives(resource: &Resource, served: &[ObjectName]) -> Result<(), TestCaseError> {
     let mut world = World::default();
     world.put(&Owner::Applied, resource.clone(), Revision(1), "uid").unwrap();
-    let stored = serde_json::to_string(world.get(&resource.key()).unwrap()).unwrap();
+    let mut stored = serde_json::to_value(world.get(&resource.key()).unwrap()).unwrap();
+    if let Resource::Secret(secret) = resource {
+        secret.reveal_into(&mut stored["resource"]["spec"]);
+    }
+    let stored = stored.to_string();
     let loaded = serde_json::from_str::<Entry>(&stored);
     let loaded = loaded.map_err(|error| TestCaseError::fail(format!("{error}: {stored}")))?;
     prop_assert_eq!(&loaded.resource, resource);
-    let read = crate::manifest::from_json(serde_json::to_value(resource).unwrap());
+    let read = crate::manifest::from_json(resource.revealed().unwrap());
     prop_assert_eq!(read, Ok(vec![resource.clone()]));
     let _ = crate::lint::check(&world, crate::lint::Scope::Whole);
     for object in bundle_for(&world, served, Revision(1), "").objects().into_values() {

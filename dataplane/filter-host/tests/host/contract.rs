@@ -201,8 +201,9 @@ fn traps_are_counted_by_their_kind() {
     let told: Vec<_> = TrapKind::ALL.map(|kind| (kind.as_str(), stats.traps_of(kind))).to_vec();
     let expect = [
         ("unreachable", 4),
-        ("stack_overflow", 1),
-        ("out_of_bounds", 0),
+        // The stack that the compiler keeps in memory ends before the engine's.
+        ("stack_overflow", 0),
+        ("out_of_bounds", 1),
         ("memory", 1),
         ("arithmetic", 0),
         ("malformed", 0),

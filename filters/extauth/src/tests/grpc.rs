@@ -267,7 +267,7 @@ fn what_the_service_says_is_done() {
     assert_eq!(denied(-1, Some(70_000), vec![]), "403 [] no");
     assert_eq!(shown(&decided(&CheckResponse { status: code(7), denied: None, allowed: None })), "403 []");
     let counted = |decision| labelled_metric("extauth_decisions_total", &[decision]);
-    assert_eq!([counted("allowed"), counted("refused"), counted("unavailable")], [Some(3.0), Some(5.0), None]);
+    assert_eq!([counted("allowed"), counted("refused"), counted("unavailable")], [Some(3.0), Some(5.0), Some(0.0)]);
 }
 
 #[test]

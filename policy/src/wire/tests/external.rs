@@ -140,7 +140,8 @@ fn routes_that_lead_outside_are_sent_to_those_who_know_them() {
         assert_eq!(payload.contains("outside"), !closed_requires.is_empty(), "{payload}");
     }
     assert!(!String::from_utf8_lossy(&encode(&of(false, backend(false))).payload).contains("outside"));
-    let rules = vec![RouteRule { name: None, matches: vec![], actions: vec![], backends: vec![backend(true)] }];
+    let leads = Backend { actions: vec![], ..backend(true) };
+    let rules = vec![RouteRule { name: None, matches: vec![], actions: vec![], backends: vec![leads] }];
     let led = Object::Route(Route { kind: RouteKind::Tcp, rules, ..route() });
     let envelope = encode(&led);
     assert_eq!(envelope.requires, [TCP_ROUTE, EXTERNAL_ROUTES, EXTERNAL_STREAMS]);
