@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use super::{Object, Resource};
-use crate::secret::{MAX_SECRET_BYTES, SecretBytes, Unspoken, UnspokenText};
+use crate::secret::{MAX_SECRET_BYTES, SecretBytes, Unspoken, UnspokenText, unspoken_mapping};
 
 /// Values of one Secret.
 const MAX_VALUES: usize = 64;
@@ -22,8 +22,7 @@ const SHOWN: &str = "redacted (";
 /// How a value begins that the store keeps encrypted.
 const SEALED: &str = "sealed:";
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SecretSpec {
     /// Values by their names, in base64.
     pub data: BTreeMap<String, SecretValue>,
@@ -37,6 +36,13 @@ struct Written {
     data: Unspoken<SecretValue>,
     #[serde(default)]
     string_data: Unspoken<UnspokenText>,
+}
+
+/// What stands in the place of a spec may be a value as well.
+impl<'de> Deserialize<'de> for SecretSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        unspoken_mapping::<Written, D>(deserializer, "a mapping with `data` or `stringData`").map(Self::from)
+    }
 }
 
 impl From<Written> for SecretSpec {

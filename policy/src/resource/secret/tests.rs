@@ -98,6 +98,9 @@ fn mistakes_are_told_without_what_was_written() {
     check(json!({"data": {"k": {"hunter2": 4711}}}), "spec.data.k", "is not a text");
     check(json!({"data": {"k": null}}), "spec.data.k", "is not a text");
     check(json!({"stringData": {"k": 4711}}), "spec.stringData.k", "is not a text");
+    check(json!("hunter2"), "spec", "is not a mapping with `data`");
+    check(json!(4711), "spec", "is not a mapping with `data`");
+    check(json!(["hunter2"]), "spec", "a list");
     check(json!({"data": "hunter2"}), "spec.data", "is not a mapping");
     check(json!({"stringData": 4711}), "spec.stringData", "is not a mapping");
     check(json!({"stringData": {"k": ""}}), "spec.data.k", "0 bytes; a value has 1 to 16384");
