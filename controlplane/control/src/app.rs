@@ -25,6 +25,7 @@ use crate::hub::{Hub, follow_roots};
 use crate::listener::{self, ListenerOptions, PlainListener};
 use crate::metrics::{Metrics, Upkeep};
 use crate::peers::pb::replicas_server::ReplicasServer;
+use crate::seal::SALT;
 use crate::store::{ROOTS, Store, read_record};
 use crate::tls::ServerCertificate;
 use crate::{api, builtin, grpc, host, snapshot, state};
@@ -195,9 +196,6 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
     }
     Ok(store)
 }
-
-/// The store's record of the salt that its key for the values of Secrets is made with.
-const SALT: &str = "secrets_salt";
 
 /// The error of a control plane whose authority is another than the one that its store names.
 const FURTHER: &str = "a further control plane of a store in etcd needs the authority of the first: copy that one's ca.pem and \

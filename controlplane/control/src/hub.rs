@@ -40,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use weft_policy::bundle::Revision;
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
+use weft_policy::resource::{Kind, SecretSpec, Spec as _};
 
 pub(crate) use self::apply::unprotects;
 pub use self::apply::{Applied, ApplyError, Expected, How, Misplaced, Removed, Stale, unreadable_records};
@@ -211,7 +212,7 @@ impl Hub {
         published.claims = Arc::new(claims(&store, &published)?);
         published.limits = config.limits;
         let (bans, lead) = (bans::load(frozen.bans()), lead::load(&store, &config.state, published.revision)?);
-        published.unreadable.values().for_each(tell_unreadable);
+        tell_unusable(&published);
         let (limits, transitions) = (config.limits, transitions::Transitions::load(&store)?);
         let age = age::Age::load(&store)?;
         let bodies = body_memory(&limits);
@@ -423,6 +424,26 @@ impl Hub {
         self.metrics.objects.set(f64::from(objects));
         self.metrics.workloads.set(f64::from(workloads));
         self.metrics.unreadable_records(published.unreadable.len());
+    }
+}
+
+/// Secrets that are named in a log line; it says how many there are.
+const NAMED_SECRETS: usize = 16;
+
+/// Says what of the store can't be used.
+fn tell_unusable(published: &Published) {
+    published.unreadable.values().for_each(tell_unreadable);
+    let secrets = published.world.of_kind(Kind::Secret);
+    let sealed =
+        secrets.filter(|(_, entry)| SecretSpec::of(&entry.resource).is_some_and(|secret| secret.spec.is_sealed()));
+    let names: Vec<String> = sealed.map(|(key, _)| key.object_name().to_string()).collect();
+    if !names.is_empty() {
+        tracing::error!(
+            count = names.len(),
+            secrets = names[..names.len().min(NAMED_SECRETS)].join(", "),
+            "values of Secrets are encrypted with another secret than that of ca_secret_file, or damaged; policies that grant \
+             them are closed: name the file that they were written with, or apply these Secrets anew"
+        );
     }
 }
 

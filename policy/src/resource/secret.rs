@@ -136,6 +136,12 @@ impl SecretSpec {
         self.data.values().filter_map(SecretValue::known).map(SecretBytes::len).sum()
     }
 
+    /// True where the store keeps a value encrypted that could not be opened.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.data.values().any(|value| value.sealed().is_some())
+    }
+
     /// Keys are inside `spec`.
     pub(super) fn check(&self) -> Vec<(String, String)> {
         let mut wrong = Vec::new();
