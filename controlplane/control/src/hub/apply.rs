@@ -599,7 +599,17 @@ pub(super) fn load(
 pub(super) fn take_object(world: &mut World, key: &str, record: Option<&str>, seal: Option<&Seal>) -> Option<Kind> {
     let key = object_key(key)?;
     match record {
-        Some(record) => world.insert(read_record::<Record>(record).ok()?.entry(seal)),
+        Some(record) => {
+            let entry = read_record::<Record>(record).ok()?.entry(seal);
+            if let Resource::Secret(secret) = &entry.resource
+                && secret.spec.is_sealed()
+            {
+                let why = "another control plane encrypted values with another secret than that of ca_secret_file here; \
+                           policies that grant them are closed for proxies of this one";
+                tracing::error!(secret = %key, "{why}");
+            }
+            world.insert(entry);
+        }
         None => drop(world.remove(&key)),
     }
     Some(key.kind)
