@@ -258,7 +258,8 @@ impl Hub {
             if key.kind == Kind::Namespace && draft.world.iter().any(is_inside) {
                 return Err(ApplyError::Refused(format!("{key} is not empty: delete what is in it first")));
             }
-            draft.sound(actor, &before, &Near::between(&before, &draft.world, []))?;
+            let near = Near::between(&before, &draft.world, []);
+            draft.sound(actor, &before, &near)?;
             let losses = losses(&before, &draft.world);
             draft.unprotect(&losses, how)?;
             if let Some(what) = loosened(&before, &draft.world).filter(|_| how == How::Safely) {
@@ -272,7 +273,10 @@ impl Hub {
             let opens = Opens::between(&before, &draft.world);
             let detail = opens.noted(forced_detail(&losses));
             draft.audit(actor, "delete", key.to_string(), detail).showing(&[change]);
-            Ok(Removed { revision: draft.revision, findings: opens.findings() })
+            let mut findings = trust::lost(key.kind, &before, &draft.world, &near);
+            findings.retain(|finding| actor.sees(&finding.object));
+            findings.extend(opens.findings());
+            Ok(Removed { revision: draft.revision, findings })
         })
         .await
     }
