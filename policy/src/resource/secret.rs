@@ -17,6 +17,9 @@ const MAX_VALUES: usize = 64;
 const MAX_BYTES: usize = 256 << 10;
 /// Bytes of the name of a value.
 const MAX_KEY: usize = 253;
+/// Bytes of the shortest value of which a part of the hash is shown: what is shorter may be found among all that it
+/// could be.
+const LEAST_HASHED: usize = 16;
 /// How what is shown of a value begins; no base64 does.
 const SHOWN: &str = "redacted (";
 /// How a value begins that the store keeps encrypted.
@@ -80,10 +83,11 @@ impl SecretValue {
     }
 }
 
-/// Its length and 16 bits of its hash: enough to see that it has changed, too few to find it by.
+/// Its length and, unless it is short, 16 bits of its hash: enough to see that it has changed, too few to find it by.
 impl fmt::Display for SecretValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Known(bytes) if bytes.len() < LEAST_HASHED => write!(f, "{SHOWN}{} bytes)", bytes.len()),
             Self::Known(bytes) => {
                 let hash = Sha256::digest(bytes.reveal());
                 write!(f, "{SHOWN}{} bytes, sha256 {:02x}{:02x}..)", bytes.len(), hash[0], hash[1])

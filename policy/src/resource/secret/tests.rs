@@ -59,6 +59,12 @@ fn no_form_tells_a_value() {
     }
     let shown = serde_json::to_value(&resource).unwrap()["spec"]["data"]["k"].clone();
     assert!(shown.as_str().is_some_and(|text| text.starts_with("redacted (21 bytes, sha256 ")), "{shown}");
+    let pin = secret("{stringData: {k: \"4711\"}}");
+    assert_eq!(
+        spec(&pin).data["k"].to_string(),
+        "redacted (4 bytes)",
+        "its hash would tell it from ten thousand others"
+    );
     assert_eq!(resource.revealed().unwrap()["spec"]["data"]["k"], json!(CODED));
     let again: Resource = serde_json::from_value(resource.revealed().unwrap()).unwrap();
     assert_eq!(again, resource, "as the store keeps it");
