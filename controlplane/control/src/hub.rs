@@ -508,8 +508,8 @@ impl Draft {
             return false;
         }
         let found = Arc::make_mut(&mut self.unreadable).remove(key);
-        // The stand-in of a filter policy has a name of its own and goes; others are replaced under the object's name.
-        if let Some(stand_in) = found.as_ref().and_then(apply::stand_in_aside) {
+        // The stand-ins of a filter policy have names of their own and go; others are replaced under the object's name.
+        for stand_in in found.iter().flat_map(apply::stand_ins) {
             self.world.remove(&stand_in);
         }
         self.writes.extend(found.map(Write::SetAside));

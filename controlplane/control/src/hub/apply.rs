@@ -23,7 +23,7 @@ use weft_policy::plan::{Action, Change, Entry, Loss, Owned, Owner, ProxyKey, Wor
 use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
 pub(super) use self::made::{
-    note_grants, note_version, put_filter, put_in_discovery, put_registered, release, remove_registered, stand_in_aside,
+    note_grants, note_version, put_filter, put_in_discovery, put_registered, release, remove_registered, stand_ins,
 };
 use self::opens::Opens;
 pub use self::places::Misplaced;
@@ -581,6 +581,9 @@ pub(super) fn load(
         let closed = made::closed_policy(unreadable, revision);
         let closed = closed.or_else(|| made::closed_route(unreadable, revision, &services));
         if let Some(entry) = closed.or_else(|| made::partial_traffic_policy(unreadable, revision)) {
+            world.insert(entry);
+        }
+        if let Some(entry) = made::closed_calls(unreadable, trust_domain, revision) {
             world.insert(entry);
         }
     }
