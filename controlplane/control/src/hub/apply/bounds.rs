@@ -1,4 +1,5 @@
-//! Sizes of what is applied and of the Secrets' values that policies grant, and how many TrafficPolicies are for one target.
+//! Sizes of what is applied and of the Secrets' values that policies grant, and how many TrafficPolicies are for one
+//! target.
 
 use std::collections::BTreeSet;
 
