@@ -183,7 +183,9 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
     if !keys.is_sealed() {
         return Ok(store);
     }
-    let salt = store.meta_once(SALT, &format!("{:032x}", rand::random::<u128>()))?;
+    let salt = store.meta_once(SALT, &format!("{:032x}", rand::random::<u128>()));
+    let salt =
+        salt.context("ca_secret_file: the salt of the key for the values of Secrets can't be kept in the store")?;
     let store = match keys.seal_of(&salt) {
         Some(seal) => store.with_seal(seal),
         None => store,
