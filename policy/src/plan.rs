@@ -40,6 +40,7 @@ pub use protection::{Loss, losses, losses_of_workloads, policy_status};
 pub use release::Release;
 pub use route_status::{Condition, ParentStatus, route_status};
 pub use scope::{meant, scope_of, scoped_bundle_for};
+pub use secret::granted_bytes;
 pub use select::selects;
 #[cfg(test)]
 pub(crate) use select::work;

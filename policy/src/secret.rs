@@ -8,6 +8,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+#[cfg(feature = "manifest")]
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -152,7 +154,59 @@ impl<'de> Deserialize<'de> for UnspokenText {
     }
 }
 
-/// A mapping of which no error says what was written in its place.
+/// Reads a mapping. Where there is none, no error says what was written in its place: it `is not` what is `wanted`.
+#[cfg(feature = "manifest")]
+pub(crate) fn unspoken_mapping<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+    wanted: &'static str,
+) -> Result<T, D::Error> {
+    struct Mapping<T> {
+        wanted: &'static str,
+        of: PhantomData<T>,
+    }
+
+    impl<T> Mapping<T> {
+        fn none<E: Error>(self) -> Result<T, E> {
+            Err(E::custom(format_args!("is not {}", self.wanted)))
+        }
+    }
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Mapping<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.wanted)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+
+        fn visit_str<E: Error>(self, _: &str) -> Result<T, E> {
+            self.none()
+        }
+
+        fn visit_bool<E: Error>(self, _: bool) -> Result<T, E> {
+            self.none()
+        }
+
+        fn visit_i64<E: Error>(self, _: i64) -> Result<T, E> {
+            self.none()
+        }
+
+        fn visit_u64<E: Error>(self, _: u64) -> Result<T, E> {
+            self.none()
+        }
+
+        fn visit_f64<E: Error>(self, _: f64) -> Result<T, E> {
+            self.none()
+        }
+    }
+
+    deserializer.deserialize_any(Mapping { wanted, of: PhantomData })
+}
+
+/// A mapping of names to values of which no error says what was written in its place.
 #[cfg(feature = "manifest")]
 pub(crate) struct Unspoken<T>(pub(crate) BTreeMap<String, T>);
 
@@ -166,49 +220,7 @@ impl<T> Default for Unspoken<T> {
 #[cfg(feature = "manifest")]
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unspoken<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Mapping<T>(PhantomData<T>);
-
-        fn none<T, E: Error>() -> Result<T, E> {
-            Err(E::custom("is not a mapping of names to values"))
-        }
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Mapping<T> {
-            type Value = Unspoken<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a mapping of names to values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unspoken<T>, A::Error> {
-                let mut entries = BTreeMap::new();
-                while let Some((key, value)) = map.next_entry()? {
-                    entries.insert(key, value);
-                }
-                Ok(Unspoken(entries))
-            }
-
-            fn visit_str<E: Error>(self, _: &str) -> Result<Unspoken<T>, E> {
-                none()
-            }
-
-            fn visit_bool<E: Error>(self, _: bool) -> Result<Unspoken<T>, E> {
-                none()
-            }
-
-            fn visit_i64<E: Error>(self, _: i64) -> Result<Unspoken<T>, E> {
-                none()
-            }
-
-            fn visit_u64<E: Error>(self, _: u64) -> Result<Unspoken<T>, E> {
-                none()
-            }
-
-            fn visit_f64<E: Error>(self, _: f64) -> Result<Unspoken<T>, E> {
-                none()
-            }
-        }
-
-        deserializer.deserialize_any(Mapping(PhantomData))
+        unspoken_mapping(deserializer, "a mapping of names to values").map(Self)
     }
 }
 

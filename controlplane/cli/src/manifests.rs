@@ -11,7 +11,8 @@ use serde_json::Value;
 use weft_api::{Detail, ErrorInner};
 use weft_policy::bundle::Revision;
 use weft_policy::manifest::{self, Document, ManifestError, Place};
-use weft_policy::resource::ObjectKey;
+use weft_policy::resource::{Kind, ObjectKey};
+use weft_policy::text::nearest;
 
 use crate::answer::Failure;
 use crate::api::Refusal;
@@ -210,10 +211,21 @@ fn told(error: &ManifestError, sources: &[Source]) -> String {
     format!("\n  {error}{}", excerpt.unwrap_or_default())
 }
 
-/// True for a text of which no line is shown: any may be one of a Secret's values, also where it is no manifest yet.
+/// True for a text of which no line is shown: any may be one of a Secret's values, also where it is no manifest yet, or
+/// its kind is misspelt.
 fn holds_secrets(text: &str) -> bool {
-    let bare = |line: &str| line.replace(['"', '\'', ' ', '\t', '{', '}', '-'], "");
-    text.lines().map(bare).any(|line| line.split(',').any(|part| part.starts_with("kind:Secret")))
+    let bare = text.to_ascii_lowercase().replace(['"', '\'', ' ', '\t', '\r', '{', '}', '-'], "");
+    let kinds = bare.match_indices("kind:").map(|(at, key)| &bare[at + key.len()..]);
+    // A value may stand in the line below its key.
+    let mut words = kinds.filter_map(|rest| rest.trim_start().split([',', '\n', '#']).next());
+    bare.contains("stringdata:") || words.any(is_nearly_secret)
+}
+
+/// In lower case. Tags, anchors and the `List` of a list are part of the word.
+fn is_nearly_secret(kind: &str) -> bool {
+    let known = Kind::ALL.map(|known| known.as_str().to_ascii_lowercase());
+    let is_other = known.iter().any(|known| known == kind && known != "secret");
+    !is_other && (kind.contains("secret") || nearest(kind, known.iter().map(String::as_str)) == Some("secret"))
 }
 
 /// A longer line is shown around its caret.

@@ -25,6 +25,7 @@ use crate::hub::{Hub, follow_roots};
 use crate::listener::{self, ListenerOptions, PlainListener};
 use crate::metrics::{Metrics, Upkeep};
 use crate::peers::pb::replicas_server::ReplicasServer;
+use crate::seal::SALT;
 use crate::store::{ROOTS, Store, read_record};
 use crate::tls::ServerCertificate;
 use crate::{api, builtin, grpc, host, snapshot, state};
@@ -182,7 +183,9 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
     if !keys.is_sealed() {
         return Ok(store);
     }
-    let salt = store.meta_once(SALT, &format!("{:032x}", rand::random::<u128>()))?;
+    let salt = store.meta_once(SALT, &format!("{:032x}", rand::random::<u128>()));
+    let salt =
+        salt.context("ca_secret_file: the salt of the key for the values of Secrets can't be kept in the store")?;
     let store = match keys.seal_of(&salt) {
         Some(seal) => store.with_seal(seal),
         None => store,
@@ -195,9 +198,6 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
     }
     Ok(store)
 }
-
-/// The store's record of the salt that its key for the values of Secrets is made with.
-const SALT: &str = "secrets_salt";
 
 /// The error of a control plane whose authority is another than the one that its store names.
 const FURTHER: &str = "a further control plane of a store in etcd needs the authority of the first: copy that one's ca.pem and \

@@ -12,6 +12,7 @@ use weft_policy::identity::TrustDomain;
 use crate::ca::{self, Authority, AuthorityError, Keys, Line};
 use crate::config::{Config, StoreKind};
 use crate::hub::{another_trust_domain, unreadable_records};
+use crate::seal::SALT;
 use crate::state;
 use crate::store::{ROOTS, Store, StoreError, read_record};
 
@@ -135,6 +136,15 @@ impl Findings {
             }
             Err(error) => self.faults.push(crate::chain(&error)),
         }
+        match keys.map_or(Ok(Vec::new()), |keys| unopened(store, keys)) {
+            Ok(secrets) if secrets.is_empty() => {}
+            Ok(secrets) => self.faults.push(format!(
+                "{place}: values of {} are encrypted with another secret than that of ca_secret_file, or damaged: filters \
+                 would not be handed them; name the file that they were written with, or apply these Secrets anew",
+                secrets.join(", ")
+            )),
+            Err(error) => self.faults.push(crate::chain(&error)),
+        }
     }
 
     /// Binds all at a time, as a start does, and lets go of them.
@@ -154,6 +164,18 @@ impl Findings {
             let cure = CURES.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, cure)| cure);
             self.faults.push(format!("{key}: {address} can't be opened: {error}{cure}"));
         }
+    }
+}
+
+/// The store's Secrets whose values a start could not open.
+fn unopened(store: &Store, keys: &Keys) -> Result<Vec<String>, StoreError> {
+    let encrypted = store.unopened(None)?;
+    if encrypted.is_empty() {
+        return Ok(encrypted);
+    }
+    match store.meta(SALT)?.and_then(|salt| keys.seal_of(&salt)) {
+        Some(seal) => store.unopened(Some(&seal)),
+        None => Ok(encrypted),
     }
 }
 

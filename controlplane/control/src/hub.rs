@@ -40,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use weft_policy::bundle::Revision;
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
+use weft_policy::resource::{Kind, SecretSpec, Spec as _};
 
 pub(crate) use self::apply::unprotects;
 pub use self::apply::{Applied, ApplyError, Expected, How, Misplaced, Removed, Stale, unreadable_records};
@@ -211,7 +212,7 @@ impl Hub {
         published.claims = Arc::new(claims(&store, &published)?);
         published.limits = config.limits;
         let (bans, lead) = (bans::load(frozen.bans()), lead::load(&store, &config.state, published.revision)?);
-        published.unreadable.values().for_each(tell_unreadable);
+        tell_unusable(&published);
         let (limits, transitions) = (config.limits, transitions::Transitions::load(&store)?);
         let age = age::Age::load(&store)?;
         let bodies = body_memory(&limits);
@@ -426,6 +427,26 @@ impl Hub {
     }
 }
 
+/// Secrets that are named in a log line; it says how many there are.
+const NAMED_SECRETS: usize = 16;
+
+/// Says what of the store can't be used.
+fn tell_unusable(published: &Published) {
+    published.unreadable.values().for_each(tell_unreadable);
+    let secrets = published.world.of_kind(Kind::Secret);
+    let sealed =
+        secrets.filter(|(_, entry)| SecretSpec::of(&entry.resource).is_some_and(|secret| secret.spec.is_sealed()));
+    let names: Vec<String> = sealed.map(|(key, _)| key.object_name().to_string()).collect();
+    if !names.is_empty() {
+        tracing::error!(
+            count = names.len(),
+            secrets = names[..names.len().min(NAMED_SECRETS)].join(", "),
+            "values of Secrets are encrypted with another secret than that of ca_secret_file, or damaged; policies that grant \
+             them are closed: name the file that they were written with, or apply these Secrets anew"
+        );
+    }
+}
+
 fn tell_unreadable(unreadable: &Unreadable) {
     tracing::error!(
         table = unreadable.table,
@@ -487,8 +508,8 @@ impl Draft {
             return false;
         }
         let found = Arc::make_mut(&mut self.unreadable).remove(key);
-        // The stand-in of a filter policy has a name of its own and goes; others are replaced under the object's name.
-        if let Some(stand_in) = found.as_ref().and_then(apply::stand_in_aside) {
+        // The stand-ins of a filter policy have names of their own and go; others are replaced under the object's name.
+        for stand_in in found.iter().flat_map(apply::stand_ins) {
             self.world.remove(&stand_in);
         }
         self.writes.extend(found.map(Write::SetAside));

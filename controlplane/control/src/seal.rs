@@ -14,6 +14,9 @@ use weft_policy::secret::SecretBytes;
 /// As for the authority's keys: what the file holds may be a passphrase.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("not 0");
 
+/// The store's record of the salt that its key is made with.
+pub(crate) const SALT: &str = "secrets_salt";
+
 /// A key for all values of one store.
 pub(crate) struct Seal(LessSafeKey);
 
@@ -55,13 +58,13 @@ impl Seal {
         Some(SecretBytes::new(opened))
     }
 
-    /// Encrypts the values in the record of a Secret that are not yet.
+    /// Encrypts the values in the record of a Secret that are not yet. A record that is of another shape stays as it is.
     pub(crate) fn close(&self, json: &str) -> Result<String, serde_json::Error> {
         let mut record: Value = serde_json::from_str(json)?;
-        let resource = &mut record["entry"]["resource"];
+        let Some(resource) = record.pointer_mut("/entry/resource") else { return Ok(json.to_owned()) };
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (text(&resource["metadata"]["namespace"]), text(&resource["metadata"]["name"]));
-        let values = resource["spec"]["data"].as_object_mut();
+        let values = resource.pointer_mut("/spec/data").and_then(Value::as_object_mut);
         for (key, value) in values.into_iter().flatten() {
             if let Some(plain) = value.as_str().and_then(SecretBytes::of_base64) {
                 *value = self.encrypted(&place(&namespace, &name, key), &plain).into();
@@ -123,5 +126,20 @@ mod tests {
         let mut swapped = closed.clone();
         swapped["entry"]["resource"]["spec"]["data"]["a"] = closed["entry"]["resource"]["spec"]["data"]["b"].clone();
         assert_eq!(opened(&seal, &swapped)[0], None);
+    }
+
+    #[test]
+    fn a_damaged_record_stays_as_it_is() {
+        let seal = Seal::new(b"correct horse", "salt");
+        for damaged in [
+            "[]",
+            "5",
+            "{}",
+            r#"{"entry":5}"#,
+            r#"{"entry":{"resource":"x"}}"#,
+            r#"{"entry":{"resource":{"spec":[]}}}"#,
+        ] {
+            assert_eq!(seal.close(damaged).expect("JSON"), damaged);
+        }
     }
 }

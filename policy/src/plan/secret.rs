@@ -38,6 +38,17 @@ pub(super) fn granted(world: &World, policy: &Metadata, secrets: &[SecretRef]) -
     SecretGrant { values: secrets.iter().filter_map(one).collect() }
 }
 
+/// Bytes of what the policies of a namespace grant of its Secrets: the attachment of each carries values of its own, and
+/// a small policy may name the same large value many times.
+#[must_use]
+pub fn granted_bytes(world: &World, namespace: &str) -> usize {
+    let of_policy = |policy: &Object<FilterPolicySpec>| -> usize {
+        let values = policy.spec.secrets().filter_map(|(_, wanted)| value(world, &policy.metadata, wanted).ok());
+        values.map(SecretBytes::len).sum()
+    };
+    world.of_namespace::<FilterPolicySpec>(namespace).map(of_policy).sum()
+}
+
 /// Each value that a policy grants and that is not there: its place inside the manifest, and why.
 pub(crate) fn missing(world: &World, policy: &Object<FilterPolicySpec>) -> Vec<(String, String)> {
     let wrong = policy.spec.secrets().filter_map(|(key, wanted)| {

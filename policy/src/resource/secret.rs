@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use super::{Object, Resource};
-use crate::secret::{MAX_SECRET_BYTES, SecretBytes, Unspoken, UnspokenText};
+use crate::secret::{MAX_SECRET_BYTES, SecretBytes, Unspoken, UnspokenText, unspoken_mapping};
 
 /// Values of one Secret.
 const MAX_VALUES: usize = 64;
@@ -17,13 +17,15 @@ const MAX_VALUES: usize = 64;
 const MAX_BYTES: usize = 256 << 10;
 /// Bytes of the name of a value.
 const MAX_KEY: usize = 253;
+/// Bytes of the shortest value of which a part of the hash is shown: what is shorter may be found among all that it
+/// could be.
+const LEAST_HASHED: usize = 16;
 /// How what is shown of a value begins; no base64 does.
 const SHOWN: &str = "redacted (";
 /// How a value begins that the store keeps encrypted.
 const SEALED: &str = "sealed:";
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SecretSpec {
     /// Values by their names, in base64.
     pub data: BTreeMap<String, SecretValue>,
@@ -37,6 +39,13 @@ struct Written {
     data: Unspoken<SecretValue>,
     #[serde(default)]
     string_data: Unspoken<UnspokenText>,
+}
+
+/// What stands in the place of a spec may be a value as well.
+impl<'de> Deserialize<'de> for SecretSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        unspoken_mapping::<Written, D>(deserializer, "a mapping with `data` or `stringData`").map(Self::from)
+    }
 }
 
 impl From<Written> for SecretSpec {
@@ -74,10 +83,11 @@ impl SecretValue {
     }
 }
 
-/// Its length and 16 bits of its hash: enough to see that it has changed, too few to find it by.
+/// Its length and, unless it is short, 16 bits of its hash: enough to see that it has changed, too few to find it by.
 impl fmt::Display for SecretValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Known(bytes) if bytes.len() < LEAST_HASHED => write!(f, "{SHOWN}{} bytes)", bytes.len()),
             Self::Known(bytes) => {
                 let hash = Sha256::digest(bytes.reveal());
                 write!(f, "{SHOWN}{} bytes, sha256 {:02x}{:02x}..)", bytes.len(), hash[0], hash[1])
@@ -128,6 +138,12 @@ impl SecretSpec {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.data.values().filter_map(SecretValue::known).map(SecretBytes::len).sum()
+    }
+
+    /// True where the store keeps a value encrypted that could not be opened.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.data.values().any(|value| value.sealed().is_some())
     }
 
     /// Keys are inside `spec`.

@@ -90,6 +90,20 @@ fn values_of_secrets_are_sent_and_shown_on_no_terminal() {
         let Failure::Told { text, .. } = Failure::from(unusable) else { panic!("{wrong}: not told") };
         assert!(text.contains("s.yaml:") && !text.contains("hunter2"), "{text}");
     }
+    // So it is where the kind is misspelt, or written in another way.
+    for kind in ["secret", "Secert", "SECRET # of the shop", "\n  Secret", "&kind Secret", "\"Secret\"", "SecretList"] {
+        let text = text("data: {k: hunter2}").replace("kind: Secret", &format!("kind: {kind}"));
+        let Err(unusable) = Manifests::of_text("s.yaml", &text) else { panic!("{text}: taken") };
+        let Failure::Told { text: told, .. } = Failure::from(unusable) else { panic!("{text}: not told") };
+        assert!(told.contains("s.yaml:") && !told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn lines_of_texts_without_secrets_are_shown() {
+    for kind in ["Service", "service", "FilterPolicy", "Deployment", "ServiceList"] {
+        assert!(!holds_secrets(&format!("kind: {kind}\nspec: {{secret: {{values: []}}}}\n")), "{kind}");
+    }
 }
 
 #[test]

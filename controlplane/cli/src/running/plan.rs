@@ -93,11 +93,19 @@ fn of_policy(policy: &Value) -> anyhow::Result<Spec> {
     if spec.get("direction").is_some_and(|direction| direction != "Inbound") {
         bail!("spec.direction: only what comes to the app is run here");
     }
+    if spec.get("capabilities").and_then(Value::as_array).into_iter().flatten().any(grants_secrets) {
+        bail!("spec.capabilities: no Secret is here whose values could be granted; cases have `secrets` and `keys`");
+    }
     let mut spec = spec.clone();
     for ours in ["targetRefs", "filter"] {
         spec.remove(ours);
     }
     Ok(spec)
+}
+
+/// True for a capability whose parameters name values of Secrets.
+fn grants_secrets(capability: &Value) -> bool {
+    ["secret", "crypto"].iter().any(|word| capability.get(word).is_some())
 }
 
 #[cfg(test)]
@@ -151,6 +159,8 @@ mod tests {
         for (text, expect) in [
             ("{kind: Service, spec: {}}", "a FilterPolicy with its spec"),
             ("{kind: FilterPolicy, spec: {direction: Outbound}}", "spec.direction"),
+            ("{kind: FilterPolicy, spec: {capabilities: [kv, {secret: {values: []}}]}}", "no Secret is here"),
+            ("{kind: FilterPolicy, spec: {capabilities: [{crypto: {keys: []}}]}}", "no Secret is here"),
             ("{", "policy.yaml"),
         ] {
             let folder = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::plan::{
     self, Entry, external_status, policy_status, route_status, service_status, template_status, traffic_status,
 };
+use weft_policy::resource::capability::{CalloutKind, Capability};
 use weft_policy::resource::route::ParentRef;
 use weft_policy::resource::{AnyRoute, Attaching, Kind, ObjectKey, Resource};
 
@@ -23,6 +24,9 @@ const CONTROLLER: &str = "weft.dev/control-plane";
 
 /// A control plane that holds proxies does not tell of them.
 const NOT_TOLD: &str = "NotTold";
+
+/// The condition that tells whether the services of a policy's callouts are there.
+const CALLOUTS: &str = "CalloutsResolved";
 
 /// So many proxies are named in a message.
 const NAMED: usize = 3;
@@ -149,6 +153,22 @@ impl Subject<'_> {
         conditions.into_iter().map(timed).collect()
     }
 
+    /// What there is to say of a policy that holds for workloads.
+    fn policy(self, published: &Published) -> Status {
+        let resource = &self.stored.resource;
+        let attaching = Attaching::of(resource);
+        let hides_callees =
+            attaching.as_ref().is_some_and(|policy| callees(policy).any(|callee| !self.arrivals.may_read(&callee)));
+        let known = policy_status(&published.world, self.key.kind, resource.metadata());
+        let conditions = told(&known).map(|condition| match hides_callees && condition.kind == CALLOUTS {
+            true => unknown(CALLOUTS),
+            false => condition,
+        });
+        let runs = attaching.as_ref().and_then(|policy| published.world.resolve(&policy.spec.filter));
+        let filter_version = runs.map(|spec| spec.version.clone());
+        Status { conditions: self.about("", conditions), filter_version, ..Status::default() }
+    }
+
     /// What there is to say of each parent of a route. `None`: it is none.
     fn parents(self, published: &Published) -> Option<Vec<ParentStatus>> {
         let route = AnyRoute::of(&self.stored.resource)?;
@@ -179,6 +199,15 @@ impl Subject<'_> {
         });
         Some(parents.collect())
     }
+}
+
+/// The Services that a policy's filter may call.
+fn callees(policy: &Attaching<'_>) -> impl Iterator<Item = ObjectKey> {
+    let callees = policy.spec.capabilities.iter().flat_map(Capability::callouts);
+    callees.filter(|callee| callee.kind == CalloutKind::Service).map(move |callee| {
+        let namespace = callee.namespace.as_ref().unwrap_or(&policy.metadata.namespace);
+        ObjectKey::new(Kind::Service, namespace, &callee.name)
+    })
 }
 
 /// The conditions in print.
@@ -219,7 +248,8 @@ fn key(kind: Kind, name: &ObjectName) -> ObjectKey {
     ObjectKey::new(kind, &name.namespace, &name.name)
 }
 
-/// The status of a route towards a service, or by backends, of which its reader may not know whether they exist.
+/// The status of a route towards a service, or by backends, and of a policy by its callees, of which its reader may not know
+/// whether they exist.
 fn unknown(kind: &str) -> Condition {
     let message = "it names a Service of a namespace that this token may not read";
     condition(kind, "Unknown", NOT_READABLE, message)
@@ -269,13 +299,7 @@ pub(super) fn of(
         | Resource::RateLimitPolicy(_)
         | Resource::FaultPolicy(_)
         | Resource::JwtPolicy(_)
-        | Resource::AccessPolicy(_) => {
-            let conditions = policy_status(&published.world, key.kind, stored.resource.metadata());
-            let runs = Attaching::of(&stored.resource);
-            let runs = runs.as_ref().and_then(|policy| published.world.resolve(&policy.spec.filter));
-            let filter_version = runs.map(|spec| spec.version.clone());
-            Some(Status { conditions: subject.about("", told(&conditions)), filter_version, ..Status::default() })
-        }
+        | Resource::AccessPolicy(_) => Some(subject.policy(published)),
         Resource::PolicyTemplate(template) => {
             let conditions = template_status(&published.world, template);
             Some(Status { conditions: subject.about("", told(&conditions)), ..Status::default() })

@@ -23,7 +23,7 @@ use weft_policy::plan::{Action, Change, Entry, Loss, Owned, Owner, ProxyKey, Wor
 use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
 pub(super) use self::made::{
-    note_grants, note_version, put_filter, put_in_discovery, put_registered, release, remove_registered, stand_in_aside,
+    note_grants, note_version, put_filter, put_in_discovery, put_registered, release, remove_registered, stand_ins,
 };
 use self::opens::Opens;
 pub use self::places::Misplaced;
@@ -258,7 +258,8 @@ impl Hub {
             if key.kind == Kind::Namespace && draft.world.iter().any(is_inside) {
                 return Err(ApplyError::Refused(format!("{key} is not empty: delete what is in it first")));
             }
-            draft.sound(actor, &before, &Near::between(&before, &draft.world, []))?;
+            let near = Near::between(&before, &draft.world, []);
+            draft.sound(actor, &before, &near)?;
             let losses = losses(&before, &draft.world);
             draft.unprotect(&losses, how)?;
             if let Some(what) = loosened(&before, &draft.world).filter(|_| how == How::Safely) {
@@ -272,7 +273,10 @@ impl Hub {
             let opens = Opens::between(&before, &draft.world);
             let detail = opens.noted(forced_detail(&losses));
             draft.audit(actor, "delete", key.to_string(), detail).showing(&[change]);
-            Ok(Removed { revision: draft.revision, findings: opens.findings() })
+            let mut findings = trust::lost(key.kind, &before, &draft.world, &near);
+            findings.retain(|finding| actor.sees(&finding.object));
+            findings.extend(opens.findings());
+            Ok(Removed { revision: draft.revision, findings })
         })
         .await
     }
@@ -579,6 +583,9 @@ pub(super) fn load(
         if let Some(entry) = closed.or_else(|| made::partial_traffic_policy(unreadable, revision)) {
             world.insert(entry);
         }
+        if let Some(entry) = made::closed_calls(unreadable, trust_domain, revision) {
+            world.insert(entry);
+        }
     }
     let claims = frozen.claims().read.into_iter().map(|(_, record)| record);
     let unreadable = unreadable_records(store)?.into_iter().map(|record| (record.key.clone(), record)).collect();
@@ -599,7 +606,17 @@ pub(super) fn load(
 pub(super) fn take_object(world: &mut World, key: &str, record: Option<&str>, seal: Option<&Seal>) -> Option<Kind> {
     let key = object_key(key)?;
     match record {
-        Some(record) => world.insert(read_record::<Record>(record).ok()?.entry(seal)),
+        Some(record) => {
+            let entry = read_record::<Record>(record).ok()?.entry(seal);
+            if let Resource::Secret(secret) = &entry.resource
+                && secret.spec.is_sealed()
+            {
+                let why = "another control plane encrypted values with another secret than that of ca_secret_file here; \
+                           policies that grant them are closed for proxies of this one";
+                tracing::error!(secret = %key, "{why}");
+            }
+            world.insert(entry);
+        }
         None => drop(world.remove(&key)),
     }
     Some(key.kind)

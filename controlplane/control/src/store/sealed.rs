@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use weft_policy::resource::Kind;
+use weft_policy::resource::{Kind, Resource};
 
 use super::{Store, StoreError, Write, write_record};
 use crate::seal::Seal;
@@ -58,5 +58,19 @@ impl Store {
                 done => return done.map(|_| count),
             }
         }
+    }
+
+    /// The Secrets of which a value can't be opened with this key, or without any.
+    pub(crate) fn unopened(&self, seal: Option<&Seal>) -> Result<Vec<String>, StoreError> {
+        let rows = self.objects::<Value>()?.read.into_iter().filter(|(key, _)| is_of_secret(key));
+        let unopened = rows.filter_map(|(_, record)| {
+            let resource = serde_json::from_value::<Resource>(record["entry"]["resource"].clone());
+            let Ok(Resource::Secret(mut secret)) = resource else { return None };
+            if let Some(seal) = seal {
+                seal.open(&mut secret);
+            }
+            secret.spec.is_sealed().then(|| secret.name().to_string())
+        });
+        Ok(unopened.collect())
     }
 }

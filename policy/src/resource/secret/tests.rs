@@ -59,6 +59,12 @@ fn no_form_tells_a_value() {
     }
     let shown = serde_json::to_value(&resource).unwrap()["spec"]["data"]["k"].clone();
     assert!(shown.as_str().is_some_and(|text| text.starts_with("redacted (21 bytes, sha256 ")), "{shown}");
+    let pin = secret("{stringData: {k: \"4711\"}}");
+    assert_eq!(
+        spec(&pin).data["k"].to_string(),
+        "redacted (4 bytes)",
+        "its hash would tell it from ten thousand others"
+    );
     assert_eq!(resource.revealed().unwrap()["spec"]["data"]["k"], json!(CODED));
     let again: Resource = serde_json::from_value(resource.revealed().unwrap()).unwrap();
     assert_eq!(again, resource, "as the store keeps it");
@@ -98,6 +104,9 @@ fn mistakes_are_told_without_what_was_written() {
     check(json!({"data": {"k": {"hunter2": 4711}}}), "spec.data.k", "is not a text");
     check(json!({"data": {"k": null}}), "spec.data.k", "is not a text");
     check(json!({"stringData": {"k": 4711}}), "spec.stringData.k", "is not a text");
+    check(json!("hunter2"), "spec", "is not a mapping with `data`");
+    check(json!(4711), "spec", "is not a mapping with `data`");
+    check(json!(["hunter2"]), "spec", "a list");
     check(json!({"data": "hunter2"}), "spec.data", "is not a mapping");
     check(json!({"stringData": 4711}), "spec.stringData", "is not a mapping");
     check(json!({"stringData": {"k": ""}}), "spec.data.k", "0 bytes; a value has 1 to 16384");

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::SERVICE;
 use crate::app::tests::{Control, documents};
+use crate::artifact::tests::publication;
 
 const BANK: &str = "
 apiVersion: v1
@@ -116,6 +117,37 @@ async fn what_is_hidden_is_answered_for_as_what_is_missing() {
     // Whoever may read all is told.
     let (_, body) = control.call("post", "/api/v1/explain", json!({ "from": "shop/web", "to": "till.bank" })).await;
     assert_eq!(body["service"], "bank/till", "{body}");
+}
+
+/// The callouts of a policy tell no more of a Service than the backends of a route do.
+#[tokio::test]
+async fn callouts_tell_nothing_of_what_is_hidden() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(SERVICE).await;
+    control.apply(BANK).await;
+    control.app.hub.publish_filter("me", publication("noop", "1.0.0", "weft:filter/log@0.1.0")).await.unwrap();
+    let bound = bound(&control, "viewer").await;
+    let body = json!({ "kind": "operator", "role": "viewer" });
+    let free = control.call("post", "/api/v1/tokens", body).await.1["token"].as_str().unwrap().to_owned();
+    let policy = |name: &str| {
+        format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {{name: p, namespace: shop}}, spec: {{filter: {{name: \
+             noop}}, capabilities: [{{callout: {{services: [{{name: {name}, namespace: bank, port: 80}}]}}}}]}}}}"
+        )
+    };
+    let resolved = async |token: &str| {
+        let (_, shown) = control.call_as(token, "get", "/api/v1/resources/filterpolicies/shop/p", Value::Null).await;
+        let conditions = shown["status"]["conditions"].as_array().unwrap_or_else(|| panic!("{shown}"));
+        let found = conditions.iter().find(|condition| condition["type"] == "CalloutsResolved");
+        let found = found.unwrap_or_else(|| panic!("{shown}"));
+        json!([found["status"], found["reason"]])
+    };
+    for (name, is_there) in [("till", true), ("none", false)] {
+        control.apply(&policy(name)).await;
+        assert_eq!(resolved(&bound).await, json!(["Unknown", "NotReadable"]), "{name}");
+        assert_eq!(resolved(&free).await[0] == "True", is_there, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
-//! Sizes of what is applied, and how many TrafficPolicies are for one target.
+//! Sizes of what is applied and of the Secrets' values that policies grant, and how many TrafficPolicies are for one
+//! target.
 
 use std::collections::BTreeSet;
 
 use weft_policy::bundle::ObjectName;
-use weft_policy::plan::{Action, Change, MAX_FOR_ONE, World, crowds};
+use weft_policy::plan::{Action, Change, MAX_FOR_ONE, World, crowds, granted_bytes};
 use weft_policy::resource::{Kind, ObjectKey};
 
 use super::super::Draft;
@@ -24,9 +25,16 @@ pub(super) fn check(draft: &Draft, before: &World, changes: &[Change]) -> Result
     let namespaces: BTreeSet<&str> = touched().map(|key| key.namespace.as_str()).collect();
     for name in namespaces {
         let (was, now) = (before.applied_bytes(name), draft.world.applied_bytes(name));
-        if now > namespace && now > was {
+        // What proxies are told of a policy has the values that it grants.
+        let (granted, grants) = (granted_bytes(before, name), granted_bytes(&draft.world, name));
+        if now + grants > namespace && now + grants > was + granted {
             let limit = "limits.max_namespace_bytes";
-            let told = format!("namespace {name}: its objects would have {now} bytes; at most {namespace} ({limit})");
+            let secrets = match grants {
+                0 => String::new(),
+                _ => format!(", and its policies grant {grants} bytes of Secrets"),
+            };
+            let told =
+                format!("namespace {name}: its objects would have {now} bytes{secrets}; at most {namespace} ({limit})");
             return Err(ApplyError::Refused(told));
         }
     }
@@ -105,5 +113,26 @@ mod tests {
         apply(service("till", "bank", 400)).await.unwrap();
         apply(service("web", "shop", 10)).await.unwrap();
         apply(service("till", "shop", 400)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn values_count_as_often_as_they_are_granted() {
+        let values: Vec<_> = (0..16).map(|number| format!("{{name: s, key: k, as: a{number}}}")).collect();
+        let (value, values) = ("x".repeat(300), values.join(", "));
+        let text = format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: Secret, metadata: {{name: s, namespace: shop}}, spec: {{stringData: \
+             {{k: {value}}}}}}}\n---\n{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {{name: p, namespace: \
+             shop}}, spec: {{filter: {{name: nowhere}}, capabilities: [{{secret: {{values: [{values}]}}}}]}}}}\n"
+        );
+        let refused = async |most: usize| {
+            let dir = tempfile::tempdir().unwrap();
+            let hub = hub_in(dir.path(), |config| config.limits.max_namespace_bytes = most);
+            hub.apply("me", resources(&text), How::Safely).await.unwrap_err().to_string()
+        };
+        let large = refused(5_000).await;
+        assert!(large.contains("and its policies grant 4800 bytes of Secrets; at most 5000"), "{large}");
+        // There is room, and no such filter.
+        let unknown = refused(20_000).await;
+        assert!(unknown.contains("nowhere"), "{unknown}");
     }
 }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use weft_policy::authz;
 use weft_policy::bundle::{ObjectName, Protocol, Revision};
+use weft_policy::identity::TrustDomain;
 use weft_policy::plan::{Action, Entry, Owner, ProxyKey, Release, World};
 use weft_policy::registration::{Field, Registration};
 use weft_policy::resource::core::{
@@ -13,12 +15,12 @@ use weft_policy::resource::filter::PolicyMode;
 use weft_policy::resource::mesh::WorkloadPortSpec;
 use weft_policy::resource::route::{ParentRef, RuleSpec};
 use weft_policy::resource::{
-    AccessPolicySpec, FilterSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource,
-    ServiceSpec, TrafficPolicySpec, WorkloadSpec,
+    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE,
+    Resource, ServiceSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
 use super::super::registration::{Presence, RegisterError};
-use super::super::{Draft, FilterVersion, SYSTEM};
+use super::super::{AUTHZ, Draft, FilterVersion, SYSTEM};
 use super::PutError;
 use crate::store::{StoreError, Unreadable, Write};
 
@@ -211,12 +213,11 @@ fn service_ports(own: &[WorkloadPortSpec]) -> Vec<PortSpec> {
 pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Option<Entry> {
     let own = unreadable.object().filter(|key| key.kind == Kind::AccessPolicy);
     let name = own.or_else(|| stand_in_aside(unreadable))?.object_name();
-    let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
-    let targets = record["entry"]["resource"]["spec"]["targetRefs"].clone();
+    let targets = written_spec(unreadable)["targetRefs"].clone();
     let annotations = BTreeMap::from([(UNREADABLE.to_owned(), unreadable.reason.clone())]);
     let spec = AccessPolicySpec {
         target_refs: serde_json::from_value(targets).unwrap_or_default(),
-        action: weft_policy::authz::Action::Allow,
+        action: authz::Action::Allow,
         mode: PolicyMode::Enforce,
         rules: Vec::new(),
     };
@@ -271,7 +272,7 @@ pub(super) fn partial_traffic_policy(unreadable: &Unreadable, revision: Revision
 
 /// The stand-in for a policy that attaches a filter: an access policy, which has a name of its own. One that makes
 /// faults has none, since nobody is kept out by it.
-pub(in crate::hub) fn stand_in_aside(unreadable: &Unreadable) -> Option<ObjectKey> {
+fn stand_in_aside(unreadable: &Unreadable) -> Option<ObjectKey> {
     stand_in_of_known(unreadable).or_else(|| stand_in_of_tomorrow(unreadable))
 }
 
@@ -299,6 +300,50 @@ fn stand_in_of_known(unreadable: &Unreadable) -> Option<ObjectKey> {
         false => key.kind.as_str().to_ascii_lowercase(),
     };
     Some(ObjectKey::new(Kind::AccessPolicy, &key.namespace, &format!("{}.unreadable-{kind}", key.name)))
+}
+
+/// The stand-in for what such a policy judges of what workloads send: a filter policy that lets no call out. Only where the
+/// record says that its filter judges calls, or does not say what it judges; the access policy keeps out what comes.
+fn stand_in_outbound(unreadable: &Unreadable) -> Option<ObjectKey> {
+    let aside = stand_in_aside(unreadable)?;
+    let spec = written_spec(unreadable);
+    let is_route = |target: &serde_json::Value| matches!(target["kind"].as_str(), Some("HTTPRoute" | "GRPCRoute"));
+    let direction = &spec["direction"];
+    let judges_calls = if direction.is_null() {
+        !spec.is_object() || spec["targetRefs"].as_array().into_iter().flatten().any(is_route)
+    } else {
+        direction != "Inbound"
+    };
+    judges_calls.then(|| ObjectKey::new(Kind::FilterPolicy, &aside.namespace, &aside.name))
+}
+
+/// The stand-ins that have names of their own.
+pub(in crate::hub) fn stand_ins(unreadable: &Unreadable) -> Vec<ObjectKey> {
+    [stand_in_aside(unreadable), stand_in_outbound(unreadable)].into_iter().flatten().collect()
+}
+
+/// The spec in a record that can't be read; null where there is none.
+fn written_spec(unreadable: &Unreadable) -> serde_json::Value {
+    let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
+    record["entry"]["resource"]["spec"].clone()
+}
+
+/// The policy by which the calls of those whom it is for are refused, as its stand-in.
+pub(super) fn closed_calls(unreadable: &Unreadable, domain: &TrustDomain, revision: Revision) -> Option<Entry> {
+    let name = stand_in_outbound(unreadable)?.object_name();
+    let denied = authz::Policy { name: name.to_string(), action: authz::Action::Deny, rules: Vec::new() };
+    let config = authz::Config { trust_domain: domain.to_string(), policies: vec![denied] };
+    let read = |targets: serde_json::Value| {
+        let filter = serde_json::json!({"name": AUTHZ, "namespace": ROOT_NAMESPACE});
+        let spec =
+            serde_json::json!({"targetRefs": targets, "direction": "Outbound", "filter": filter, "config": config});
+        serde_json::from_value::<FilterPolicySpec>(spec).ok()
+    };
+    let targets = written_spec(unreadable)["targetRefs"].clone();
+    let spec = read(targets).or_else(|| read(serde_json::json!([])))?;
+    let annotations = BTreeMap::from([(UNREADABLE.to_owned(), unreadable.reason.clone())]);
+    let resource = Resource::FilterPolicy(Object { metadata: Metadata { annotations, ..named(&name) }, spec });
+    Some(Entry::applied(resource, revision, super::new_uid()))
 }
 
 /// Has the `Filter` stand for a published version.
@@ -352,6 +397,8 @@ fn named(name: &ObjectName) -> Metadata {
 
 #[cfg(test)]
 mod tests {
+    use weft_policy::bundle::Direction;
+
     use super::*;
 
     /// What closes for a record that can't be read: the policy's name, and the targets that it holds for.
@@ -385,5 +432,29 @@ mod tests {
         check("dashboards/shop/d", spec, None);
         check("faultpolicies/shop/f", spec, None);
         check("filterpolicies/shop/f", "{", Some(("shop/f.unreadable-filter-policy", &[])));
+    }
+
+    /// The access policy keeps nothing from leaving.
+    #[test]
+    fn what_judged_calls_lets_none_out() {
+        let check = |key: &str, spec: &str, expect: bool| {
+            let record = format!(r#"{{"entry": {{"resource": {{"spec": {spec}}}}}}}"#);
+            let (reason, key) = ("unknown variant".to_owned(), key.to_owned());
+            let unreadable = Unreadable { table: "objects", key, reason, record };
+            let domain = "cluster.local".parse().expect("a domain");
+            let closed = closed_calls(&unreadable, &domain, Revision(1));
+            assert_eq!(closed.is_some(), expect, "{spec}");
+            assert_eq!(stand_ins(&unreadable).len(), 1 + usize::from(expect), "{spec}");
+            let Some(Entry { resource: Resource::FilterPolicy(policy), .. }) = closed else { return };
+            assert_eq!((policy.spec.direction, policy.spec.mode), (Direction::Outbound, PolicyMode::Enforce));
+        };
+        let (rule, filter) = (r#"[{"kind": "HTTPRoute", "name": "r", "sectionName": "s"}]"#, "filterpolicies/shop/f");
+        check(filter, r#"{"direction": "Outbound", "targetRefs": [{"kind": "Workload", "name": "w"}]}"#, true);
+        check(filter, r#"{"direction": "Both", "targetRefs": 5}"#, true);
+        check(filter, &format!(r#"{{"targetRefs": {rule}}}"#), true);
+        check(filter, "5", true);
+        check("quotapolicies/shop/q", r#"{"direction": "Outbound"}"#, true);
+        check(filter, r#"{"direction": "Inbound"}"#, false);
+        check(filter, r#"{"targetRefs": [{"kind": "Service", "name": "web"}]}"#, false);
     }
 }

@@ -69,6 +69,29 @@ async fn a_filter_policy_that_cannot_be_read_closes_until_it_is_put_right() {
     assert!(hub.published().world.get(&stand_in).is_none(), "and nothing stays closed");
 }
 
+/// As after a control plane went back to a release that does not know what the policy grants.
+#[tokio::test]
+async fn a_filter_policy_of_calls_that_cannot_be_read_lets_none_out_until_it_is_put_right() {
+    let dir = tempfile::tempdir().unwrap();
+    hub_in(dir.path(), |_| {}).apply("me", resources(SHOP), How::Safely).await.unwrap();
+    let broken = r#"{"entry":{"resource":{"spec":{"direction":"Outbound","capabilities":[{"later":{}}]}}}}"#;
+    tamper(dir.path(), &[("filterpolicies/shop/calls", broken)]);
+    let hub = hub_in(dir.path(), |_| {});
+    let runs = |hub: &Hub| {
+        let filters = weft_policy::plan::filters_for(&hub.published().world, &[ObjectName::new("shop", "web-1")]);
+        filters.get("shop/calls.unreadable-filter-policy").cloned()
+    };
+    let closed = runs(&hub).expect("a filter in its place");
+    let config: weft_policy::authz::Config = serde_json::from_str(&closed.config.0).unwrap();
+    assert_eq!((closed.direction, closed.filter.as_str()), (weft_policy::bundle::Direction::Outbound, "authz"));
+    assert_eq!(
+        config.policies.iter().map(|it| (it.action, it.rules.len())).collect::<Vec<_>>(),
+        [(weft_policy::authz::Action::Deny, 0)]
+    );
+    hub.delete("me", ObjectKey::new(Kind::FilterPolicy, "shop", "calls"), How::Safely).await.unwrap();
+    assert!(runs(&hub).is_none(), "and nothing stays closed");
+}
+
 /// Another release wrote what this one can't read, or a byte is wrong: what is read of it holds, and it is told.
 #[tokio::test]
 async fn of_a_traffic_policy_that_cannot_be_read_holds_what_can_be() {

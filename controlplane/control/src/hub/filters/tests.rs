@@ -4,8 +4,8 @@ use weft_policy::lint::{Code, Severity};
 use weft_policy::plan::World;
 use weft_policy::resource::Resource;
 
-use super::super::How;
 use super::super::tests::{SHOP, hub_in, resources};
+use super::super::{Expected, How};
 use super::*;
 use crate::artifact::tests::{artifact_with_cases, component, publication, publication_of, sign, state};
 use crate::builtin;
@@ -281,7 +281,18 @@ async fn a_publisher_with_limits_publishes_what_it_may() {
     assert!(matches!(&error, PublishError::Untrusted(why) if why.contains("FilterPublisher")), "{error}");
     hub.apply("me", limited("acme-*, noop"), How::Safely).await.unwrap();
     publish(&hub, "1.0.0", None).await.unwrap();
+    // A removal names the policies whose filters end with it.
+    hub.apply("me", policy(""), How::Safely).await.unwrap();
+    let other = OTHER_KEY.replace('\n', "\\n");
+    let other = format!(
+        "apiVersion: weft.dev/v1alpha1\nkind: FilterPublisher\nmetadata: {{name: other}}\nspec: {{keys: [\"{other}\"], filters: [x]}}\n"
+    );
+    hub.apply("me", resources(&other), How::Safely).await.unwrap();
     let key = ObjectKey::new(Kind::FilterPublisher, "", "me");
+    let removed = hub.delete_if("me", key, How::Safely, Expected::new()).await.unwrap();
+    let ended = removed.findings.iter().find(|finding| finding.code == Code::PublisherDistrusted);
+    assert_eq!(ended.map(|finding| finding.object.to_string()).as_deref(), Some("FilterPolicy shop/f"));
+    let key = ObjectKey::new(Kind::FilterPublisher, "", "other");
     let error = hub.delete("me", key.clone(), How::Safely).await.unwrap_err();
     assert!(error.to_string().contains("everybody's filters are accepted"), "{error}");
     hub.delete("me", key, How::Forced).await.unwrap();

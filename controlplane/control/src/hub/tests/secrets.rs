@@ -4,6 +4,8 @@ use weft_policy::resource::{Object, SecretSpec};
 use weft_policy::secret::SecretBytes;
 
 use super::*;
+use crate::check::findings;
+use crate::config::Ports;
 use crate::seal::Seal;
 use crate::store::AuditQuery;
 
@@ -104,4 +106,20 @@ async fn with_a_key_the_store_has_no_value_in_plain_text() {
         drop(hub);
     }
     assert_eq!(value(&hub_with(dir.path(), Some("a long passphrase"))).as_deref(), Some(CODED));
+}
+
+/// A start goes on without them, and says so.
+#[tokio::test]
+async fn secrets_that_can_not_be_opened_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_with(dir.path(), Some("a long passphrase"));
+    hub.apply("me", secret(PLAIN), How::Safely).await.unwrap();
+    drop(hub);
+    let found = findings(&Config { state: dir.path().to_owned(), ports: Ports::ANY, ..Config::default() });
+    let told = "values of shop/s are encrypted with another secret than that of ca_secret_file";
+    assert!(found.faults.iter().any(|fault| fault.contains(told)), "{found:?}");
+    let store = Store::open(&dir.path().join("weft.redb"), 1000).unwrap();
+    let unopened = |secret: &[u8]| store.unopened(Some(&Seal::new(secret, "salt"))).unwrap();
+    assert_eq!(unopened(b"a long passphrase"), [""; 0]);
+    assert_eq!(unopened(b"another passphrase"), ["shop/s"]);
 }
