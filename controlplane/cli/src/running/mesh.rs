@@ -25,8 +25,6 @@ pub(super) const SERVICE: &str = "app";
 pub(super) const TARGET: &str = "app.dev:80";
 
 const CALLER: &str = "caller";
-const HEALTH_PORT: u16 = 15021;
-const EXPLICIT_PORT: u16 = 15080;
 /// As large as proxies take one: interpreters are filters here, too.
 const MAX_FILTER_BYTES: usize = 64 << 20;
 const MEMBER_PATIENCE: Duration = Duration::from_secs(40);
@@ -102,7 +100,7 @@ impl Mesh {
     async fn wait_for_members(&mut self) -> anyhow::Result<()> {
         let (client, deadline) = (local::client()?, Instant::now() + MEMBER_PATIENCE);
         for (name, ip) in [(SERVICE, self.app_ip), (CALLER, self.caller_ip)] {
-            let health = SocketAddr::new(ip, HEALTH_PORT);
+            let health = SocketAddr::new(ip, run::HEALTH_PORT);
             while !matches!(local::fetch(&client, health, "/healthz/ready").await, Ok((200, _))) {
                 let log = self.log(name);
                 let child = self.children.iter_mut().find(|(of, _)| *of == name);
@@ -133,7 +131,7 @@ impl Mesh {
 
     /// The caller's proxy for applications.
     pub(super) fn explicit(&self) -> SocketAddr {
-        SocketAddr::new(self.caller_ip, EXPLICIT_PORT)
+        SocketAddr::new(self.caller_ip, run::EXPLICIT_PORT)
     }
 
     /// The log of the proxy that runs the filter.
