@@ -13,6 +13,9 @@ use crate::resource::{
     Attaching, ExternalServiceSpec, FilterPolicySpec, Kind, Metadata, Object, Resource, WorkloadSpec,
 };
 
+/// The condition that tells whether the services of a policy's callouts are there.
+pub const CALLOUTS_RESOLVED: &str = "CalloutsResolved";
+
 /// Gives an attachment what its policy grants. A component of the first contract knows nothing of capabilities with
 /// parameters, and a proxy that runs such components only may know nothing of them either: it is told of none.
 pub(super) fn grant(
@@ -127,7 +130,7 @@ pub(super) fn called_by_filters(world: &World, workload: &Object<WorkloadSpec>) 
 }
 
 /// The objects that a policy's callouts name, with their kinds.
-pub(super) fn callees(policy: &Object<FilterPolicySpec>) -> impl Iterator<Item = (CalloutKind, ObjectName)> {
+pub fn callees(policy: &Object<FilterPolicySpec>) -> impl Iterator<Item = (CalloutKind, ObjectName)> {
     policy.spec.callouts().map(move |(_, service)| (service.kind, named(&policy.metadata, service)))
 }
 
@@ -143,7 +146,7 @@ pub(crate) fn unresolved(world: &World, policy: &Object<FilterPolicySpec>) -> Ve
 /// Tells whether every callout leads somewhere. `None`: the policy grants none.
 pub(super) fn status(world: &World, policy: &Object<FilterPolicySpec>) -> Option<Condition> {
     policy.spec.callouts().next()?;
-    let good = Condition::good("CalloutsResolved", "every service of its callouts exists");
+    let good = Condition::good(CALLOUTS_RESOLVED, "every service of its callouts exists");
     let unresolved = unresolved(world, policy);
     let Some((key, _)) = unresolved.first() else { return Some(good) };
     let message = unresolved.iter().map(|(_, why)| format!("{why}: callouts to it fail"));
