@@ -56,7 +56,7 @@ impl Keys {
     }
 
     /// True where a secret is configured.
-    pub(crate) fn is_sealed(&self) -> bool {
+    pub(crate) fn has_secret(&self) -> bool {
         self.secret.is_some()
     }
 
