@@ -166,7 +166,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     explanation.notes.extend(settings::patience(&headers));
     let lookup = |name: &str| headers.get(name).copied();
     let host = host_of(query);
-    // As `_` may be read for `-`; of a question each field has one value.
+    // How servers that take `_` for `-` read the fields. A query has each field once: no other reading is left.
     let folded = |name: &str| {
         let found = headers.iter().rev().find(|(own, _)| own.replace('_', "-") == name.replace('_', "-"));
         found.map(|(_, value)| *value)

@@ -1,5 +1,5 @@
 //! Values of Secrets as the store keeps them where `ca_secret_file` is configured: AES-256-GCM under a key that is made
-//! of that file (PBKDF2-HMAC-SHA256), each bound to the place that it is of. Who reads the store alone reads none of
+//! of that file (PBKDF2-HMAC-SHA256), each bound to its Secret and its name. Who reads the store alone reads none of
 //! them, and who writes to it can't put one in another's place.
 
 use std::num::NonZeroU32;
