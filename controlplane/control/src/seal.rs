@@ -11,8 +11,8 @@ use weft_policy::resource::secret::sealed;
 use weft_policy::resource::{Object, SecretSpec, SecretValue};
 use weft_policy::secret::SecretBytes;
 
-/// As for the authority's keys: what the file holds may be a passphrase.
-const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("not 0");
+/// As OWASP recommends for PBKDF2-HMAC-SHA256: what the file holds may be a passphrase. The authority's keys are made so, too.
+pub(crate) const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("not 0");
 
 /// The store's record of the salt that its key is made with.
 pub(crate) const SALT: &str = "secrets_salt";
