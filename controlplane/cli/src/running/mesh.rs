@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
 use tokio::process::{Child, Command};
+use weft_policy::component::MAX_BYTES;
 use weft_policy::identity::SpiffeId;
 
 use crate::access::Access;
@@ -25,8 +26,6 @@ pub(super) const SERVICE: &str = "app";
 pub(super) const TARGET: &str = "app.dev:80";
 
 const CALLER: &str = "caller";
-/// As large as proxies take one: interpreters are filters here, too.
-const MAX_FILTER_BYTES: usize = 64 << 20;
 const MEMBER_PATIENCE: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -67,10 +66,10 @@ impl Mesh {
         Ok(())
     }
 
+    /// Takes filters as large as proxies do: interpreters are filters here, too.
     async fn start_control(&mut self, trust_domain: &str) -> Result<(), Failure> {
         let config = self.folder().join("control.yaml");
-        let text =
-            output::yaml(&json!({"trust_domain": trust_domain, "limits": {"max_filter_bytes": MAX_FILTER_BYTES}}))?;
+        let text = output::yaml(&json!({"trust_domain": trust_domain, "limits": {"max_filter_bytes": MAX_BYTES}}))?;
         std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let mut command = Command::new(CONTROL.find()?);
         command.arg("--config").arg(config).arg("--state").arg(self.state());
