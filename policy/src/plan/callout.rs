@@ -123,8 +123,8 @@ pub(super) fn called_by_filters(world: &World, workload: &Object<WorkloadSpec>) 
             && holds_for(world, &policy.metadata, &policy.spec.target_refs, workload)
     });
     let services = calling.flat_map(|policy| {
-        let callouts = policy.spec.callouts().filter(|(_, service)| service.kind == CalloutKind::Service);
-        callouts.map(|(_, service)| named(&policy.metadata, service)).collect::<Vec<_>>()
+        let services = callees(&policy).filter(|(kind, _)| *kind == CalloutKind::Service);
+        services.map(|(_, name)| name).collect::<Vec<_>>()
     });
     services.collect()
 }
