@@ -19,7 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use self::told::{BackendExplanation, EndpointExplanation, Explanation, MirrorExplanation, RouteExplanation};
-use crate::authz::{Decision, Engine, Request};
+use crate::authz::{Decision, Engine, Request, is_alike};
 use crate::bundle::{
     Backend, Balancing, Bundle, Direction, Endpoint, FilterAttachment, HashKey, MeshSettings, ObjectName, Protocol,
     RouteName, Service, TunnelRefusal, WorkloadPort,
@@ -166,9 +166,9 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     explanation.notes.extend(settings::patience(&headers));
     let lookup = |name: &str| headers.get(name).copied();
     let host = host_of(query);
-    // As `_` may be read for `-`; of a question each field has one value.
+    // How servers that take `_` for `-` read the fields. A query has each field once: no other reading is left.
     let folded = |name: &str| {
-        let found = headers.iter().rev().find(|(own, _)| own.replace('_', "-") == name.replace('_', "-"));
+        let found = headers.iter().rev().find(|(own, _)| is_alike(own, name));
         found.map(|(_, value)| *value)
     };
     let others: [Fields<'_>; 1] = [&folded];

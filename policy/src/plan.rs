@@ -31,6 +31,7 @@ mod world;
 
 pub use crate::delta::{Delta, Key, diff};
 pub use assemble::{AUDIT_ATTACHMENT, AUTHZ_ATTACHMENT, attachment, bundle_for, filters_for, has_endpoint};
+pub use callout::{CALLOUTS_RESOLVED, callees};
 pub use changes::{Action, Change, diff_world, text_diff};
 pub use external::external_status;
 pub use merge::{Idle, Level, MAX_FOR_ONE, Setter, Source, crowds};

@@ -107,6 +107,11 @@ pub type Fields<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
 /// The field that matches mean `HeadView::host` by.
 pub(crate) const HOST: &str = "host";
 
+/// Methods of the standards: a match of a route names no others.
+//= rfc9110#section-9.3
+//= rfc5789#section-2
+pub(crate) const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
 /// The rule that a request meets.
 #[derive(Debug, Clone, Copy)]
 pub struct MetRule<'t> {
@@ -316,9 +321,8 @@ impl RouteTable {
     }
 }
 
-/// The method that servers which fold its letters take another for. A match names no others than these.
+/// The method that servers which fold its letters take another for.
 fn folded(method: &str) -> Option<&'static str> {
-    const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     METHODS.into_iter().find(|known| known.eq_ignore_ascii_case(method)).filter(|known| *known != method)
 }
 

@@ -1,5 +1,5 @@
-//! Bytes that nobody is shown. Invariant: `Debug`, `Display` and `Serialize` tell their number only; whoever wants them
-//! asks for them by [`SecretBytes::reveal`] or [`SecretBytes::to_base64`], which are the store, the wire and the host.
+//! Bytes that nobody is shown. Invariant: `Debug`, `Display` and `Serialize` tell their number only. The store, the wire,
+//! `weft apply` and the host of filters ask for them by [`SecretBytes::reveal`] or [`SecretBytes::to_base64`].
 
 #[cfg(feature = "manifest")]
 use std::collections::BTreeMap;

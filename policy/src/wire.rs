@@ -100,7 +100,7 @@ pub const FILTER_STATEMENT: &str = "filter-statement";
 pub const EXTERNAL_ROUTES: &str = "external-routes";
 
 /// The capability to begin TLS under TCP, to speak TLS 1.2 and to show a certificate outside the mesh
-/// (`ExternalTls::is_beyond_requests`). Where it lacks, the ExternalService is closed.
+/// (`ExternalTls::is_beyond_name_and_roots`). Where it lacks, the ExternalService is closed.
 pub const EXTERNAL_TLS: &str = "external-tls";
 
 /// The capability to lead connections to ExternalServices (`Backend::outside` of a TLSRoute or TCPRoute). Where it lacks, nobody

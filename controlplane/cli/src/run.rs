@@ -29,7 +29,7 @@ use crate::output::Paint;
 use crate::values;
 
 use address::LoopbackPort;
-pub(crate) use address::{Reserved, reserve};
+pub(crate) use address::{EXPLICIT_PORT, HEALTH_PORT, Reserved, reserve};
 pub(crate) use command::{Signals, die_with_parent, signal_child};
 use home::Home;
 use sidecar::{Setup, Sidecar};

@@ -161,11 +161,16 @@ fn connection_limits(config: &Config) -> (usize, usize) {
     (all, of_one)
 }
 
-/// The store that the configuration names. It blocks.
+/// The store that the configuration names, with the values of Secrets encrypted where `ca_secret_file` is configured. It
+/// blocks.
 pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
+    encrypting(bare_store(config)?, &config.keys()?)
+}
+
+fn bare_store(config: &Config) -> anyhow::Result<Store> {
     let most = config.limits.max_audit_entries;
-    let store = match config.store_kind().map_err(anyhow::Error::msg)? {
-        StoreKind::Redb => Store::open(&config.state.join("weft.redb"), most)?,
+    match config.store_kind().map_err(anyhow::Error::msg)? {
+        StoreKind::Redb => Ok(Store::open(&config.state.join("weft.redb"), most)?),
         StoreKind::Etcd(location) => {
             let place = location.to_string();
             let options = config.etcd_options(location)?;
@@ -176,11 +181,15 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
                     the mesh's policies and tokens' hashes (etcd.ca_file)"
                 );
             }
-            Store::connect(options, most).with_context(|| format!("store {place}"))?
+            Store::connect(options, most).with_context(|| format!("store {place}"))
         }
-    };
-    let keys = config.keys()?;
-    if !keys.is_sealed() {
+    }
+}
+
+/// The store, which encrypts the values of Secrets where there is a secret to do it by, also those that an earlier start
+/// left in plain text.
+fn encrypting(store: Store, keys: &Keys) -> anyhow::Result<Store> {
+    if !keys.has_secret() {
         return Ok(store);
     }
     let salt = store.meta_once(SALT, &format!("{:032x}", rand::random::<u128>()));
@@ -192,7 +201,7 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
     };
     match store.seal_all() {
         Ok(0) => {}
-        Ok(secrets) => tracing::info!(secrets, "their values are encrypted in the store from now on"),
+        Ok(secrets) => tracing::info!(secrets, "values of Secrets were in plain text in the store and are encrypted"),
         // A start needs no space on disk; the next one tries again.
         Err(error) => tracing::warn!(error = %crate::chain(&error), "values of Secrets could not be encrypted yet"),
     }

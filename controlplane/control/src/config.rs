@@ -183,7 +183,8 @@ pub struct Limits {
     pub max_message_bytes: usize,
     /// One object, bytes as the store has it.
     pub max_object_bytes: usize,
-    /// The applied objects of one namespace, bytes: every proxy of the mesh may be told of them.
+    /// The applied objects of one namespace, and the values of Secrets as often as its policies grant them, bytes: every proxy
+    /// of the mesh may be told of them.
     pub max_namespace_bytes: usize,
     /// The workloads that the proxies of one account register, bytes.
     pub max_account_bytes: usize,
@@ -436,7 +437,7 @@ impl Config {
     }
 
     /// Every number with its bounds.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 49] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 50] {
         const DAY: u64 = 24 * 3600;
         let limits = &self.limits;
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
@@ -486,6 +487,7 @@ impl Config {
             ("limits.request_timeout_ms", limits.request_timeout_ms, 1..=600_000),
             ("limits.anonymous_connection_ms", limits.anonymous_connection_ms, 1..=600_000),
             ("limits.max_snapshot_bytes", size(limits.max_snapshot_bytes), 1..=1 << 40),
+            ("limits.max_registration_bytes", size(limits.max_registration_bytes), 1..=16 << 20),
             ("limits.max_message_bytes", size(limits.max_message_bytes), 1..=1 << 30),
             ("limits.max_object_bytes", size(limits.max_object_bytes), 1..=16 << 20),
             ("limits.max_namespace_bytes", size(limits.max_namespace_bytes), 1..=1 << 30),

@@ -1,5 +1,5 @@
 //! Values of Secrets as the store keeps them where `ca_secret_file` is configured: AES-256-GCM under a key that is made
-//! of that file (PBKDF2-HMAC-SHA256), each bound to the place that it is of. Who reads the store alone reads none of
+//! of that file (PBKDF2-HMAC-SHA256), each bound to its Secret and its name. Who reads the store alone reads none of
 //! them, and who writes to it can't put one in another's place.
 
 use std::num::NonZeroU32;
@@ -11,8 +11,8 @@ use weft_policy::resource::secret::sealed;
 use weft_policy::resource::{Object, SecretSpec, SecretValue};
 use weft_policy::secret::SecretBytes;
 
-/// As for the authority's keys: what the file holds may be a passphrase.
-const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("not 0");
+/// As OWASP recommends for PBKDF2-HMAC-SHA256: what the file holds may be a passphrase. The authority's keys are made so, too.
+pub(crate) const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("not 0");
 
 /// The store's record of the salt that its key is made with.
 pub(crate) const SALT: &str = "secrets_salt";

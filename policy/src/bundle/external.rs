@@ -82,9 +82,9 @@ pub struct ExternalTls {
 }
 
 impl ExternalTls {
-    /// True for what only a proxy with the capability `external-tls` can do.
+    /// True where it says more than a name and roots: only a proxy with the capability `external-tls` can do that.
     #[must_use]
-    pub fn is_beyond_requests(&self) -> bool {
+    pub fn is_beyond_name_and_roots(&self) -> bool {
         self.under_tcp || self.takes_tls12 || self.certificate.is_some()
     }
 }

@@ -1,5 +1,5 @@
-//! Which endpoints of a service come first for a caller, or get how much, in words. Where a caller is, its workloads say; an account may have
-//! some in several places.
+//! Which endpoints of a service come first for a caller, or how much each place gets, in words. Where a caller is, its
+//! workloads say; an account may have some in several places.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -74,7 +74,7 @@ pub struct BackendExplanation {
     /// How one of the endpoints is picked, and who says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balancing: Option<String>,
-    /// Which of the endpoints are passed over, or get less, and who says so. Absent: none for what it did.
+    /// Which of the endpoints are passed over, or get less, and who says so. Absent: nobody asks for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
     /// How long it may take, in all and each attempt, and who says so. Absent: there is no deadline.

@@ -14,11 +14,8 @@ use crate::identity::SpiffeId;
 use crate::plan::targets;
 use crate::resource::access::{OperationSpec, RuleSpec, SourceSpec};
 use crate::resource::{AccessPolicySpec, Kind, Object, ObjectKey, ServiceSpec, WorkloadSpec};
+use crate::route::METHODS;
 use crate::text::did_you_mean;
-
-//= rfc9110#section-9.3
-//= rfc5789#section-2
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     for policy in lens.all::<AccessPolicySpec>() {

@@ -93,7 +93,8 @@ fn attached(lens: &Lens<'_>, policy: &Attaching<'_>, report: &mut Report) {
         report.tell(Code::CalloutNowhere, &object, policy.place(&key), format!("{why}: callouts to it fail"));
     }
     for (key, why) in missing_secrets(lens.world, policy) {
-        report.tell(Code::SecretMissing, &object, key, format!("{why}: {}", policy.spec.outcome_without_filter()));
+        let message = format!("{why}: {}", policy.spec.outcome_without_filter());
+        report.tell(Code::SecretMissing, &object, policy.place(&key), message);
     }
     if lens.world.is_yanked(&name, &spec.version) {
         let message =

@@ -53,14 +53,14 @@ impl Near {
 struct Around<'w> {
     worlds: [&'w World; 2],
     keys: BTreeSet<ObjectKey>,
-    /// Surroundings that are among the keys, each with whether they are of the world before: ten thousand routes of one
-    /// service have one service to look around.
-    looked_at: BTreeSet<(bool, Place)>,
+    /// What is among the keys already, each with whether it is of the world before: ten thousand routes of one service
+    /// have one service to look around.
+    looked_at: BTreeSet<(bool, Vicinity)>,
 }
 
 /// What many objects of one change may have around them together.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Vicinity {
     /// Routes and policies of a service or an ExternalService.
     Of(ObjectName),
     /// The same of a service, and the workloads behind it.
@@ -73,16 +73,18 @@ enum Place {
     Externals(String),
     /// TrafficPolicies of a namespace.
     Traffic(String),
+    /// FilterPolicies of a namespace.
+    Filters(String),
 }
 
 impl Around<'_> {
-    /// True where nobody has looked there before.
-    fn is_new(&mut self, world: &World, place: Place) -> bool {
-        self.looked_at.insert((std::ptr::eq(world, self.worlds[0]), place))
+    /// True the first time that this is asked for.
+    fn is_new(&mut self, world: &World, vicinity: Vicinity) -> bool {
+        self.looked_at.insert((std::ptr::eq(world, self.worlds[0]), vicinity))
     }
 
     fn around(&mut self, world: &World, name: &ObjectName) {
-        if self.is_new(world, Place::Of(name.clone())) {
+        if self.is_new(world, Vicinity::Of(name.clone())) {
             self.keys.extend(world.around_service(name));
         }
     }
@@ -109,13 +111,13 @@ impl Around<'_> {
                     }
                 }
                 Kind::ReferenceGrant => {
-                    if self.is_new(world, Place::LeadingInto(key.namespace.clone())) {
+                    if self.is_new(world, Vicinity::LeadingInto(key.namespace.clone())) {
                         self.keys.extend(world.leading_into(&key.namespace).map(AnyRoute::key));
                     }
                 }
                 // Those beside it may claim the same, and filters of its namespace may call it.
                 Kind::ExternalService => {
-                    if self.is_new(world, Place::Externals(key.namespace.clone())) {
+                    if self.is_new(world, Vicinity::Externals(key.namespace.clone())) {
                         self.insert(world.of_namespace::<ExternalServiceSpec>(&key.namespace));
                         self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace));
                         self.insert(world.of_namespace::<JwtPolicySpec>(&key.namespace));
@@ -123,7 +125,11 @@ impl Around<'_> {
                     self.around(world, &name);
                 }
                 // Filters of its namespace may be handed its values.
-                Kind::Secret => self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace)),
+                Kind::Secret => {
+                    if self.is_new(world, Vicinity::Filters(key.namespace.clone())) {
+                        self.insert(world.of_namespace::<FilterPolicySpec>(&key.namespace));
+                    }
+                }
                 Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::FilterPublisher | Kind::PolicyTemplate => {}
             }
         }
@@ -134,7 +140,7 @@ impl Around<'_> {
     }
 
     fn policies(&mut self, world: &World, namespace: &str) {
-        if !self.is_new(world, Place::Policies(namespace.to_owned())) {
+        if !self.is_new(world, Vicinity::Policies(namespace.to_owned())) {
             return;
         }
         self.insert(world.of_namespace::<ServiceSpec>(namespace));
@@ -152,7 +158,7 @@ impl Around<'_> {
                 self.around(world, &ObjectName::new(namespace, &target.name));
             }
             TargetKind::Namespace => {
-                if self.is_new(world, Place::Traffic(namespace.to_owned())) {
+                if self.is_new(world, Vicinity::Traffic(namespace.to_owned())) {
                     self.insert(world.of_namespace::<TrafficPolicySpec>(namespace));
                 }
             }
@@ -163,7 +169,7 @@ impl Around<'_> {
 
     /// Its routes, who has its address, the workloads behind it, and policies that name it or hold for those.
     fn service(&mut self, world: &World, name: &ObjectName) {
-        if !self.is_new(world, Place::Behind(name.clone())) {
+        if !self.is_new(world, Vicinity::Behind(name.clone())) {
             return;
         }
         self.around(world, name);

@@ -13,6 +13,9 @@ use crate::resource::{
     Attaching, ExternalServiceSpec, FilterPolicySpec, Kind, Metadata, Object, Resource, WorkloadSpec,
 };
 
+/// The condition that tells whether the services of a policy's callouts are there.
+pub const CALLOUTS_RESOLVED: &str = "CalloutsResolved";
+
 /// Gives an attachment what its policy grants. A component of the first contract knows nothing of capabilities with
 /// parameters, and a proxy that runs such components only may know nothing of them either: it is told of none.
 pub(super) fn grant(
@@ -120,14 +123,14 @@ pub(super) fn called_by_filters(world: &World, workload: &Object<WorkloadSpec>) 
             && holds_for(world, &policy.metadata, &policy.spec.target_refs, workload)
     });
     let services = calling.flat_map(|policy| {
-        let callouts = policy.spec.callouts().filter(|(_, service)| service.kind == CalloutKind::Service);
-        callouts.map(|(_, service)| named(&policy.metadata, service)).collect::<Vec<_>>()
+        let services = callees(&policy).filter(|(kind, _)| *kind == CalloutKind::Service);
+        services.map(|(_, name)| name).collect::<Vec<_>>()
     });
     services.collect()
 }
 
 /// The objects that a policy's callouts name, with their kinds.
-pub(super) fn callees(policy: &Object<FilterPolicySpec>) -> impl Iterator<Item = (CalloutKind, ObjectName)> {
+pub fn callees(policy: &Object<FilterPolicySpec>) -> impl Iterator<Item = (CalloutKind, ObjectName)> {
     policy.spec.callouts().map(move |(_, service)| (service.kind, named(&policy.metadata, service)))
 }
 
@@ -143,7 +146,7 @@ pub(crate) fn unresolved(world: &World, policy: &Object<FilterPolicySpec>) -> Ve
 /// Tells whether every callout leads somewhere. `None`: the policy grants none.
 pub(super) fn status(world: &World, policy: &Object<FilterPolicySpec>) -> Option<Condition> {
     policy.spec.callouts().next()?;
-    let good = Condition::good("CalloutsResolved", "every service of its callouts exists");
+    let good = Condition::good(CALLOUTS_RESOLVED, "every service of its callouts exists");
     let unresolved = unresolved(world, policy);
     let Some((key, _)) = unresolved.first() else { return Some(good) };
     let message = unresolved.iter().map(|(_, why)| format!("{why}: callouts to it fail"));

@@ -211,14 +211,10 @@ pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Cond
         },
     };
     let filter = world.get(&key).and_then(|entry| Attaching::of(&entry.resource));
-    let resolved = filter.as_ref().map(|policy| {
-        let condition = resolved(world, policy);
-        Condition { key: policy.place(&condition.key).to_owned(), ..condition }
+    let of_filter = filter.iter().flat_map(|policy| {
+        let found = [Some(resolved(world, policy)), callout::status(world, policy), secret::status(world, policy)];
+        let placed = move |found: Condition| Condition { key: policy.place(&found.key).to_owned(), ..found };
+        found.into_iter().flatten().map(placed)
     });
-    let callouts = filter.as_ref().and_then(|policy| {
-        let condition = callout::status(world, policy)?;
-        Some(Condition { key: policy.place(&condition.key).to_owned(), ..condition })
-    });
-    let secrets = filter.as_ref().and_then(|policy| secret::status(world, policy));
-    std::iter::once(condition).chain(resolved).chain(callouts).chain(secrets).collect()
+    std::iter::once(condition).chain(of_filter).collect()
 }

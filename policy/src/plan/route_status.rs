@@ -149,7 +149,7 @@ pub(crate) struct Displaced {
     everywhere: bool,
 }
 
-/// As the world has them: the first that displaces is named.
+/// The kinds in the order of the world: of several routes that displace one the first is named.
 const IN_ORDER: [RouteKind; 4] = [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp];
 
 impl Displaced {

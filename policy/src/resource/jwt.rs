@@ -266,7 +266,7 @@ impl JwtPolicySpec {
             })
             .collect();
         if wrong.is_empty() {
-            // It is told of what it grants by the issuer that needs it.
+            // What is wrong with a grant is told at the issuer that needs it.
             wrong = attaching::check_frame(self);
             wrong.retain(|(key, _)| !key.starts_with("capabilities"));
         }

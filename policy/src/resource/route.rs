@@ -23,7 +23,7 @@ use super::{Kind, Unserved};
 use crate::bundle::ObjectName;
 use crate::host::{bare, plain};
 use crate::identity::is_subdomain;
-use crate::route::{HOST, pattern};
+use crate::route::{HOST, METHODS, pattern};
 
 pub use any::AnyRoute;
 pub use cors::CorsSpec;
@@ -331,9 +331,6 @@ impl PathSpec {
         }
     }
 }
-
-/// Methods of RFC 9110, and PATCH.
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(deserializer)?;

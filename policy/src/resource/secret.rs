@@ -41,7 +41,7 @@ struct Written {
     string_data: Unspoken<UnspokenText>,
 }
 
-/// What stands in the place of a spec may be a value as well.
+/// No error shows what stands in the place of a spec: it may be a value that was put there by mistake.
 impl<'de> Deserialize<'de> for SecretSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         unspoken_mapping::<Written, D>(deserializer, "a mapping with `data` or `stringData`").map(Self::from)

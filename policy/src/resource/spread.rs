@@ -115,7 +115,7 @@ impl LocalitySpec {
         wrong
     }
 
-    /// As proxies are told the weights. Those that an older release would not have taken are none.
+    /// As proxies are told the weights. What a store holds although `check` refuses it is left out.
     pub(super) fn shares(&self) -> Vec<PlaceShares> {
         let share = |(place, percent): (&String, &u32)| PlaceShare { place: place.clone(), percent: *percent };
         let fit = self.weights.iter().take(MAX_FAILOVERS).filter(|_| self.prefer == PreferSpec::None);

@@ -29,7 +29,7 @@ impl RuleFilters {
             for index in 0..route.rules.len() {
                 let mut own: Vec<String> =
                     filters.iter().filter(|(_, rule)| rule.is_of(route, index)).map(|it| it.0.to_owned()).collect();
-                // One may name a rule and its route.
+                // A filter may name a rule and the whole route.
                 own.dedup();
                 if !own.is_empty() {
                     found.entry(name.clone()).or_default().insert(index, own);

@@ -400,7 +400,7 @@ pub fn choose<'t>(
     Ok(Choice::Rule(met))
 }
 
-/// Readings of a whole request that are judged; who can be read in more ways is not served.
+/// Readings of a whole request that are judged; a request that has more is refused.
 const MAX_READINGS: usize = 512;
 
 impl<'t> MetRule<'t> {

@@ -85,7 +85,7 @@ fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
 }
 
 fn required_outside(external: &External) -> impl Iterator<Item = &'static str> {
-    let tls = external.tls.as_ref().is_some_and(ExternalTls::is_beyond_requests).then_some(EXTERNAL_TLS);
+    let tls = external.tls.as_ref().is_some_and(ExternalTls::is_beyond_name_and_roots).then_some(EXTERNAL_TLS);
     std::iter::once(EXTERNAL_SERVICE).chain(external.traffic.is_some().then_some(EXTERNAL_ROUTES)).chain(tls)
 }
 

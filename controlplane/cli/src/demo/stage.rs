@@ -193,7 +193,7 @@ impl Stage {
                 (Some((port, _)), _) => port,
                 (None, members::SHOPPER) => LOAD_PORT,
                 // Its command does nothing: it is there once the sidecar is.
-                (None, _) => 15021,
+                (None, _) => run::HEALTH_PORT,
             };
             while tokio::net::TcpStream::connect((playing.ip, port)).await.is_err() {
                 if let Some(status) = playing.child.try_wait()? {
@@ -250,7 +250,7 @@ impl Stage {
 
     /// The explicit proxy of a member's sidecar.
     pub(super) fn explicit(&self, name: &str) -> anyhow::Result<String> {
-        Ok(format!("http://{}", SocketAddr::new(self.ip(name)?, 15080)))
+        Ok(format!("http://{}", SocketAddr::new(self.ip(name)?, run::EXPLICIT_PORT)))
     }
 
     /// `curl -x <sidecar of via> url`.

@@ -7,11 +7,13 @@ use std::os::unix::net::UnixListener;
 
 use anyhow::{Context, bail};
 
+/// The port at which a sidecar says whether it is ready.
+pub(crate) const HEALTH_PORT: u16 = 15021;
 /// TCP ports that a sidecar binds on its address, and the UDP one.
-const TCP_PORTS: [u16; 2] = [15020, 15021];
+const TCP_PORTS: [u16; 2] = [15020, HEALTH_PORT];
 /// The same, on loopback only.
 const ADMIN_PORT: u16 = 15000;
-const EXPLICIT_PORT: u16 = 15080;
+pub(crate) const EXPLICIT_PORT: u16 = 15080;
 /// Pairs of these that are tried where an address of loopback is shared, and how far they are apart.
 const LOCAL_PAIRS: u16 = 100;
 const LOCAL_STEP: u16 = 100;

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use super::Protocol;
-use super::address::LocalPorts;
+use super::address::{HEALTH_PORT, LocalPorts};
 use super::command::{self, Signals};
 use crate::programs::PROXY;
 
@@ -101,7 +101,7 @@ impl Listen {
             mesh: at(15008),
             admin: here(local.admin),
             metrics: at(15020),
-            health: at(15021),
+            health: at(HEALTH_PORT),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
 use tokio::process::{Child, Command};
+use weft_policy::component::MAX_BYTES;
 use weft_policy::identity::SpiffeId;
 
 use crate::access::Access;
@@ -25,10 +26,6 @@ pub(super) const SERVICE: &str = "app";
 pub(super) const TARGET: &str = "app.dev:80";
 
 const CALLER: &str = "caller";
-const HEALTH_PORT: u16 = 15021;
-const EXPLICIT_PORT: u16 = 15080;
-/// As large as proxies take one: interpreters are filters here, too.
-const MAX_FILTER_BYTES: usize = 64 << 20;
 const MEMBER_PATIENCE: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -69,10 +66,10 @@ impl Mesh {
         Ok(())
     }
 
+    /// Takes filters as large as proxies do: interpreters are filters here, too.
     async fn start_control(&mut self, trust_domain: &str) -> Result<(), Failure> {
         let config = self.folder().join("control.yaml");
-        let text =
-            output::yaml(&json!({"trust_domain": trust_domain, "limits": {"max_filter_bytes": MAX_FILTER_BYTES}}))?;
+        let text = output::yaml(&json!({"trust_domain": trust_domain, "limits": {"max_filter_bytes": MAX_BYTES}}))?;
         std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let mut command = Command::new(CONTROL.find()?);
         command.arg("--config").arg(config).arg("--state").arg(self.state());
@@ -102,7 +99,7 @@ impl Mesh {
     async fn wait_for_members(&mut self) -> anyhow::Result<()> {
         let (client, deadline) = (local::client()?, Instant::now() + MEMBER_PATIENCE);
         for (name, ip) in [(SERVICE, self.app_ip), (CALLER, self.caller_ip)] {
-            let health = SocketAddr::new(ip, HEALTH_PORT);
+            let health = SocketAddr::new(ip, run::HEALTH_PORT);
             while !matches!(local::fetch(&client, health, "/healthz/ready").await, Ok((200, _))) {
                 let log = self.log(name);
                 let child = self.children.iter_mut().find(|(of, _)| *of == name);
@@ -133,7 +130,7 @@ impl Mesh {
 
     /// The caller's proxy for applications.
     pub(super) fn explicit(&self) -> SocketAddr {
-        SocketAddr::new(self.caller_ip, EXPLICIT_PORT)
+        SocketAddr::new(self.caller_ip, run::EXPLICIT_PORT)
     }
 
     /// The log of the proxy that runs the filter.

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use weft_api::{Condition, ParentStatus, Status};
 use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::plan::{
-    self, Entry, external_status, policy_status, route_status, service_status, template_status, traffic_status,
+    self, CALLOUTS_RESOLVED, Entry, callees, external_status, policy_status, route_status, service_status,
+    template_status, traffic_status,
 };
-use weft_policy::resource::capability::{CalloutKind, Capability};
+use weft_policy::resource::capability::CalloutKind;
 use weft_policy::resource::route::ParentRef;
 use weft_policy::resource::{AnyRoute, Attaching, Kind, ObjectKey, Resource};
 
@@ -24,9 +25,6 @@ const CONTROLLER: &str = "weft.dev/control-plane";
 
 /// A control plane that holds proxies does not tell of them.
 const NOT_TOLD: &str = "NotTold";
-
-/// The condition that tells whether the services of a policy's callouts are there.
-const CALLOUTS: &str = "CalloutsResolved";
 
 /// So many proxies are named in a message.
 const NAMED: usize = 3;
@@ -157,11 +155,13 @@ impl Subject<'_> {
     fn policy(self, published: &Published) -> Status {
         let resource = &self.stored.resource;
         let attaching = Attaching::of(resource);
-        let hides_callees =
-            attaching.as_ref().is_some_and(|policy| callees(policy).any(|callee| !self.arrivals.may_read(&callee)));
+        let is_hidden = |(kind, name): (CalloutKind, ObjectName)| {
+            kind == CalloutKind::Service && !self.arrivals.may_read(&service(name))
+        };
+        let hides_callees = attaching.as_ref().is_some_and(|policy| callees(policy).any(is_hidden));
         let known = policy_status(&published.world, self.key.kind, resource.metadata());
-        let conditions = told(&known).map(|condition| match hides_callees && condition.kind == CALLOUTS {
-            true => unknown(CALLOUTS),
+        let conditions = told(&known).map(|condition| match hides_callees && condition.kind == CALLOUTS_RESOLVED {
+            true => unknown(CALLOUTS_RESOLVED),
             false => condition,
         });
         let runs = attaching.as_ref().and_then(|policy| published.world.resolve(&policy.spec.filter));
@@ -199,15 +199,6 @@ impl Subject<'_> {
         });
         Some(parents.collect())
     }
-}
-
-/// The Services that a policy's filter may call.
-fn callees(policy: &Attaching<'_>) -> impl Iterator<Item = ObjectKey> {
-    let callees = policy.spec.capabilities.iter().flat_map(Capability::callouts);
-    callees.filter(|callee| callee.kind == CalloutKind::Service).map(move |callee| {
-        let namespace = callee.namespace.as_ref().unwrap_or(&policy.metadata.namespace);
-        ObjectKey::new(Kind::Service, namespace, &callee.name)
-    })
 }
 
 /// The conditions in print.

@@ -12,13 +12,11 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{AuthorityError, files};
-use crate::seal::Seal;
+use crate::seal::{ROUNDS, Seal};
 
 const LABEL: &str = "ENCRYPTED PRIVATE KEY";
 const BEGIN: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 const END: &str = "-----END ENCRYPTED PRIVATE KEY-----";
-/// As OWASP recommends for PBKDF2-HMAC-SHA256: the secret may be a passphrase.
-const ROUNDS: u32 = 600_000;
 /// A shorter secret could be guessed.
 const LEAST: usize = 12;
 /// A longer file is no secret.
@@ -56,7 +54,7 @@ impl Keys {
     }
 
     /// True where a secret is configured.
-    pub(crate) fn is_sealed(&self) -> bool {
+    pub(crate) fn has_secret(&self) -> bool {
         self.secret.is_some()
     }
 
@@ -67,7 +65,7 @@ impl Keys {
         let der = key.serialize_der();
         let info = PrivateKeyInfo::try_from(der.as_slice()).map_err(|error| failed(&error))?;
         let (salt, iv): ([u8; 16], [u8; 16]) = (rand::random(), rand::random());
-        let how = Parameters::pbkdf2_sha256_aes256cbc(ROUNDS, &salt, &iv).map_err(|error| failed(&error))?;
+        let how = Parameters::pbkdf2_sha256_aes256cbc(ROUNDS.get(), &salt, &iv).map_err(|error| failed(&error))?;
         let sealed = info.encrypt_with_params(how, secret).map_err(|error| failed(&error))?;
         Ok(sealed.to_pem(LABEL, LineEnding::LF).map_err(|error| failed(&error))?.to_string())
     }

@@ -1,5 +1,7 @@
 //! Files as people write them, good and wrong.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -23,6 +25,18 @@ fn the_file_in_the_documentation_is_good() {
     let config = parse(include_str!("../../../../docs/hosts/control.yaml")).unwrap();
     config.validate().unwrap();
     assert_eq!(config.api_address(), "10.1.0.5:15013".parse().unwrap());
+}
+
+#[test]
+fn the_documentation_lists_every_limit_with_its_default() {
+    let page = include_str!("../../../../docs/configuration.md");
+    let (_, page) = page.split_once("\nBelow `limits`.").expect("its part about limits");
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let listed: BTreeSet<String> = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect();
+    let numbers = Config::default().numbers().into_iter();
+    let limits = numbers.filter_map(|(key, number, _)| Some((key.strip_prefix("limits.")?, number)));
+    let known: BTreeSet<String> = limits.map(|(key, number)| format!("| `{key}` | {number}")).collect();
+    assert_eq!(listed, known);
 }
 
 #[test]

@@ -520,7 +520,7 @@ fn loosened(before: &World, after: &World) -> Option<&'static str> {
         return Some("without it applications reach every destination outside (egress RegistryOnly)");
     }
     let is_open = !before.trusts_everybody() && after.trusts_everybody();
-    is_open.then_some("without it everybody's filters are accepted (filterPublishers)")
+    is_open.then_some("without it everybody's filters are accepted (filterPublishers, FilterPublisher)")
 }
 
 /// True for what the mesh can't do without: it is the control plane's own.

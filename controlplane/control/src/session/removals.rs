@@ -1,5 +1,5 @@
-//! Endpoints that leave go ahead of everything else that a proxy is told. A service that it is told of no longer does not: its
-//! endpoints serve until the routes that lead there have gone in the same delta.
+//! Endpoints that leave go ahead of everything else that a proxy is told. A service that the proxy loses as a whole keeps its
+//! endpoints until the delta that takes it away together with the routes to it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ impl Session {
     }
 }
 
-/// Endpoints of `before` that leave at once: those that their service has no longer, and of a service that is not told any
-/// more those that are gone from the world.
+/// Endpoints of `before` that leave at once: those that their service has lost, and of a service that the proxy loses as a
+/// whole those that are gone from the world.
 fn withdrawn(before: &ToldSet, after: &ToldSet, world: &World) -> Vec<Key> {
     let mut keys = Vec::new();
     for told in before.iter() {

@@ -230,8 +230,7 @@ pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Opti
 /// of `services` if that can't be read either; of another namespace's services it keeps its own callers only.
 pub(super) fn closed_route(unreadable: &Unreadable, revision: Revision, services: &[ObjectName]) -> Option<Entry> {
     let key = unreadable.object().filter(|key| key.kind.is_route())?;
-    let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
-    let read = serde_json::from_value(record["entry"]["resource"]["spec"]["parentRefs"].clone());
+    let read = serde_json::from_value(written_spec(unreadable)["parentRefs"].clone());
     let parent = |service: &ObjectName| ParentRef {
         group: String::new(),
         kind: Kind::Service.as_str().to_owned(),
@@ -273,12 +272,12 @@ pub(super) fn partial_traffic_policy(unreadable: &Unreadable, revision: Revision
 /// The stand-in for a policy that attaches a filter: an access policy, which has a name of its own. One that makes
 /// faults has none, since nobody is kept out by it.
 fn stand_in_aside(unreadable: &Unreadable) -> Option<ObjectKey> {
-    stand_in_of_known(unreadable).or_else(|| stand_in_of_tomorrow(unreadable))
+    stand_in_of_known(unreadable).or_else(|| stand_in_of_unknown(unreadable))
 }
 
 /// The same for a policy of a kind that only a newer release knows, which wrote it to this store: nobody here can tell whom it
-/// keeps out. A newer release says of one that keeps out nobody that its record `restricts` nothing.
-fn stand_in_of_tomorrow(unreadable: &Unreadable) -> Option<ObjectKey> {
+/// keeps out. The newer release is to write `"restricts": false` into the record of one that keeps out nobody.
+fn stand_in_of_unknown(unreadable: &Unreadable) -> Option<ObjectKey> {
     let mut parts = unreadable.key.splitn(3, '/').filter(|_| unreadable.table == "objects");
     let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
     if kind.parse::<Kind>().is_ok() || !kind.ends_with("policies") {
@@ -422,7 +421,7 @@ mod tests {
 
     /// After a control plane went back to a release that does not know a kind.
     #[test]
-    fn a_policy_of_a_kind_of_tomorrow_closes_what_it_holds_for() {
+    fn a_policy_of_an_unknown_kind_closes_what_it_holds_for() {
         let spec = r#"{"entry": {"resource": {"kind": "QuotaPolicy",
             "spec": {"targetRefs": [{"kind": "Service", "name": "web"}]}}}}"#;
         check("quotapolicies/shop/q", spec, Some(("shop/q.unreadable-quotapolicies", &["web"])));

@@ -106,30 +106,6 @@ async fn a_proxy_is_told_of_what_it_asked_for_and_of_nothing_else() {
     assert!(control.metrics().await.contains("weft_control_asks_total 2"));
 }
 
-/// Until its route is gone requests are sent to it: its endpoints don't leave before.
-#[tokio::test]
-async fn what_is_not_used_any_more_goes_with_the_route_that_led_there() {
-    const CANARY: &str = "
-apiVersion: weft.dev/v1alpha1
-kind: Workload
-metadata: {name: canary-1, namespace: shop, labels: {app: canary}}
-spec: {address: 10.88.0.8, ports: [{port: 8080}], serviceAccount: canary}
-";
-    let dir = tempfile::tempdir().unwrap();
-    let control = Control::start(dir.path()).await;
-    control.apply(&format!("{WEB}---\n{SHOP}---\n{CANARY}")).await;
-    let mut proxy = connect(&control, &[service("web")]).await;
-    proxy.take_until(|bundle| names(bundle) == ["canary", "web"]).await;
-    let canary = ObjectName::new("shop", "canary");
-    assert_eq!(proxy.bundle.services[&canary].endpoints.len(), 1);
-    until_heard(&control, &mut proxy).await;
-    let (status, body) = control.call("delete", "/api/v1/resources/httproutes/shop/r", Value::Null).await;
-    assert_eq!(status, 200, "{body}");
-    let delta = proxy.take().await;
-    assert!(!delta.subtractive, "{delta:?}");
-    assert_eq!((names(&proxy.bundle), proxy.bundle.routes.len()), (vec!["web"], 0));
-}
-
 #[tokio::test]
 async fn what_does_not_exist_is_answered_and_told_of_as_soon_as_it_does() {
     let dir = tempfile::tempdir().unwrap();
