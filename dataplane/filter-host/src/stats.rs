@@ -260,6 +260,21 @@ impl FilterStats {
         self.traps_by_kind[kind.index()].value()
     }
 
+    /// Calls and streams that the filter has failed, by kind.
+    pub fn failures(&self) -> Vec<(&'static str, u64)> {
+        let traps = TrapKind::ALL.into_iter().map(|kind| (kind.as_str(), self.traps_of(kind)));
+        let others = [
+            ("timeout", &self.timeouts),
+            ("budget", &self.budgets_spent),
+            ("invalid_result", &self.invalid_results),
+            ("not_instantiated", &self.instantiation_failures),
+            ("state_lost", &self.lost_streams),
+            ("wait_over", &self.waits_over),
+            ("no_room", &self.no_room),
+        ];
+        traps.chain(others.map(|(kind, counter)| (kind, counter.value()))).collect()
+    }
+
     /// Notes an answer of the filter that is sent. One whose reason is the word for all others is among those.
     pub(crate) fn replied(&self, reason: &str) {
         self.replies.add((reason != OTHER_REASONS).then_some(reason));

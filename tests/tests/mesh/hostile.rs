@@ -16,7 +16,7 @@ use hyper::body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use weft_filter_host::{CompileLimits, Compiler, FilterStats, Host, HostConfig, TrapKind};
+use weft_filter_host::{CompileLimits, Compiler, FilterStats, Host, HostConfig};
 use weft_policy::bundle::{
     CalloutGrant, CalloutService, Direction, FilterAttachment, Grant, KvGrant, KvScope, Protocol,
 };
@@ -158,16 +158,7 @@ fn stats(pair: &Pair, of: Of) -> Arc<FilterStats> {
 
 /// Failures of the filter by kind, as they are exported.
 fn failures(stats: &FilterStats) -> BTreeMap<&'static str, u64> {
-    let others = [
-        ("timeout", &stats.timeouts),
-        ("budget", &stats.budgets_spent),
-        ("invalid_result", &stats.invalid_results),
-        ("not_instantiated", &stats.instantiation_failures),
-        ("state_lost", &stats.lost_streams),
-        ("wait_over", &stats.waits_over),
-    ];
-    let traps = TrapKind::ALL.iter().map(|kind| (kind.as_str(), stats.traps_of(*kind)));
-    traps.chain(others.map(|(kind, counter)| (kind, counter.value()))).collect()
+    stats.failures().into_iter().collect()
 }
 
 /// Those that came since.
