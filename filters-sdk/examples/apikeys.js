@@ -11,10 +11,10 @@ export const configuration = {
   configure(id, config) {
     const { clients, header = "x-api-key" } = parsed(config);
     if (typeof header !== "string") throw "header: a text is wanted";
-    if (typeof clients !== "object" || clients === null) throw "clients: an object is wanted";
+    if (typeof clients !== "object" || clients === null || Array.isArray(clients)) throw "clients: an object is wanted";
     const byHash = new Map();
     for (const [client, hash] of Object.entries(clients)) {
-      if (!/^[0-9a-f]{64}$/i.test(hash)) throw `clients.${client}: 64 hex digits are wanted`;
+      if (typeof hash !== "string" || !/^[0-9a-f]{64}$/i.test(hash)) throw `clients.${client}: 64 hex digits are wanted`;
       const other = byHash.get(hash.toLowerCase());
       if (other !== undefined) throw `clients.${client}: it has the key of ${other}`;
       byHash.set(hash.toLowerCase(), client);

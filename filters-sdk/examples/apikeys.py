@@ -22,6 +22,17 @@ from weft import parsed, passed, respond, unpacked
 configurations: dict[int, tuple[str, dict[bytes, str]]] = {}
 
 
+def key_of(digits: object) -> bytes | None:
+    """The bytes of 64 hex digits; None for all else, blanks between digits too."""
+    if not isinstance(digits, str) or len(digits) != 64:
+        return None
+    try:
+        key = bytes.fromhex(digits)
+    except ValueError:
+        return None
+    return key if len(key) == 32 else None
+
+
 class Configuration(exports.Configuration):
     def configure(self, id: int, config: str) -> Interest:
         value = parsed(config)
@@ -32,11 +43,8 @@ class Configuration(exports.Configuration):
             raise Err("clients: an object is wanted")
         clients: dict[bytes, str] = {}
         for client, digits in hashes.items():
-            if not isinstance(digits, str) or len(digits) != 64:
-                raise Err(f"clients.{client}: 64 hex digits are wanted")
-            try:
-                key = bytes.fromhex(digits)
-            except ValueError:
+            key = key_of(digits)
+            if key is None:
                 raise Err(f"clients.{client}: 64 hex digits are wanted")
             if key in clients:
                 raise Err(f"clients.{client}: it has the key of {clients[key]}")

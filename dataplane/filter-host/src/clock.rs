@@ -1,5 +1,5 @@
 //! The clock that ends calls: it moves the engine's epoch while a filter may run, and sleeps while none does. Invariant: from
-//! the start of a call until it first strikes during it, it is not parked; each later strike says that a call goes on.
+//! the start of a call until its first strike the clock is not parked; at each strike the call says that it goes on.
 
 use std::sync::atomic::{
     AtomicBool, AtomicU8,
@@ -9,10 +9,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// How often the clock moves while it runs, a little more often than each millisecond, so that calls may
-/// end within 2 ms of their time.
+/// How often the clock moves while it runs: a little more often than each millisecond, so that calls end within 2 ms of their
+/// time.
 pub(crate) const TICK: Duration = Duration::from_micros(800);
-/// It strikes for the first time with this tick of a call, one to two ticks after its start.
+/// The tick of a call at which the clock first strikes: one to two ticks' time after the start.
 pub(crate) const FIRST_STRIKE: u64 = 2;
 /// The clock asks this often whether anybody calls, each second: it is parked after one to two such times without a call.
 const WINDOW: u64 = 1_250;
@@ -87,8 +87,7 @@ impl Clock {
             thread::sleep(TICK);
             tick();
             ticks += 1;
-            // During a call that began just before the clock asked it strikes, and the call says that it goes on, long before
-            // the end.
+            // A call that began just before this question is struck, and says that it goes on, long before the next one.
             if ticks > WINDOW {
                 ticks = 0;
                 let asked = self.state.compare_exchange(CALLED, ASKED, AcqRel, Acquire);

@@ -190,8 +190,8 @@ pub(crate) fn apply_to_request(change: Change, view: &mut RequestView<'_>) {
     }
 }
 
-/// Apps that fold `_` into `-` (CGI, WSGI) would read what the caller says in another spelling beside what a filter says, or in
-/// place of what it took away.
+/// Removes other spellings of a name. An app that folds `_` into `-` (CGI, WSGI) would read the caller's value beside the one
+/// that a filter sets, or in place of the one that it removes.
 fn forget_alike(name: &HeaderName, headers: &mut HeaderMap) {
     let is_other = |other: &&HeaderName| *other != name && is_alike(other.as_str(), name.as_str());
     let others: Vec<HeaderName> = headers.keys().filter(is_other).cloned().collect();

@@ -108,7 +108,7 @@ impl Message {
     }
 }
 
-/// What goes on of a chunk: the chunk's own bytes, without a copy, as long as no message of it changes.
+/// What a chunk becomes: its own bytes, without a copy, as long as no message in it changes.
 #[derive(Debug)]
 pub(crate) struct Output {
     chunk: Bytes,
@@ -131,7 +131,7 @@ impl Output {
         }
     }
 
-    /// Where something else comes in the place of a message.
+    /// Takes what is written in the place of a message.
     pub(crate) fn other(&mut self) -> &mut BytesMut {
         let Self { chunk, same, changed } = self;
         changed.get_or_insert_with(|| BytesMut::from(&chunk[..*same]))

@@ -30,9 +30,9 @@ const TABLES: u32 = 4;
 /// Bytes that the host keeps of one component besides memories and tables: an interpreter's libraries refer to each
 /// other's functions and variables by the thousand.
 const COMPONENT_BYTES: usize = 2 << 20;
-/// Places of instances that are no more which a new one of another filter leaves alone. Each keeps up to 1 MiB of memory, for
-/// the next instance of the same filter; so what is replaced again and again uses the same places, and what is gone costs
-/// 8 MiB at the most beyond what lived at once.
+/// Places of dropped instances that are kept for a next instance of the same filter, each with up to 1 MiB of memory. An
+/// instance that is replaced again and again uses the same places, and dropped ones cost 8 MiB at the most beyond what lived
+/// at once.
 const WARM_SLOTS: u32 = 8;
 
 /// Bounds and places of a host.
@@ -49,8 +49,8 @@ pub struct HostConfig {
     pub max_memory_bytes: usize,
     /// Instances made ready with each filter, so that no worker has to make its first. Default 1.
     pub workers: usize,
-    /// Instances of each program that are kept ready for what becomes of others: for all workers. Default 1; with 0 those
-    /// are made when they are needed.
+    /// Instances of each program that are kept ready to replace others, for all workers together. Default 1; with 0 a
+    /// replacement is made when it is needed.
     pub spares: usize,
     /// Instances of all programs that are made ahead, and bytes of their linear memory. Default 128 and 64 MiB. Above: they
     /// are made when they are needed.

@@ -1,7 +1,7 @@
-//! Bytes that filters have the process keep between calls: values of `kv`, token buckets, parts of messages that the rest is
-//! still to come of. Each has bounds of its own, for one policy or stream; this is the one for all of them together.
-//! Invariant: who keeps much leaves a quarter to those that keep little, so that no crowd of one policy's callers empties what
-//! the policies of others keep.
+//! Bytes that filters have the process keep between calls: values of `kv`, token buckets, the beginnings of messages. Each
+//! kind is bounded for one policy or stream elsewhere; this is the bound for all of them together. Invariant: holders that
+//! keep much leave a quarter to those that keep little, so that no crowd of one policy's callers empties what the policies
+//! of others keep.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,8 +31,8 @@ impl Holding {
         self as usize
     }
 
-    /// True for what policies keep. Who sends messages makes as many holders as there are streams: a little for each would be
-    /// all for him.
+    /// True for what policies keep. Messages have no part of what is set aside: each stream is a holder, and a caller opens as
+    /// many streams as it likes.
     const fn is_of_policy(self) -> bool {
         match self {
             Holding::Values | Holding::Buckets => true,
@@ -41,17 +41,17 @@ impl Holding {
     }
 }
 
-/// Such a part of all is what a store of values, or a limit's buckets, may have where others keep as much as they may: 256 KiB of
-/// 256 MiB. Of smaller ledgers than this nothing is set aside.
+/// One part in so many is what a store of values, or a limit's buckets, may have where others keep as much as they may: 256 KiB
+/// of 256 MiB. A ledger of fewer bytes than this sets nothing aside.
 const LITTLE: u64 = 1_024;
-/// As many such parts are set aside.
+/// So many of these parts are set aside.
 const SET_ASIDE: u64 = 256;
 
 /// One per host.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     most: u64,
-    /// What a holder of a policy may have of that which is set aside.
+    /// What one holder of a policy may have of what is set aside.
     little: u64,
     used: AtomicU64,
     refused: [Counter; Holding::ALL.len()],
@@ -69,7 +69,7 @@ impl Ledger {
         Self { most, little: most / LITTLE, used: AtomicU64::new(0), refused: Default::default() }
     }
 
-    /// Takes so many bytes for one who has `held` already. False: they are not there, nothing was taken, and that is counted.
+    /// Takes so many bytes for a holder that has `held` already. False: there is no room, and nothing was taken; counted.
     pub(crate) fn take(&self, what: Holding, held: u64, bytes: u64) -> bool {
         let is_taken = self.try_take(what, held, bytes);
         if !is_taken {
@@ -78,7 +78,7 @@ impl Ledger {
         is_taken
     }
 
-    /// The same for one who tries again with less, and is counted once.
+    /// The same for a holder that tries again after it gave some back: its refusal is counted already.
     pub(crate) fn try_take(&self, what: Holding, held: u64, bytes: u64) -> bool {
         let has_little = what.is_of_policy() && held.saturating_add(bytes) <= self.little;
         let most = if has_little { self.most } else { self.most - self.little * SET_ASIDE };

@@ -1,6 +1,7 @@
 //! The thread that makes instances ahead of the requests that will want them, so that none waits while a filter is
 //! configured. Invariant: it rests as long as it works, so that nobody has more than half a processor kept busy by making
-//! filters fail; and who had most of its work comes last, so that nobody keeps it from others by filters that are slow to make.
+//! filters fail; and a program that had most of its work comes last, so that filters that are slow to make keep it from no
+//! others.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -25,7 +26,8 @@ pub(crate) trait Stock: Send + Sync {
 pub(crate) struct Refiller(OnceLock<Sender<Weak<dyn Stock>>>);
 
 impl Refiller {
-    /// Has the thread make what `stock` lacks. Without a thread nobody does: what is wanted is made when it is used.
+    /// Has the thread make what `stock` lacks. Without a thread an instance is made when it is used. The queue has no bound of
+    /// its own: each program waits in it once (`Spares::is_told`).
     pub(crate) fn refill(&self, stock: Weak<dyn Stock>) {
         let sender = self.0.get_or_init(|| {
             let (sender, receiver) = mpsc::channel();

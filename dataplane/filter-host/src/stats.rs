@@ -46,7 +46,7 @@ impl Gauge {
 const MAX_RULES: usize = 64;
 /// Reasons of a filter's answers that are counted apart.
 const MAX_REASONS: usize = 32;
-/// How reasons beyond them are told together.
+/// The word for all reasons beyond them.
 pub const OTHER_REASONS: &str = "other";
 
 /// Verdicts that audit mode kept from happening, by the rule that decided.
@@ -133,8 +133,8 @@ impl Timing {
 /// Upper bounds of [`CallTimes`]' buckets, in microseconds; the last bucket has none.
 pub const CALL_TIME_BOUNDS: [u64; 14] = [2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000];
 
-/// Workers whose calls are counted apart, as far as there are no more of them: a number that several bump would move from
-/// one processor to the other with each call.
+/// Sets of numbers of calls. Up to so many workers have one each: a number that two of them bump would move from one
+/// processor's cache to the other's with each call.
 const SHARDS: usize = 8;
 
 /// The calls of one worker. Nothing else lies in its lines of the processor's cache.
@@ -260,7 +260,22 @@ impl FilterStats {
         self.traps_by_kind[kind.index()].value()
     }
 
-    /// Notes an answer of the filter that is sent. One whose reason is the word for all others is among those.
+    /// Calls and streams that the filter has failed, by kind.
+    pub fn failures(&self) -> Vec<(&'static str, u64)> {
+        let traps = TrapKind::ALL.into_iter().map(|kind| (kind.as_str(), self.traps_of(kind)));
+        let others = [
+            ("timeout", &self.timeouts),
+            ("budget", &self.budgets_spent),
+            ("invalid_result", &self.invalid_results),
+            ("not_instantiated", &self.instantiation_failures),
+            ("state_lost", &self.lost_streams),
+            ("wait_over", &self.waits_over),
+            ("no_room", &self.no_room),
+        ];
+        traps.chain(others.map(|(kind, counter)| (kind, counter.value()))).collect()
+    }
+
+    /// Notes an answer of the filter that is sent. A filter that gives the word for all other reasons is counted with those.
     pub(crate) fn replied(&self, reason: &str) {
         self.replies.add((reason != OTHER_REASONS).then_some(reason));
     }

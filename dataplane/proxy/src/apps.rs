@@ -286,7 +286,7 @@ impl AppPool {
         connected.map_err(|failure| (failure, permit))
     }
 
-    /// What carries bytes over a connection, and no message.
+    /// A connection as one that carries bytes and no message.
     pub fn bytes_over(&self, stream: OutsideStream) -> h1::ClientConn {
         h1::ClientConn::of_bytes(stream, self.http.h1())
     }

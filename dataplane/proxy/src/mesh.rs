@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
-use weft_policy::authz::is_of_mesh;
+use weft_policy::authz::{is_alike, is_of_mesh};
 use weft_policy::bundle::ServedWorkload;
 use weft_policy::identity::SpiffeId;
-use weft_transport::detect::Text;
 use weft_transport::http::{Added, RequestHead, WEFT_OFFERS, WEFT_REASON};
 
 use crate::deadline::{self, Until};
@@ -29,9 +28,9 @@ pub(crate) const CLIENT_CERT: &str = "x-forwarded-client-cert";
 /// On a copy of a request that a route mirrors, for the callee's metrics and access log.
 pub const WEFT_MIRRORED: HeaderName = HeaderName::from_static("weft-mirrored");
 
-/// On a request that a filter has sent to a service: it is refused where a filter that judges it there would ask somebody, too.
-/// The proxy of its caller has put it there, after it took off what an app said; another who holds an identity of the mesh can
-/// say it of itself and is judged no more loosely for it.
+/// On a request that a filter has sent to a service: it is refused where a filter that judges it there would ask a service, too.
+/// The caller's proxy puts it there, after it took off what its app said. Whoever else has an identity of the mesh can put it on
+/// a request of its own, which is judged no more loosely for it.
 pub const WEFT_CALLOUT: HeaderName = HeaderName::from_static("weft-callout");
 
 /// Removes everything that only proxies may say.
@@ -47,8 +46,7 @@ pub fn strip(headers: &mut HeaderMap) {
 
 /// True for what only proxies may say, also in a spelling that servers fold into it (`_` is `-` in CGI and WSGI).
 fn is_internal(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    is_of_mesh(text) || text.len() == CLIENT_CERT.len() && const { Text::new(CLIENT_CERT) }.read(text.as_bytes())
+    is_of_mesh(name.as_str()) || is_alike(name.as_str(), CLIENT_CERT)
 }
 
 /// Removes from a response what only proxies may say to each other. What HTTP/1 alone can say of an answer stays for a

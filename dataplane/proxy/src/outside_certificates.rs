@@ -1,6 +1,6 @@
-//! Certificates by which this proxy says who it is to servers outside the mesh. Each has a name, by which the ExternalServices of
-//! the namespaces that the proxy's own file lists may ask for it: nobody else names a file of this machine. They are read when
-//! the proxy starts.
+//! Certificates that this proxy shows to servers outside the mesh which ask for one. Each has a name, by which the
+//! ExternalServices of the namespaces that the proxy's own file lists may ask for it: nobody else names a file of this machine.
+//! They are read when the proxy starts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,8 +65,10 @@ impl Certificate {
         if let Err(exposed) = found {
             warn!(path = %key_file.display(), %exposed, "the key is no secret of this proxy's alone");
         }
-        let key = outside_certificate(&chain, &key)
-            .map_err(|error| format!("certificate_file: {}: {}", certificate_file.display(), crate::chain(&error)))?;
+        let key = outside_certificate(&chain, &key).map_err(|error| {
+            let (certificate_file, key_file) = (certificate_file.display(), key_file.display());
+            format!("certificate_file: {certificate_file}, with key_file {key_file}: {}", crate::chain(&error))
+        })?;
         Ok(Self { key, namespaces: namespaces.clone() })
     }
 }

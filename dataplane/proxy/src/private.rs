@@ -45,7 +45,7 @@ pub(crate) fn token(path: &Path) -> io::Result<(String, Result<(), Exposed>)> {
     Err(io::Error::new(io::ErrorKind::InvalidData, reason))
 }
 
-/// All that such a file holds.
+/// The whole text of a file that is to be this proxy's alone, and what is wrong about who may read it.
 ///
 /// # Errors
 /// The file can't be read, is no file, or everybody may change it.

@@ -46,7 +46,7 @@ pub struct Progress {
     /// Of the attempt that came furthest: what is sent again is the same bytes.
     pub bytes: Cell<u64>,
     /// Of the attempt under way.
-    at: Cell<u64>,
+    of_attempt: Cell<u64>,
     pub grpc_status: Cell<Option<u16>>,
     /// Counts bytes while they pass, for connections that live long.
     live: Option<Arc<Counter>>,
@@ -60,12 +60,12 @@ impl Progress {
 
     /// All of it is sent again.
     pub fn begin_again(&self) {
-        self.at.set(0);
+        self.of_attempt.set(0);
     }
 
     fn moved(&self, bytes: usize) {
-        self.at.set(self.at.get() + bytes as u64);
-        self.bytes.set(self.bytes.get().max(self.at.get()));
+        self.of_attempt.set(self.of_attempt.get() + bytes as u64);
+        self.bytes.set(self.bytes.get().max(self.of_attempt.get()));
         if let Some(counter) = &self.live {
             counter.add(bytes as u64);
         }

@@ -80,7 +80,8 @@ impl Found {
         E::custom("it does not fit the schema")
     }
 
-    fn is_within(&mut self, part: impl FnOnce() -> String) {
+    /// Adds a level further out to the place of what does not fit.
+    fn add_level(&mut self, part: impl FnOnce() -> String) {
         if let Some(unfit) = &mut self.unfit {
             unfit.path.push(part());
         }
@@ -169,7 +170,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
                     return wrong.map_or(Ok(()), |wrong| Err(self.found.unfit(wrong)));
                 }
                 Err(error) => {
-                    self.found.is_within(|| index.to_string());
+                    self.found.add_level(|| index.to_string());
                     return Err(error);
                 }
             }
@@ -202,14 +203,14 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 }
                 Some(Err(wrong)) => {
                     let error = self.found.unfit(wrong);
-                    self.found.is_within(|| key);
+                    self.found.add_level(|| key);
                     return Err(error);
                 }
             };
             let depth = self.depth + 1;
             let walk = Walk { bounds: self.bounds, found: &mut *self.found, depth, asked, node };
             if let Err(error) = fields.next_value_seed(walk) {
-                self.found.is_within(|| key);
+                self.found.add_level(|| key);
                 return Err(error);
             }
             if !self.bounds.duplicates {

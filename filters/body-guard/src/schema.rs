@@ -142,7 +142,7 @@ impl Number {
         }
     }
 
-    /// Also of one that was read as a float, be it for its size, where that is whole and of at most 100 bits.
+    /// Floats count too where they are whole and small enough to be exact here: integers beyond 64 bits are read as floats.
     fn whole(self) -> Option<i128> {
         match self {
             Self::Whole(number) => Some(number),
@@ -155,7 +155,7 @@ impl Number {
     fn float(self) -> f64 {
         match self {
             Self::Whole(number) => number as f64,
-            // Of both zeros one.
+            // -0.0 becomes 0.0: `total_cmp` tells them apart.
             Self::Float(number) => number + 0.0,
         }
     }

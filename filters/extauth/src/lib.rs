@@ -213,7 +213,8 @@ impl ExtAuth {
         question
     }
 
-    /// Over gRPC. Edits that are too many are as good as none.
+    /// What becomes of an answer over gRPC. More edits than the host takes let nothing pass: the host would count the filter
+    /// as failed, and a policy may let requests pass a failed filter.
     fn decided(&self, answer: &Answer, state: &mut Vec<u8>) -> Outcome {
         match grpc::decision(answer) {
             Ok(Decision::Allow { edits, .. }) if edits.len() + self.allowed_headers.len() > rules::EDITS => {
@@ -234,7 +235,7 @@ impl ExtAuth {
         }
     }
 
-    /// Edits that are too many are as good as none, here too.
+    /// Lets a request pass that was answered 2xx over HTTP, unless that makes more edits than the host takes.
     fn allow(&self, answer: &Answer) -> Outcome {
         let mut outcome = Outcome::pass();
         for name in &self.allowed_headers {
@@ -258,7 +259,7 @@ impl ExtAuth {
                 reply = reply.header(name, value);
             }
         }
-        // A reply with more would be none, and the filter have failed.
+        // With more headers than the host takes the filter would have failed.
         reply.headers.truncate(rules::EDITS);
         Outcome::respond(reply)
     }
@@ -312,7 +313,7 @@ impl Config {
         Ok(())
     }
 
-    /// What the question says itself, nobody who calls may say beside it. Over gRPC that has places of its own.
+    /// No header of the caller's stands beside one of the same name that the question itself has. Over gRPC it has none.
     fn check_forward(&self) -> Result<(), String> {
         let own: Vec<String> = OWN.into_iter().chain(self.identity_header.as_deref()).map(folded).collect();
         let mut forward = self.forward.iter().flatten().enumerate();

@@ -105,7 +105,7 @@ fn default_timeout() -> u32 {
     1_000
 }
 
-/// Keys that are given, of all providers, and providers.
+/// At most so many providers, and so many given keys of all providers together.
 const KEYS: usize = 32;
 const CLAIMS: usize = 16;
 const LEEWAY: u32 = 3_600;

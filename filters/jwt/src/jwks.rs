@@ -21,7 +21,7 @@ const KEY: usize = 1_200;
 const PAUSE: Duration = Duration::from_secs(10);
 /// The same while no key counts, so that a provider that is back is noticed.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
-/// The same after a request that broke off: others wait, and who breaks off again and again must not keep them from it.
+/// The same after a request that broke off: others wait, and a caller that always breaks off must not keep them from it.
 const LEFT_PAUSE: Duration = Duration::from_millis(100);
 /// What a lease says for so long.
 const LEFT: &[u8] = b"left";
@@ -41,7 +41,7 @@ pub(crate) struct Source {
     pub(crate) stale: Duration,
 }
 
-/// Why keys are fetched. Each purpose has a lease of its own: who invents key ids keeps no refresh from happening.
+/// Why keys are fetched. Each purpose has a lease of its own: a caller that invents key ids holds up no refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The keys are due, or there are none.

@@ -1,6 +1,6 @@
 //! Requests carry a JSON Web Token that counts, or are answered 401: signature by one of its issuer's keys, issuer,
-//! audience and times. Its claims become attributes for the filters behind and headers for the app. Keys that are not
-//! in it are fetched from the issuer, while a request waits.
+//! audience and times. Its claims become attributes for the filters behind and headers for the app. Keys that the
+//! configuration does not have are fetched from the issuer, while a request waits.
 
 mod base64url;
 mod config;
@@ -197,8 +197,8 @@ impl Jwt {
         };
         let first = self.rules.judge(token, provider, now);
         let Some(jwks) = self.rules.jwks(provider).filter(|_| may_ask) else { return Step::Judged(first) };
-        // Keys that count are fetched anew for tokens that count: what else comes would only have to break off to keep
-        // that from happening.
+        // Only a token that counts has keys fetched anew while there are some: a caller without one could take the turn
+        // and break off, again and again, and no fetch would ever end.
         let purpose = match &first {
             Ok(_) if jwks.is_due(now) => Purpose::Refresh,
             Err(Fault::KeysUnavailable) => Purpose::Refresh,
@@ -302,7 +302,7 @@ fn bearer(credentials: &str) -> Result<Option<&str>, Fault> {
     let end = credentials.find(is_outside).unwrap_or(credentials.len());
     let (scheme, rest) = credentials.split_at(end);
     match rest.strip_prefix(' ') {
-        // What an app might all the same read as a token would have passed it unseen: a tab parts for many.
+        // An app may read these as a token, as many part at a tab; where tokens are optional it would pass unjudged.
         None if scheme.eq_ignore_ascii_case("bearer") || (scheme.is_empty() && !rest.is_empty()) => {
             Err(Fault::Malformed)
         }

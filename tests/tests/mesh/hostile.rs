@@ -9,19 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
+use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use weft_filter_host::{CompileLimits, Compiler, FilterStats, Host, HostConfig, TrapKind};
+use weft_filter_host::{CompileLimits, Compiler, FilterStats, Host, HostConfig};
 use weft_policy::bundle::{
     CalloutGrant, CalloutService, Direction, FilterAttachment, Grant, KvGrant, KvScope, Protocol,
 };
 use weft_policy::component::MAX_BYTES;
-use weft_tests::client::{Body, empty, full};
+use weft_tests::client::{empty, full, with_trailers};
 use weft_tests::{App, Client, TcpApp, eventually, process};
 
 use super::in_process::{Filter, Of, Pair, attach_all, attach_with, specification, wasm};
@@ -158,16 +155,7 @@ fn stats(pair: &Pair, of: Of) -> Arc<FilterStats> {
 
 /// Failures of the filter by kind, as they are exported.
 fn failures(stats: &FilterStats) -> BTreeMap<&'static str, u64> {
-    let others = [
-        ("timeout", &stats.timeouts),
-        ("budget", &stats.budgets_spent),
-        ("invalid_result", &stats.invalid_results),
-        ("not_instantiated", &stats.instantiation_failures),
-        ("state_lost", &stats.lost_streams),
-        ("wait_over", &stats.waits_over),
-    ];
-    let traps = TrapKind::ALL.iter().map(|kind| (kind.as_str(), stats.traps_of(*kind)));
-    traps.chain(others.map(|(kind, counter)| (kind, counter.value()))).collect()
+    stats.failures().into_iter().collect()
 }
 
 /// Those that came since.
@@ -181,7 +169,7 @@ async fn request(proxy: SocketAddr, does: &str) -> Ended {
     let hook = does.split_once('@').map_or("", |(_, hook)| hook);
     let (method, path, body) = match hook {
         "request-body" => (Method::POST, "/digest", full("a body")),
-        "request-trailers" => (Method::POST, "/digest", with_trailers()),
+        "request-trailers" => (Method::POST, "/digest", with_trailers("body", &[("x-sum", "1")])),
         "response-trailers" => (Method::GET, "/trailers", empty()),
         _ => (Method::GET, "/who", empty()),
     };
@@ -199,13 +187,6 @@ async fn request(proxy: SocketAddr, does: &str) -> Ended {
 
 /// Status and body, unless it broke off.
 type Ended = Option<(u16, String)>;
-
-fn with_trailers() -> Body {
-    let trailer = (HeaderName::from_static("x-sum"), HeaderValue::from_static("1"));
-    let frames: [Result<_, std::io::Error>; 2] =
-        [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(HeaderMap::from_iter([trailer])))];
-    StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
-}
 
 /// Has one of the proxies suffer each deed so many times.
 async fn deeds(pair: &Pair, of: Of, rounds: u64) {

@@ -225,7 +225,7 @@ impl Worker {
     }
 }
 
-/// A message of no bytes in place of another is none.
+/// Writes a message; one of no bytes takes the other's place without being one.
 fn frame_some(body: &[u8], out: &mut BytesMut) {
     if !body.is_empty() {
         frames::frame(body, out);

@@ -145,8 +145,8 @@ limits! {
     filter_kept_bytes: u64 = 256 << 20, 1 << 20, 1 << 40;
     /// How long a body may take until it is gathered. Later: 408, or 504 where it is that of an answer.
     filter_body_timeout_ms: u64 = 30_000, 1, HOUR_MS;
-    /// Requests under way that filters have sent to services (callouts), of the whole process. Above: the filter is told that
-    /// there is no answer, and that is counted.
+    /// Requests under way that filters have sent to services (callouts), of the whole process; three quarters at most to one
+    /// service. Above: the filter is told that there is no answer, and that is counted.
     filter_callouts: u64 = 1_000, 1, 1 << 20;
     /// Bytes that the process may hold for streams whose receivers take nothing, both directions and all protocols. Above:
     /// those that have stalled longest are reset and counted.

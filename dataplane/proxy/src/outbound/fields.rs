@@ -2,6 +2,7 @@
 //! several values, and `_` for `-` in names. Pure.
 
 use http::{HeaderMap, HeaderValue};
+use weft_policy::authz::is_alike;
 
 /// Stands for a value that is no text: it is there, and no match names it.
 const NO_TEXT: &str = "\u{fffd}";
@@ -27,12 +28,7 @@ pub(super) fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn spelled<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
-    let is_meant = move |own: &str| own.bytes().map(folded).eq(name.bytes().map(folded));
-    headers.iter().filter(move |(own, _)| is_meant(own.as_str())).map(|(_, value)| text(value))
-}
-
-fn folded(byte: u8) -> u8 {
-    if byte == b'_' { b'-' } else { byte }
+    headers.iter().filter(move |(own, _)| is_alike(own.as_str(), name)).map(|(_, value)| text(value))
 }
 
 #[cfg(test)]

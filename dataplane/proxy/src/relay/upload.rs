@@ -63,7 +63,7 @@ impl<'u> Upload<'u> {
 
     /// Carries on after a complete answer for as long as the app reads and the client sends.
     pub(super) async fn finish(mut self, sent: &Progress, idle: Duration) -> Result<(), ExchangeError> {
-        let still = pin!(until_still(|| sent.at.get(), idle));
+        let still = pin!(until_still(|| sent.of_attempt.get(), idle));
         self.race_to_its_end(still).await
     }
 

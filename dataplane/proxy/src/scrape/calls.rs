@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use weft_filter_host::{CALL_TIME_BOUNDS, FilterStats, Hook, HostStats, TrapKind};
+use weft_filter_host::{CALL_TIME_BOUNDS, FilterStats, Hook, HostStats};
 
 use super::{Read, filter_labels, per_filter};
 use crate::telemetry::names::Metric;
@@ -34,7 +34,7 @@ pub(super) fn render(hosts: &[HostStats], out: &mut String) {
     by(Metric::FilterHookCalls, "hook", hosts, out, |stats| {
         Hook::ALL.into_iter().map(|hook| (hook.name(), stats.calls_at(hook))).collect()
     });
-    by(Metric::FilterFailures, "kind", hosts, out, failures);
+    by(Metric::FilterFailures, "kind", hosts, out, FilterStats::failures);
     header(out, Metric::FilterCallTime);
     for host in hosts {
         call_time(host, out);
@@ -59,20 +59,6 @@ fn by(
             sample(out, metric.name(), &labels, count);
         }
     }
-}
-
-fn failures(stats: &FilterStats) -> Vec<(&'static str, u64)> {
-    let traps = TrapKind::ALL.into_iter().map(|kind| (kind.as_str(), stats.traps_of(kind)));
-    let others = [
-        ("timeout", stats.timeouts.value()),
-        ("budget", stats.budgets_spent.value()),
-        ("invalid_result", stats.invalid_results.value()),
-        ("not_instantiated", stats.instantiation_failures.value()),
-        ("state_lost", stats.lost_streams.value()),
-        ("wait_over", stats.waits_over.value()),
-        ("no_room", stats.no_room.value()),
-    ];
-    traps.chain(others).collect()
 }
 
 fn call_time(host: &HostStats, out: &mut String) {

@@ -32,7 +32,7 @@ impl Earlier<'_> {
     /// leads to somebody who was not there.
     fn stands_in(&self, now: &Bundle, route: &Route, index: usize) -> Option<RuleChain> {
         let is_same = self.bundle.routes.get(&route.name) == Some(route);
-        let is_new = |callee: &ObjectName| holds(now, callee) && !holds(self.bundle, callee);
+        let is_new = |callee: (&ObjectName, bool)| holds(now, callee) && !holds(self.bundle, callee);
         if !is_same || callees(&route.rules[index]).any(is_new) {
             return None;
         }
@@ -41,16 +41,17 @@ impl Earlier<'_> {
     }
 }
 
-fn holds(bundle: &Bundle, callee: &ObjectName) -> bool {
-    bundle.services.contains_key(callee) || bundle.externals.contains_key(callee)
+fn holds(bundle: &Bundle, (callee, outside): (&ObjectName, bool)) -> bool {
+    if outside { bundle.externals.contains_key(callee) } else { bundle.services.contains_key(callee) }
 }
 
-/// Everybody to whom a rule sends requests, or copies of them.
-fn callees(rule: &RouteRule) -> impl Iterator<Item = &ObjectName> {
-    let of_backends = rule.backends.iter().filter_map(|backend| backend.service.as_ref());
+/// Everybody to whom a rule sends requests, or copies of them; true with those that are ExternalServices, which may have the
+/// names of services.
+fn callees(rule: &RouteRule) -> impl Iterator<Item = (&ObjectName, bool)> {
+    let of_backends = rule.backends.iter().filter_map(|backend| Some((backend.service.as_ref()?, backend.outside)));
     let actions = rule.actions.iter().chain(rule.backends.iter().flat_map(|backend| &backend.actions));
     let mirrored = actions.filter_map(|action| match action {
-        RouteAction::Mirror(mirror) => mirror.service.as_ref(),
+        RouteAction::Mirror(mirror) => mirror.service.as_ref().map(|service| (service, false)),
         RouteAction::Redirect(_)
         | RouteAction::Cors(_)
         | RouteAction::RequestHeaders(_)
@@ -111,5 +112,57 @@ impl RuleChains {
             RuleChain::Runs(chain) => Some(chain),
             RuleChain::Closed(_) => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_policy::bundle::{Backend, External, Revision, RouteKind, Service};
+
+    use super::*;
+
+    /// To a service that was there, and to an ExternalService of its name that was not.
+    #[test]
+    fn a_rule_leads_to_somebody_new_who_has_the_name_of_another() {
+        let name = ObjectName::new("shop", "pay");
+        let service = Service {
+            name: name.clone(),
+            ports: Vec::new(),
+            vip: None,
+            path_reading: Default::default(),
+            traffic: None,
+            spread: None,
+            endpoints: Default::default(),
+        };
+        let external = External {
+            name: name.clone(),
+            mesh_wide: false,
+            created: Revision(1),
+            hosts: Vec::new(),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            tls: None,
+            traffic: None,
+        };
+        let before = Bundle { services: [(name.clone(), service)].into(), ..Bundle::default() };
+        let now = Bundle { externals: [(name.clone(), external)].into(), ..before.clone() };
+        for (outside, goes_on) in [(false, true), (true, false)] {
+            let backend = Backend { service: Some(name.clone()), outside, port: 80, weight: 1, actions: Vec::new() };
+            let rule = RouteRule { name: None, matches: Vec::new(), actions: Vec::new(), backends: vec![backend] };
+            let route = Route {
+                name: ObjectName::new("shop", "r"),
+                kind: RouteKind::Http,
+                parent: ObjectName::new("shop", "web"),
+                outside: false,
+                parent_port: None,
+                consumer_namespace: None,
+                hostnames: Vec::new(),
+                created: Revision(1),
+                rules: vec![rule],
+            };
+            let routes = [(route.name.clone(), route.clone())].into();
+            let earlier = Earlier { chains: &RuleChains::default(), bundle: &Bundle { routes, ..before.clone() } };
+            assert_eq!(earlier.stands_in(&now, &route, 0).is_some(), goes_on, "outside: {outside}");
+        }
     }
 }

@@ -88,9 +88,9 @@ impl Logged {
     }
 
     /// Notes one more try.
-    pub fn tried(&mut self, is_refused_another: bool) {
+    pub fn tried(&mut self, retry_refused: bool) {
         self.attempts += 1;
-        self.retry_refused = is_refused_another;
+        self.retry_refused = retry_refused;
     }
 
     /// Notes what failed, by its code and in words.

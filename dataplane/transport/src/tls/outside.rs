@@ -36,23 +36,23 @@ pub enum RootsError {
     None(String),
 }
 
-/// How a client is with servers outside.
+/// Terms of a client of servers outside.
 #[derive(Debug, Clone, Default)]
 pub struct OutsideTerms<'a> {
-    /// Whom it believes, PEM. `None`: the roots of this machine.
+    /// Roots that it believes, PEM. `None`: those of this machine.
     pub roots_pem: Option<&'a str>,
     /// The one protocol that it offers. `None`: what is below speaks for itself.
     pub alpn: Option<&'a [u8]>,
-    /// TLS 1.2 is spoken with who has no later one.
+    /// Servers that have no later version are spoken to in TLS 1.2.
     pub takes_tls12: bool,
-    /// By which it proves who it is to who asks. `None`: it has none.
+    /// Its own certificate, for servers that ask for one. `None`: it has none.
     pub certificate: Option<Arc<CertifiedKey>>,
 }
 
 static TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 static TLS13_OR_TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
-/// A client on these terms.
+/// The configuration of a client on these terms.
 ///
 /// # Errors
 /// There is no root that can be used.
@@ -70,7 +70,7 @@ pub fn outside_client_config(terms: OutsideTerms<'_>) -> Result<ClientConfig, Ro
         None => builder.with_no_client_auth(),
         Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
     };
-    // Without it a session of TLS 1.2 can be passed off as another.
+    // Extended master secret: without it a session of TLS 1.2 can be passed off as another (triple handshake).
     config.require_ems = true;
     config.alpn_protocols = alpn.into_iter().map(<[u8]>::to_vec).collect();
     config.resumption = Resumption::disabled();
@@ -78,7 +78,7 @@ pub fn outside_client_config(terms: OutsideTerms<'_>) -> Result<ClientConfig, Ro
     Ok(config)
 }
 
-/// A certificate with its key, of whatever kind servers outside ask for: the chain in PEM, the leaf first.
+/// A client certificate of any issuer with its key; both are PEM, in the chain the leaf is first.
 ///
 /// # Errors
 /// One of them can't be used, or they don't belong together.
