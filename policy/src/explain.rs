@@ -6,6 +6,7 @@ mod expression;
 mod near;
 mod outbound;
 mod settings;
+mod stand_in;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -561,6 +562,7 @@ impl Asked<'_> {
         let filters = filters_for(self.world, std::slice::from_ref(workload));
         let mut inbound: Vec<_> = filters.values().filter(|filter| filter.direction == Direction::Inbound).collect();
         inbound.sort_by_key(|filter| (filter.authorization, filter.order, &filter.name));
+        let closing = inbound.iter().find_map(|filter| stand_in::of(filter));
         let told: Vec<_> = inbound.into_iter().map(|filter| self.filter(filter, port)).collect();
         let mut explanation = EndpointExplanation {
             workload: workload.to_string(),
@@ -588,7 +590,7 @@ impl Asked<'_> {
             return explanation;
         };
         let config = object.and_then(|object| access_config(self.world, object));
-        match Engine::new(&config.unwrap_or_default()) {
+        match closing.map_or_else(|| Engine::new(&config.unwrap_or_default()), Ok) {
             Ok(engine) => self.judge(&engine, served, &mut explanation),
             Err(error) => explanation.refuse(403, error.to_string()),
         }
