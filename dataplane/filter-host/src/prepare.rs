@@ -173,9 +173,9 @@ impl Prepared {
         }
     }
 
-    /// True where a body that it can't be given goes on all the same. Nothing passes an authorization unseen.
-    pub(crate) fn passes_long_bodies(&self) -> bool {
-        self.is_audit() || (self.spec.over_body == OverBody::Pass && !self.spec.authorization)
+    /// True where a body that it can't be given goes on all the same, by its policy. Nothing passes an authorization unseen.
+    pub(crate) fn lets_long_bodies_pass(&self) -> bool {
+        self.spec.over_body == OverBody::Pass && !self.spec.authorization
     }
 
     /// Whose decision its answers are.
