@@ -2,6 +2,7 @@
 //! a proxy's session can't be changed from outside.
 
 mod bounds;
+mod consequences;
 mod made;
 mod opens;
 mod places;
@@ -258,7 +259,8 @@ impl Hub {
             if key.kind == Kind::Namespace && draft.world.iter().any(is_inside) {
                 return Err(ApplyError::Refused(format!("{key} is not empty: delete what is in it first")));
             }
-            draft.sound(actor, &before, &Near::between(&before, &draft.world, []))?;
+            let near = Near::between(&before, &draft.world, []);
+            draft.sound(actor, &before, &near)?;
             let losses = losses(&before, &draft.world);
             draft.unprotect(&losses, how)?;
             if let Some(what) = loosened(&before, &draft.world).filter(|_| how == How::Safely) {
@@ -272,7 +274,10 @@ impl Hub {
             let opens = Opens::between(&before, &draft.world);
             let detail = opens.noted(forced_detail(&losses));
             draft.audit(actor, "delete", key.to_string(), detail).showing(&[change]);
-            Ok(Removed { revision: draft.revision, findings: opens.findings() })
+            let told = |world: &World| told_to(actor, world, &near);
+            let mut findings = consequences::of_removal(&key, || told(&draft.world), || told(&before));
+            findings.extend(opens.findings());
+            Ok(Removed { revision: draft.revision, findings })
         })
         .await
     }
@@ -348,10 +353,8 @@ impl Draft {
         let near = Near::between(&before, &self.world, changes.iter().map(|change| &change.object));
         let losses = losses(&before, &self.world);
         self.sound(actor, &before, &near).map_err(|error| error.beside(&losses, how))?;
-        let mut findings = match &actor.bound {
-            None => lint::check_near(&self.world, &near),
-            Some(_) => lint::check(&self.world.part(|key| actor.sees(key)), Scope::Part),
-        };
+        let mut findings = told_to(actor, &self.world, &near);
+        consequences::retain_new(&mut findings, &changes, || told_to(actor, &before, &near));
         findings.extend(self.admit_selected(actor, &before, &changes));
         findings.extend(self.unprotect(&losses, how)?);
         let opens = Opens::between(&before, &self.world);
@@ -517,6 +520,14 @@ fn loosened(before: &World, after: &World) -> Option<&'static str> {
     }
     let is_open = !before.trusts_everybody() && after.trusts_everybody();
     is_open.then_some("without it everybody's filters are accepted (filterPublishers)")
+}
+
+/// What an actor is told of a world, near a change.
+fn told_to(actor: &Actor, world: &World, near: &Near) -> Vec<Finding> {
+    match &actor.bound {
+        None => lint::check_near(world, near),
+        Some(_) => lint::check(&world.part(|key| actor.sees(key)), Scope::Part),
+    }
 }
 
 /// True for what the mesh can't do without: it is the control plane's own.
