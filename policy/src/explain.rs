@@ -82,6 +82,8 @@ pub enum QueryError {
     From(String),
     #[error("to: {to:?} for a caller in namespace {namespace}: {refusal}")]
     To { to: String, namespace: String, refusal: EgressRefusal },
+    #[error("to: {to:?} is no host name: the service NAME of namespace NS is NAME.NS, here {host}")]
+    NoHost { to: String, host: String },
     #[error("to: {0:?} is outside the mesh, which says nothing of it")]
     Outside(String),
 }
@@ -215,6 +217,9 @@ fn resolve<'t>(
     namespace: &str,
     query: &Query,
 ) -> Result<Destination<'t>, QueryError> {
+    if let Some((of, name)) = query.to.split_once('/') {
+        return Err(QueryError::NoHost { to: query.to.clone(), host: format!("{name}.{of}") });
+    }
     let resolver = Resolver { table, mesh, from_namespace: namespace, is_local: &|_| false };
     let authority = Authority { host: &query.to, port: query.port };
     let mut resolved = match resolver.resolve(Meant::Nothing, Some(authority)) {
