@@ -132,6 +132,7 @@ fn capabilities(policy: &Attaching<'_>, filter: &FilterSpec, object: &ObjectKey,
             }
             // One of a typed kind grants what it needs.
             false if policy.kind != Kind::FilterPolicy => continue,
+            false if is_needless(&name, missing, &policy.spec.config) => continue,
             false => {
                 let message = format!("Filter {name} may use the capability {missing}, which is denied to it");
                 (Code::DeniedCapability, message)
@@ -144,6 +145,13 @@ fn capabilities(policy: &Attaching<'_>, filter: &FilterSpec, object: &ObjectKey,
         let message = format!("Filter {name} does not use the capability {}", vain.word());
         report.tell(Code::GrantedInVain, object, policy.place("spec.capabilities"), message);
     }
+}
+
+/// True where a shipped filter calls a capability for something that this configuration does not ask for: `jwt` for keys
+/// that are fetched.
+fn is_needless(filter: &ObjectName, capability: &str, config: &serde_json::Value) -> bool {
+    let fetches = || config["providers"].as_array().is_some_and(|all| all.iter().any(|it| it.get("jwks").is_some()));
+    is_shipped(filter) && filter.name == "jwt" && matches!(capability, "kv" | "callout") && !fetches()
 }
 
 /// Policies that run one filter with one configuration twice.
