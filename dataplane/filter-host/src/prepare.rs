@@ -175,7 +175,7 @@ impl Prepared {
         }
     }
 
-    /// True where a body that it can't be given goes on all the same, by its policy. Nothing passes an authorization unseen.
+    /// True where its policy lets a body go on that it can't be given. Nothing passes an authorization unseen.
     pub(crate) fn lets_long_bodies_pass(&self) -> bool {
         self.spec.over_body == OverBody::Pass && !self.spec.authorization
     }
