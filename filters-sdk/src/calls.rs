@@ -45,7 +45,7 @@ impl std::fmt::Display for CallError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Denied(capability) => {
-                write!(f, "the FilterPolicy does not grant this of the capability {capability}")
+                write!(f, "the FilterPolicy does not grant the capability {capability} for this")
             }
             Self::Full(limit) => write!(f, "full: {limit}"),
             Self::Invalid(what) => f.write_str(what),

@@ -18,10 +18,21 @@ pub(crate) fn parse<C: DeserializeOwned>(text: &str) -> Result<C, String> {
     let config = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        if matches!(path.as_str(), "." | "?") { inner.to_string() } else { format!("{path}: {inner}") }
+        if matches!(path.as_str(), "." | "?") {
+            inner.to_string()
+        } else {
+            format!("{path}: {}", without_position(&inner))
+        }
     })?;
     json.end().map_err(|error| error.to_string())?;
     Ok(config)
+}
+
+/// The author of a policy never sees the text that a position would be of.
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&position).unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]
@@ -53,6 +64,8 @@ mod tests {
             let error = parse::<Config>(text).expect_err(text);
             assert!(words.iter().all(|word| error.contains(word)), "{text}: {error}");
         }
+        let absent = parse::<Config>(r#"{"limits": [{}]}"#).expect_err("no number of requests");
+        assert_eq!(absent, "limits[0]: missing field `requests`", "the path is the place");
         for text in ["", "null", " {} "] {
             parse::<NoConfig>(text).expect(text);
         }

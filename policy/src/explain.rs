@@ -6,6 +6,7 @@ mod expression;
 mod near;
 mod outbound;
 mod settings;
+mod stand_in;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -81,6 +82,8 @@ pub enum QueryError {
     From(String),
     #[error("to: {to:?} for a caller in namespace {namespace}: {refusal}")]
     To { to: String, namespace: String, refusal: EgressRefusal },
+    #[error("to: {to:?} is no host name: the service NAME of namespace NS is NAME.NS, here {host}")]
+    NoHost { to: String, host: String },
     #[error("to: {0:?} is outside the mesh, which says nothing of it")]
     Outside(String),
 }
@@ -220,6 +223,9 @@ fn resolve<'t>(
     namespace: &str,
     query: &Query,
 ) -> Result<Destination<'t>, QueryError> {
+    if let Some((of, name)) = query.to.split_once('/') {
+        return Err(QueryError::NoHost { to: query.to.clone(), host: format!("{name}.{of}") });
+    }
     let resolver = Resolver { table, mesh, from_namespace: namespace, is_local: &|_| false };
     let authority = Authority { host: &query.to, port: query.port };
     let mut resolved = match resolver.resolve(Meant::Nothing, Some(authority)) {
@@ -568,6 +574,7 @@ impl Asked<'_> {
         let filters = filters_for(self.world, std::slice::from_ref(workload));
         let mut inbound: Vec<_> = filters.values().filter(|filter| filter.direction == Direction::Inbound).collect();
         inbound.sort_by_key(|filter| (filter.authorization, filter.order, &filter.name));
+        let closing = inbound.iter().find_map(|filter| stand_in::of(filter));
         let told: Vec<_> = inbound.into_iter().map(|filter| self.filter(filter, port)).collect();
         let mut explanation = EndpointExplanation {
             workload: workload.to_string(),
@@ -595,7 +602,7 @@ impl Asked<'_> {
             return explanation;
         };
         let config = object.and_then(|object| access_config(self.world, object));
-        match Engine::new(&config.unwrap_or_default()) {
+        match closing.map_or_else(|| Engine::new(&config.unwrap_or_default()), Ok) {
             Ok(engine) => self.judge(&engine, served, &mut explanation),
             Err(error) => explanation.refuse(403, error.to_string()),
         }

@@ -198,11 +198,25 @@ fn outcome_of(error: &PrepareError) -> Outcome {
         PrepareError::UnknownCapability { .. } | PrepareError::Grants { .. } | PrepareError::NotGranted { .. } => {
             "spec.capabilities"
         }
-        PrepareError::Memory { .. } => "spec.limits",
+        PrepareError::Memory { .. } | PrepareError::MemoryToStart { .. } => "spec.limits",
         PrepareError::Compile { source: CompileError::Refused(_) | CompileError::Limit(_), .. }
         | PrepareError::Verify { .. }
         | PrepareError::UnknownImport { .. }
         | PrepareError::WrongWorld { .. } => "spec.filter",
     };
     Outcome::Refused { key, reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_gives_too_little_memory_is_refused_and_a_full_machine_says_nothing_of_it() {
+        let name = || "shop/p".to_owned();
+        let lacking = PrepareError::MemoryToStart { name: name(), bytes: 65_536, reason: "22 pages".to_owned() };
+        assert!(matches!(outcome_of(&lacking), Outcome::Refused { key: "spec.limits", .. }));
+        let full = PrepareError::Instantiate { name: name(), reason: "no place for another".to_owned() };
+        assert!(matches!(outcome_of(&full), Outcome::Untried(_)));
+    }
 }

@@ -215,6 +215,7 @@ fn reason(error: &PrepareError) -> Result<String, String> {
         | PrepareError::WrongWorld { .. }
         | PrepareError::Compile { .. }
         | PrepareError::Memory { .. }
+        | PrepareError::MemoryToStart { .. }
         | PrepareError::Instantiate { .. } => Err(error.to_string()),
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Whom<'a> {
 #[derive(Debug)]
 pub(crate) enum StartError {
     Instantiate(String),
+    /// It begins with more memory than its policy gives it.
+    Memory(String),
     /// It exports a hook that is called otherwise.
     WrongWorld(String),
     /// It trapped, or did not end, while it started or was configured.
@@ -55,9 +57,11 @@ pub(crate) enum StartError {
 
 impl StartError {
     /// Why there is no instance: what a filter does while it starts is its own, that there is no room for it is not.
-    fn of_instantiation(error: &wasmtime::Error) -> Self {
+    /// `memory`: it was refused memory, beyond what its policy gives.
+    fn of_instantiation(error: &wasmtime::Error, memory: bool) -> Self {
         if error.downcast_ref::<Trap>().is_none() && !error.is::<HostRefusal>() {
-            return Self::Instantiate(format!("{error:#}"));
+            let reason = format!("{error:#}");
+            return if memory { Self::Memory(reason) } else { Self::Instantiate(reason) };
         }
         let Failure { kind, detail } = Failure::of_call(error, false);
         Self::Configure(Failure { kind, detail: format!("while it started: {detail}") })
@@ -121,8 +125,20 @@ fn called<T>(
     timeout: Duration,
     call: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
 ) -> Result<T, Failure> {
-    let refused = |store: &Store<State>| store.data().shared.stats.memory_limit_hits.value();
     arm(store, config, timeout);
-    let before = refused(store);
-    call(store).map_err(|error| Failure::of_call(&error, before != refused(store)))
+    let before = memory_refusals(store);
+    call(store).map_err(|error| Failure::of_call(&error, before != memory_refusals(store)))
+}
+
+/// Makes an instance in a store.
+fn instantiated<T>(
+    store: &mut Store<State>,
+    make: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+) -> Result<T, StartError> {
+    let before = memory_refusals(store);
+    make(store).map_err(|error| StartError::of_instantiation(&error, before != memory_refusals(store)))
+}
+
+fn memory_refusals(store: &Store<State>) -> u64 {
+    store.data().shared.stats.memory_limit_hits.value()
 }

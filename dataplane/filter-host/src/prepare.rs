@@ -66,6 +66,8 @@ pub enum PrepareError {
     Compile { name: String, source: CompileError },
     #[error("filter {name} is granted {bytes} bytes of memory, the proxy allows at most {max}")]
     Memory { name: String, bytes: u64, max: usize },
+    #[error("filter {name} begins with more than the {bytes} bytes of memory that its policy gives it: {reason}")]
+    MemoryToStart { name: String, bytes: u64, reason: String },
     #[error("filter {name} can't be instantiated: {reason}")]
     Instantiate { name: String, reason: String },
     #[error("filter {name} failed while it was configured: {reason}")]
@@ -173,9 +175,9 @@ impl Prepared {
         }
     }
 
-    /// True where a body that it can't be given goes on all the same. Nothing passes an authorization unseen.
-    pub(crate) fn passes_long_bodies(&self) -> bool {
-        self.is_audit() || (self.spec.over_body == OverBody::Pass && !self.spec.authorization)
+    /// True where its policy lets a body go on that it can't be given. Nothing passes an authorization unseen.
+    pub(crate) fn lets_long_bodies_pass(&self) -> bool {
+        self.spec.over_body == OverBody::Pass && !self.spec.authorization
     }
 
     /// Whose decision its answers are.
@@ -231,6 +233,7 @@ fn start_error(spec: &FilterSpec, error: StartError) -> PrepareError {
     let name = spec.name.clone();
     match error {
         StartError::Instantiate(reason) => PrepareError::Instantiate { name, reason },
+        StartError::Memory(reason) => PrepareError::MemoryToStart { name, bytes: spec.memory_bytes, reason },
         StartError::WrongWorld(reason) => PrepareError::WrongWorld { name, reason },
         StartError::Configure(failure) => PrepareError::Configure { name, reason: failure.to_string() },
         StartError::Refused(reason) => PrepareError::Refused { name, reason: reason.chars().take(1_024).collect() },

@@ -29,7 +29,7 @@ mod subject;
 #[cfg(test)]
 mod tests;
 
-use judge::{May, Step};
+use judge::{May, Step, Whose};
 use slots::Slots;
 use streams::{Kept, Streams};
 use subject::Subject;
@@ -312,19 +312,21 @@ impl Worker {
         let may = May::hold(subject.at_hand(now.at.stage));
         let path = told.request.and_then(|request| request.path).filter(|path| path.is_ambiguous());
         let (Some(path), true, Some(reading)) = (path, filter.spec().authorization, subject.path_reading()) else {
-            return judge::judge(filter, self.call(filter, told, now.keeps)?, may);
+            let said = self.call(filter, told, now.keeps)?;
+            return judge::judge(filter, said, may, self.whose(told));
         };
         let readings = match path.readings(&reading) {
             Ok(readings) => readings,
-            Err(ambiguous) => return Ok(judge::refuse_ambiguous(filter, ambiguous)),
+            Err(ambiguous) => return Ok(judge::refuse_ambiguous(filter, ambiguous, self.whose(told))),
         };
         let mut longest = Duration::ZERO;
         for reading in readings.iter() {
             let request = told.request.map(|request| RequestPart { reading: Some(reading), ..request });
             // One reading can't wait while the others are judged.
             let may = May { wait: readings.is_single(), ..may };
-            let said = self.call(filter, Told { request, ..told }, now.keeps)?;
-            match judge::judge(filter, said, may)? {
+            let told = Told { request, ..told };
+            let said = self.call(filter, told, now.keeps)?;
+            match judge::judge(filter, said, may, self.whose(told))? {
                 Step::Next { delay, .. } => longest = longest.max(delay),
                 Step::Reply { mut reply, delay } => {
                     edits::name_reading(&mut reply, reading);
@@ -334,6 +336,11 @@ impl Worker {
             }
         }
         Ok(Step::Next { changes: Vec::new(), delay: longest })
+    }
+
+    /// Whose stream a filter is told of.
+    fn whose<'t>(&'t self, told: Told<'t>) -> Whose<'t> {
+        Whose::of(told, self.streams.request_id(told.stream))
     }
 
     fn take_step(&mut self, filter: &Arc<Prepared>, now: Now, subject: &mut Subject<'_, '_>, step: Step) -> Turn {
@@ -488,10 +495,14 @@ fn hook_now(
         return Ok(Some(hook));
     }
     filter.stats().long_bodies.add(1);
-    if filter.passes_long_bodies() {
+    if filter.lets_long_bodies_pass() {
         return Ok(None);
     }
     let reply = Box::new(edits::too_long(&filter.label, of_request, most, filter.cause()));
+    if filter.is_audit() {
+        judge::audit_reply(filter, &reply, Whose::of(subject.told(hook, 0), None));
+        return Ok(None);
+    }
     filter.stats().replied(&reply.reason);
     Err(Outcome::Respond(reply))
 }

@@ -18,9 +18,9 @@ pub trait Told {
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvalError {
-    #[error("{0} is not there")]
+    #[error("{} is not there", written(.0))]
     Absent(String),
-    #[error("{0} can't be read")]
+    #[error("{} can't be read", written(.0))]
     Unreadable(String),
     #[error("the list has no element {0}")]
     NoElement(i64),
@@ -48,6 +48,14 @@ pub enum EvalError {
     Steps,
     #[error("more than {MAX_BYTES} bytes")]
     Bytes,
+}
+
+/// A value that the host tells, as an expression names it.
+fn written(name: &str) -> Cow<'_, str> {
+    match name.strip_prefix(environment::HEADER) {
+        Some(header) => Cow::Owned(format!("request.headers['{header}']")),
+        None => Cow::Borrowed(name),
+    }
 }
 
 impl EvalError {

@@ -205,11 +205,11 @@ fn values_of_the_request() {
     check(&[
         ("request.path", r#""/a""#),
         ("request.headers['X-Team']", r#""a""#),
-        ("request.headers.absent", "? request.header.absent is not there"),
+        ("request.headers.absent", "? request.headers['absent'] is not there"),
         ("'x-team' in request.headers", "true"),
         ("'x-none' in request.headers", "false"),
         ("request.headers['x-none'] == 'a' || request.method == 'GET'", "true"),
-        ("request.headers['x-bin']", "? request.header.x-bin can't be read"),
+        ("request.headers['x-bin']", "? request.headers['x-bin'] can't be read"),
         ("'x-bin' in request.headers", "true"),
         ("request.query", r#""""#),
         ("has(request.query) || has(source.address)", "false"),

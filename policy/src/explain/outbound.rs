@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Explanation;
+use super::{Explanation, stand_in};
 use crate::bundle::{Direction, FilterAttachment, FilterMode};
 use crate::identity::SpiffeId;
 use crate::plan::{World, filters_for};
@@ -26,6 +26,7 @@ pub(super) fn note(world: &World, explanation: &Explanation) -> Option<String> {
     // Those of a rule run once it was chosen.
     filters.sort_by_key(|filter| (!filter.rules.is_empty(), filter.order, &filter.name));
     let told = |filter: &FilterAttachment| match filter.mode {
+        FilterMode::Enforce if stand_in::of(filter).is_some() => format!("{} (refuses everything)", filter.name),
         FilterMode::Enforce => filter.name.clone(),
         FilterMode::Audit => format!("{} (audit)", filter.name),
     };

@@ -303,6 +303,8 @@ fn questions_without_an_answer() {
         None,
         "to: \"web\" for a caller in namespace partner: no service has this name: it is misspelt, or the service was deleted",
     );
+    let named = "to: \"shop/web\" is no host name: the service NAME of namespace NS is NAME.NS, here web.shop";
+    check("partner/x", "shop/web", None, named);
     check("partner/x", "example.com", None, "to: \"example.com\" is outside the mesh, which says nothing of it");
 }
 

@@ -491,7 +491,8 @@ codes! {
         example: "{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop},
  spec: {filter: {name: expr}, config: {rules: [{name: r, when: 'request.pth == 1', then: {deny: {}}}]}}}";
     CalloutNowhere = 421, Warning, world, "callout that leads nowhere",
-        means: "The policy lets its filter call a service that does not exist, or a port that it lacks or that takes no HTTP: \
+        means: "The policy lets its filter call a service that does not exist, or a port that it lacks or that takes no HTTP; or its \
+                configuration of `extauth` or `jwt` names a callout that it does not grant: \
                 each callout to it is an error, and what comes of it is the filter's business.",
         cure: "Correct the name or the port, or apply the Service.",
         example: "{apiVersion: weft.dev/v1alpha1, kind: Filter, metadata: {name: quota, namespace: weft-system},

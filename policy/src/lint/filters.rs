@@ -6,7 +6,7 @@ use super::lens::{Lens, key_of};
 use super::{Code, Report, Scope};
 use crate::bundle::{ObjectName, needs_every_import};
 use crate::plan::{missing_secrets, unfit_expressions, unresolved_callouts};
-use crate::resource::capability::Capability;
+use crate::resource::capability::{CalloutRef, Capability};
 use crate::resource::filter::PolicyMode;
 use crate::resource::{
     AccessPolicySpec, Attaching, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE,
@@ -92,6 +92,10 @@ fn attached(lens: &Lens<'_>, policy: &Attaching<'_>, report: &mut Report) {
     for (key, why) in unresolved_callouts(lens.world, policy) {
         report.tell(Code::CalloutNowhere, &object, policy.place(&key), format!("{why}: callouts to it fail"));
     }
+    for (key, called) in ungranted_callouts(&name, policy) {
+        let message = format!("the policy's capability callout has no service {called}: nobody is asked");
+        report.tell(Code::CalloutNowhere, &object, policy.place(&key), message);
+    }
     for (key, why) in missing_secrets(lens.world, policy) {
         let message = format!("{why}: {}", policy.spec.outcome_without_filter());
         report.tell(Code::SecretMissing, &object, policy.place(&key), message);
@@ -133,6 +137,7 @@ fn capabilities(policy: &Attaching<'_>, filter: &FilterSpec, object: &ObjectKey,
             }
             // One of a typed kind grants what it needs.
             false if policy.kind != Kind::FilterPolicy => continue,
+            false if is_needless(&name, missing, &policy.spec.config) => continue,
             false => {
                 let message = format!("Filter {name} may use the capability {missing}, which is denied to it");
                 (Code::DeniedCapability, message)
@@ -145,6 +150,33 @@ fn capabilities(policy: &Attaching<'_>, filter: &FilterSpec, object: &ObjectKey,
         let message = format!("Filter {name} does not use the capability {}", vain.word());
         report.tell(Code::GrantedInVain, object, policy.place("spec.capabilities"), message);
     }
+}
+
+/// True where a shipped filter calls a capability for something that this configuration does not ask for: `jwt` for keys
+/// that are fetched.
+fn is_needless(filter: &ObjectName, capability: &str, config: &serde_json::Value) -> bool {
+    let fetches = || config["providers"].as_array().is_some_and(|all| all.iter().any(|it| it.get("jwks").is_some()));
+    is_shipped(filter) && filter.name == "jwt" && matches!(capability, "kv" | "callout") && !fetches()
+}
+
+/// Places of a shipped filter's configuration that name a callout which is not among those that the policy grants. Where
+/// it grants none, that is told of the capability.
+fn ungranted_callouts(filter: &ObjectName, policy: &Attaching<'_>) -> Vec<(String, String)> {
+    let config = &policy.spec.config;
+    let mut called = Vec::new();
+    if is_shipped(filter) && filter.name == "extauth" {
+        called.push(("spec.config.service".to_owned(), &config["service"]));
+    }
+    if is_shipped(filter) && filter.name == "jwt" {
+        for (index, provider) in config["providers"].as_array().into_iter().flatten().enumerate() {
+            called.push((format!("spec.config.providers[{index}].jwks.callout"), &provider["jwks"]["callout"]));
+        }
+    }
+    let services = policy.spec.capabilities.iter().flat_map(Capability::callouts);
+    let granted: BTreeSet<&str> = services.map(CalloutRef::called).collect();
+    let named = called.into_iter().filter_map(|(key, name)| Some((key, name.as_str()?)));
+    let lacking = named.filter(|(_, name)| !granted.is_empty() && !granted.contains(name));
+    lacking.map(|(key, name)| (key, name.to_owned())).collect()
 }
 
 /// Policies that run one filter with one configuration twice.

@@ -12,7 +12,7 @@ A finding has a code that stays the same, a severity, the object, the place in i
 | where | what is looked at |
 |---|---|
 | `weft validate -f FILES` | the files alone, without a server. What depends on objects elsewhere is a note that says so |
-| `weft apply`, `weft diff` | the mesh with the change made: errors refuse the apply, warnings of what was applied are told |
+| `weft apply`, `weft diff` | the mesh with the change made: errors refuse the apply; told are warnings of what was applied, and policies that lose their filter by it (WEFT412, WEFT423) |
 | `weft lint` | the whole mesh as it is (with a token of some namespaces: what it may read); `weft lint -f FILES` as it would be with these files |
 | `weft describe KIND NAME` | the findings of one object |
 

@@ -87,7 +87,12 @@ fn missing(lens: &Lens<'_>, object: &ObjectKey, policy: &Metadata, targets: &[Ta
                 TargetKind::ExternalService => format!("ExternalService {name} does not exist"),
                 TargetKind::Mesh => format!("Mesh {} does not exist", target.name),
                 TargetKind::HttpRoute | TargetKind::GrpcRoute => {
-                    format!("{} does not exist", route_named(policy, target))
+                    let key = target.kind.route().map(|(kind, _)| ObjectKey::new(kind, &name.namespace, &name.name));
+                    let is_there = key.is_some_and(|key| lens.world.route(&key).is_some());
+                    // Without the route nothing is to be said of its rules.
+                    let section_name = target.section_name.clone().filter(|_| is_there);
+                    let absent = TargetRef { section_name, ..target.clone() };
+                    format!("{} does not exist", route_named(policy, &absent))
                 }
             };
             report.tell(Code::TargetMissing, object, key, message);

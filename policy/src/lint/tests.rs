@@ -391,3 +391,48 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn of_capabilities_of_jwt_those_are_missed_that_its_keys_take() {
+    let denied = |providers: &str| {
+        let text = format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: Filter, metadata: {{name: jwt, namespace: weft-system}}, spec: {{version: \
+             1.0.0, digest: 'sha256:{}', signature: c2ln, publicKey: PEM, size: 10, abi: 'weft:filter@0.2.0', capabilities: \
+             [crypto, kv, callout]}}}}\n---\n{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {{name: p, \
+             namespace: shop}}, spec: {{filter: {{name: jwt}}, capabilities: [crypto], config: {{providers: [{providers}]}}}}}}",
+            "c".repeat(64)
+        );
+        check(&world(&text), Scope::Whole).iter().filter(|finding| finding.code == Code::DeniedCapability).count()
+    };
+    assert_eq!(denied("{issuer: a, keys: []}"), 0, "keys that stand there");
+    assert_eq!(denied("{issuer: a, keys: []}, {issuer: b, jwks: {callout: idp, path: /keys}}"), 2, "kv and callout");
+}
+
+#[test]
+fn of_a_route_that_is_not_there_no_rule_is_missed() {
+    let text = "{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {name: p, namespace: shop}, spec: {direction: \
+                Outbound, filter: {name: ratelimit}, capabilities: [token-bucket], targetRefs: [{group: \
+                gateway.networking.k8s.io, kind: HTTPRoute, name: absent, sectionName: buy}]}}";
+    let found = lint(text, Scope::Whole);
+    let expect = "warning WEFT212 FilterPolicy shop/p: spec.targetRefs[0]: HTTPRoute shop/absent does not exist";
+    assert!(found.iter().any(|line| line == expect), "{found:?}");
+}
+
+#[test]
+fn a_callout_that_extauth_names_is_granted() {
+    let told = |service: &str| {
+        let text = format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: Filter, metadata: {{name: extauth, namespace: weft-system}}, spec: {{version: \
+             1.0.0, digest: 'sha256:{}', signature: c2ln, publicKey: PEM, size: 10, abi: 'weft:filter@0.2.0', capabilities: \
+             [callout]}}}}\n---\n{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, metadata: {{name: p, namespace: shop}}, spec: \
+             {{filter: {{name: extauth}}, capabilities: [{{callout: {{services: [{{name: auth, port: 80, as: asked}}]}}}}], config: \
+             {{service: {service}}}}}}}",
+            "c".repeat(64)
+        );
+        lint(&text, Scope::Whole).into_iter().filter(|line| line.contains("spec.config")).collect::<Vec<_>>()
+    };
+    assert_eq!(told("asked"), Vec::<String>::new());
+    let expect = "warning WEFT421 FilterPolicy shop/p: spec.config.service: the policy's capability callout has no service auth: \
+                  nobody is asked";
+    assert_eq!(told("auth"), [expect], "its name is the one behind as");
+}

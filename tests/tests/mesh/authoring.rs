@@ -153,6 +153,11 @@ mod long {
             fs::copy(example, folder.join(format!("src/filter.{ending}"))).unwrap();
             fs::copy(examples().join("apikeys.yaml"), folder.join("cases.yaml")).unwrap();
             fs::remove_file(folder.join("schema.json")).unwrap();
+            let world = fs::read_to_string(folder.join("wit/world.wit")).unwrap();
+            let metrics = "  import weft:filter/metrics@0.2.0;\n";
+            let both = world.replace(metrics, &format!("{metrics}  import weft:filter/crypto@0.2.0;\n"));
+            assert_ne!(both, world, "a capability is one more import");
+            fs::write(folder.join("wit/world.wit"), both).unwrap();
             weft_says(&folder, &["filter", "test"]);
             eprintln!("{}", weft_says(&folder, &["filter", "bench", &file]));
         }

@@ -79,14 +79,17 @@ pub(crate) async fn submit(client: &Client, manifests: &Manifests, how: Submit) 
     Ok(answer)
 }
 
-/// Of the objects that were given, and what would be refused; others' are told where they are given. Notes are for
-/// `weft lint`.
+/// What others become by an apply: a publisher who is not trusted any more, a secret that is missing.
+const CONSEQUENCES: [&str; 2] = ["WEFT412", "WEFT423"];
+
+/// Of the objects that were given, what would be refused, and what others lose by it; else others' are told where they are
+/// given. Notes are for `weft lint`.
 fn warnings(answer: &Applied, manifests: &Manifests) -> impl Iterator<Item = String> {
     let given: Vec<String> = answer.changes.iter().map(|change| change.object().to_string()).collect();
     let told = findings::told(&answer.problems, Some(manifests)).into_iter();
     let is_told = move |finding: &Located| match finding.severity {
         Level::Error => true,
-        Level::Warning => given.contains(&finding.object),
+        Level::Warning => given.contains(&finding.object) || CONSEQUENCES.contains(&finding.code.as_str()),
         Level::Note => false,
     };
     told.filter(is_told).map(|finding| {
@@ -149,6 +152,7 @@ mod tests {
                 problem("b", Severity::Note),
                 problem("other", Severity::Warning),
                 problem("c", Severity::Error),
+                Finding { code: "WEFT412".to_owned(), ..problem("other", Severity::Warning) },
             ],
         };
         let manifests = Manifests::none();
@@ -157,7 +161,8 @@ mod tests {
             told,
             [
                 "warning WEFT103: HTTPRoute a/b: spec.rules: no such service",
-                "error WEFT103: HTTPRoute a/c: spec.rules: no such service (weft apply refuses it without --force)"
+                "error WEFT103: HTTPRoute a/c: spec.rules: no such service (weft apply refuses it without --force)",
+                "warning WEFT412: HTTPRoute a/other: spec.rules: no such service"
             ]
         );
         assert_eq!(names(&answer), ["a/b"]);

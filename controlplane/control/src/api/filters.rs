@@ -176,7 +176,11 @@ async fn delete(
 async fn binary(request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
     let declared =
         request.headers().get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let too_large = || ApiError::too_large(format!("a filter may have at most {limit} bytes"));
+    let too_large = || {
+        ApiError::too_large(format!(
+            "a filter may have at most {limit} bytes, as the control plane's limits.max_filter_bytes says"
+        ))
+    };
     if declared.is_some_and(|length: usize| length > limit) {
         return Err(too_large());
     }

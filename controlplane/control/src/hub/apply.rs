@@ -2,6 +2,7 @@
 //! a proxy's session can't be changed from outside.
 
 mod bounds;
+mod consequences;
 mod made;
 mod opens;
 mod places;
@@ -273,8 +274,8 @@ impl Hub {
             let opens = Opens::between(&before, &draft.world);
             let detail = opens.noted(forced_detail(&losses));
             draft.audit(actor, "delete", key.to_string(), detail).showing(&[change]);
-            let mut findings = trust::lost(key.kind, &before, &draft.world, &near);
-            findings.retain(|finding| actor.sees(&finding.object));
+            let told = |world: &World| told_to(actor, world, &near);
+            let mut findings = consequences::of_removal(&key, || told(&draft.world), || told(&before));
             findings.extend(opens.findings());
             Ok(Removed { revision: draft.revision, findings })
         })
@@ -352,10 +353,8 @@ impl Draft {
         let near = Near::between(&before, &self.world, changes.iter().map(|change| &change.object));
         let losses = losses(&before, &self.world);
         self.sound(actor, &before, &near).map_err(|error| error.beside(&losses, how))?;
-        let mut findings = match &actor.bound {
-            None => lint::check_near(&self.world, &near),
-            Some(_) => lint::check(&self.world.part(|key| actor.sees(key)), Scope::Part),
-        };
+        let mut findings = told_to(actor, &self.world, &near);
+        consequences::retain_new(&mut findings, &changes, || told_to(actor, &before, &near));
         findings.extend(self.admit_selected(actor, &before, &changes));
         findings.extend(self.unprotect(&losses, how)?);
         let opens = Opens::between(&before, &self.world);
@@ -521,6 +520,14 @@ fn loosened(before: &World, after: &World) -> Option<&'static str> {
     }
     let is_open = !before.trusts_everybody() && after.trusts_everybody();
     is_open.then_some("without it everybody's filters are accepted (filterPublishers, FilterPublisher)")
+}
+
+/// What an actor is told of a world, near a change.
+fn told_to(actor: &Actor, world: &World, near: &Near) -> Vec<Finding> {
+    match &actor.bound {
+        None => lint::check_near(world, near),
+        Some(_) => lint::check(&world.part(|key| actor.sees(key)), Scope::Part),
+    }
 }
 
 /// True for what the mesh can't do without: it is the control plane's own.

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use wasmtime::Store;
 use wasmtime::component::{Component, Linker};
 
-use super::{Guest, Setup, Source, StartError, Whom, called, store};
+use super::{Guest, Setup, Source, StartError, Whom, called, instantiated, store};
 use crate::bindings::v01::weft::filter::types::{self, Wants};
 use crate::bindings::v01::{Filter, FilterPre};
 use crate::failure::Failure;
@@ -54,8 +54,7 @@ impl std::fmt::Debug for Instance {
 impl Source for Linked {
     fn start(&self, setup: &Setup, within: Duration) -> Result<Box<dyn Guest>, StartError> {
         let mut store = store(self.pre.engine(), &self.shared, setup, within);
-        let filter = self.pre.instantiate(&mut store);
-        let filter = filter.map_err(|error| StartError::of_instantiation(&error))?;
+        let filter = instantiated(&mut store, |store| self.pre.instantiate(store))?;
         Ok(Box::new(Instance { store, filter }))
     }
 }

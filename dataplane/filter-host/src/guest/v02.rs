@@ -7,7 +7,7 @@ use std::time::Duration;
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use super::{Guest, Setup, Source, StartError, Whom, arm, called, store};
+use super::{Guest, Setup, Source, StartError, Whom, arm, called, instantiated, store};
 use crate::bindings::v02::exports::weft::filter as exports;
 use crate::bindings::v02::weft::filter::types;
 use crate::chain::CalloutAnswer;
@@ -129,8 +129,7 @@ impl std::fmt::Debug for Instance {
 impl Source for Linked {
     fn start(&self, setup: &Setup, within: Duration) -> Result<Box<dyn Guest>, StartError> {
         let mut store = store(self.pre.engine(), &self.shared, setup, within);
-        let instance = self.pre.instantiate(&mut store);
-        let instance = instance.map_err(|error| StartError::of_instantiation(&error))?;
+        let instance = instantiated(&mut store, |store| self.pre.instantiate(store))?;
         let exports = self.indices.load(&mut store, &instance);
         let exports = exports.map_err(|error| StartError::WrongWorld(format!("{error:#}")))?;
         Ok(Box::new(Instance { store, exports }))

@@ -101,7 +101,9 @@ impl Instance {
 /// Why an instance of a filter that was prepared does not take its configuration.
 fn again(error: StartError) -> Failure {
     let detail = match error {
-        StartError::Instantiate(reason) => return Failure::new(FailureKind::NoInstance, reason),
+        StartError::Instantiate(reason) | StartError::Memory(reason) => {
+            return Failure::new(FailureKind::NoInstance, reason);
+        }
         StartError::WrongWorld(reason) | StartError::Interest(reason) => reason,
         StartError::Configure(failure) => failure.to_string(),
         StartError::Refused(reason) => format!("it refuses its configuration: {reason}"),

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::Worker;
-use super::judge::{self, May, Step};
+use super::judge::{self, May, Step, Whose};
 use crate::chain::{Chunk, Cut, ReplyCause};
 use crate::edits::{self, BODY_TOO_LONG, Change, MAX_DELAY};
 use crate::failure::{Failure, FailureKind};
@@ -68,7 +68,9 @@ impl Worker {
                 continue;
             }
             let told = Told { trailers: Some(&*trailers), ..Told::new(hook, stream) };
-            let said = self.call(filter, told, true).and_then(|said| judge::judge(filter, said, May::TRAILERS));
+            let said = self
+                .call(filter, told, true)
+                .and_then(|said| judge::judge(filter, said, May::TRAILERS, self.whose(told)));
             match said {
                 Ok(Step::Next { changes, .. }) => {
                     for change in changes {
@@ -102,7 +104,8 @@ impl Worker {
 
     /// One chunk through one filter.
     fn through(&mut self, filter: &Arc<Prepared>, told: Told<'_>) -> Result<(Made, Duration), Box<Cut>> {
-        let said = self.call(filter, told, true).and_then(|said| judge::judge(filter, said, May::CHUNK));
+        let said =
+            self.call(filter, told, true).and_then(|said| judge::judge(filter, said, May::CHUNK, self.whose(told)));
         match said {
             Ok(Step::Next { changes, delay }) => {
                 let mut made = Made::Same;
@@ -200,9 +203,13 @@ impl Worker {
     /// A message that the filter can't be given: the stream ends, or goes on without the filter.
     fn too_long(&mut self, filter: &Prepared, reason: &str, stream: u64) -> Result<(), Box<Cut>> {
         filter.stats().long_bodies.add(1);
-        if !filter.passes_long_bodies() {
-            filter.stats().resets.add(1);
-            return Err(judge::cut_for(filter, reason, filter.cause()));
+        match (filter.lets_long_bodies_pass(), filter.is_audit()) {
+            (true, _) => {}
+            (false, true) => judge::audit_cut(filter, reason, Whose::named(self.streams.request_id(stream))),
+            (false, false) => {
+                filter.stats().resets.add(1);
+                return Err(judge::cut_for(filter, reason, filter.cause()));
+            }
         }
         self.streams.put_out(stream, filter.id);
         Ok(())

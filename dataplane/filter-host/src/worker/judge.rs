@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_policy::path::Ambiguous;
+use weft_policy::path::{Ambiguous, NormalPath};
 
 use crate::chain::{Callout, Cut, LocalReply, ReplyCause};
 use crate::edits::{self, AtHand, Changes};
 use crate::failure::{Failure, FailureKind, shown};
-use crate::hook::{Hook, Said, Verdict};
+use crate::hook::{Hook, Said, Told, Verdict};
 use crate::prepare::Prepared;
+
+/// Characters of a path in a line of the log at the most.
+const MAX_PATH: usize = 256;
 
 /// Effect of one filter's verdict on the stream.
 #[derive(Debug)]
@@ -18,6 +21,36 @@ pub(super) enum Step {
     Reply { reply: Box<LocalReply>, delay: Duration },
     Wait { calls: Vec<Callout>, within: Duration },
     Cut(Box<Cut>),
+}
+
+/// Whose stream it is, and about what, as a line of the log tells them apart.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Whose<'a> {
+    source: Option<&'a str>,
+    method: Option<&'a str>,
+    path: Option<&'a NormalPath>,
+    request_id: Option<&'a str>,
+}
+
+impl<'a> Whose<'a> {
+    /// Of what a filter is told; `request_id` is of a stream whose head is not at hand any more.
+    pub(super) fn of(told: Told<'a>, request_id: Option<&'a str>) -> Self {
+        Self {
+            source: told.attributes.and_then(|it| it.principal),
+            method: told.request.map(|it| it.method.as_str()),
+            path: told.request.and_then(|it| it.path),
+            request_id: told.attributes.and_then(|it| it.request_id).or(request_id),
+        }
+    }
+
+    pub(super) fn named(request_id: Option<&'a str>) -> Self {
+        Self { request_id, ..Self::default() }
+    }
+
+    /// As much of the path as a line of the log repeats, without its query.
+    fn path(&self) -> Option<String> {
+        self.path.map(|path| path.standard().chars().take(MAX_PATH).collect())
+    }
 }
 
 /// What a verdict may do at a hook.
@@ -45,21 +78,21 @@ impl Step {
 }
 
 /// Turns a guest's result into a step, or refuses it. In audit mode a sound result has no effect but on counters.
-pub(super) fn judge(filter: &Prepared, said: Said, may: May) -> Result<Step, Failure> {
+pub(super) fn judge(filter: &Prepared, said: Said, may: May, whose: Whose<'_>) -> Result<Step, Failure> {
     let stats = filter.stats();
     let delay = match said.verdict {
         Verdict::Respond(reply) => {
             let delay = millis(reply.after_ms);
             let reply = Box::new(edits::reply(reply, &filter.label, filter.cause())?);
             if filter.is_audit() {
-                audit_reply(filter, &reply);
+                audit_reply(filter, &reply, whose);
                 return Ok(Step::pass());
             }
             stats.replied(&reply.reason);
             return Ok(Step::Reply { reply, delay });
         }
-        Verdict::Reset(reason) => return Ok(cut(filter, reason, false)),
-        Verdict::Close(reason) => return Ok(cut(filter, reason, true)),
+        Verdict::Reset(reason) => return Ok(cut(filter, reason, false, whose)),
+        Verdict::Close(reason) => return Ok(cut(filter, reason, true, whose)),
         Verdict::Wait(ms) => {
             let calls = said.callouts.into_vec();
             return wait(filter, calls, ms, may);
@@ -96,31 +129,44 @@ fn millis(ms: u32) -> Duration {
     Duration::from_millis(u64::from(ms)).min(edits::MAX_DELAY)
 }
 
-fn audit_reply(filter: &Prepared, reply: &LocalReply) {
+/// Counts an answer that is not given, and says to whom it would have been.
+pub(super) fn audit_reply(filter: &Prepared, reply: &LocalReply, whose: Whose<'_>) {
     filter.stats().audited.add(reply.rule.as_deref());
     if filter.setup.shared.log_admits() {
         let (status, rule, reason) = (reply.status.as_u16(), reply.rule.as_deref(), &*reply.reason);
-        tracing::info!(filter = &*reply.filter, status, rule, reason, "audit: would have answered");
+        let (Whose { source, method, request_id, .. }, path) = (whose, whose.path());
+        let (filter, path) = (&*reply.filter, path.as_deref());
+        tracing::info!(filter, source, method, path, request_id, status, rule, reason, "audit: would have answered");
     }
 }
 
-fn cut(filter: &Prepared, reason: String, close: bool) -> Step {
+/// The same of a stream that is not ended.
+pub(super) fn audit_cut(filter: &Prepared, reason: &str, whose: Whose<'_>) {
+    filter.stats().audited.add(None);
+    if filter.setup.shared.log_admits() {
+        let (Whose { source, method, request_id, .. }, path) = (whose, whose.path());
+        let (filter, path) = (&*filter.label.name, path.as_deref());
+        tracing::info!(filter, source, method, path, request_id, reason, "audit: would have ended the stream");
+    }
+}
+
+fn cut(filter: &Prepared, reason: String, close: bool, whose: Whose<'_>) -> Step {
+    let reason = edits::printable(reason);
     if filter.is_audit() {
-        filter.stats().audited.add(None);
+        audit_cut(filter, &reason, whose);
         return Step::pass();
     }
     filter.stats().resets.add(1);
-    let reason = edits::printable(reason);
     Step::Cut(Box::new(Cut { filter: filter.label.name.clone(), reason, close, cause: filter.cause() }))
 }
 
 /// The answer to a path that authorization can't be asked about; only an audit lets it pass.
-pub(super) fn refuse_ambiguous(filter: &Prepared, ambiguous: Ambiguous) -> Step {
+pub(super) fn refuse_ambiguous(filter: &Prepared, ambiguous: Ambiguous, whose: Whose<'_>) -> Step {
+    let reply = Box::new(edits::ambiguous(&filter.label, ambiguous));
     if filter.is_audit() {
-        filter.stats().audited.add(None);
+        audit_reply(filter, &reply, whose);
         return Step::pass();
     }
-    let reply = Box::new(edits::ambiguous(&filter.label, ambiguous));
     filter.stats().replied(&reply.reason);
     Step::Reply { reply, delay: Duration::ZERO }
 }

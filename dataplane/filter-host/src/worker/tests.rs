@@ -358,6 +358,23 @@ fn a_body_is_gathered_judged_and_replaced() {
 }
 
 #[test]
+fn an_audited_filter_counts_bodies_that_it_would_have_refused_for_their_length() {
+    for (over_body, counted) in [(OverBody::Refuse, 1), (OverBody::Pass, 0)] {
+        let host = host();
+        let mut watching = spec("watching");
+        (watching.mode, watching.over_body) = (FilterMode::Audit, over_body);
+        let hooks = ["request-head", "request-body=buffer:8"];
+        let chain = Chain::new(vec![filter(&host, &watching, &hooks, |_, _| pass())]);
+        let mut worker = Worker::new(&host);
+        let mut request = Request::new(1);
+        let Outcome::Body { resume, .. } = request.start(&mut worker, &chain) else { panic!("a body") };
+        assert!(permitted(&request.go(&mut worker, &chain, resume, Event::TooLong)), "it goes on");
+        let stats = chain.filters()[0].stats();
+        assert_eq!((stats.audited.value(), stats.long_bodies.value()), (counted, 1), "{over_body:?}");
+    }
+}
+
+#[test]
 fn chunks_pass_through_in_both_directions() {
     let host = host();
     let one = |name: &'static str| {

@@ -65,7 +65,7 @@ fn more_memory_than_the_proxy_allows() {
     let error = refusal(&wasm("hostile"), |spec| spec.memory_bytes = 65 << 20);
     assert!(matches!(error, PrepareError::Memory { .. }), "{error}");
     let error = refusal(&wasm("hostile"), |spec| spec.memory_bytes = 65_536);
-    assert!(matches!(error, PrepareError::Instantiate { .. }), "{error}");
+    assert!(matches!(error, PrepareError::MemoryToStart { bytes: 65_536, .. }), "{error}");
 }
 
 #[test]

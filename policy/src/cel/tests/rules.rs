@@ -62,7 +62,7 @@ fn rules_are_asked_in_order() {
 
 #[test]
 fn a_rule_without_a_value_fails_closed_unless_it_says_otherwise() {
-    let absent = "request.header.x-none is not there";
+    let absent = "request.headers['x-none'] is not there";
     let rule = |on_error: &str, then| json!({"name": "r", "when": "true", "then": then, "on_error": on_error});
     let team = json!({"set": {"a": "'1'", "x-team": "request.headers['x-none']"}});
     assert_eq!(decided(&json!({"rules": [rule("deny", team.clone())]})), format!("failed r; r: {absent}"));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::bundle::{FilterAttachment, Grant, GrantedSecret, OnFailure, SecretGrant};
+use crate::explain::{Query, explain};
 use crate::secret::SecretBytes;
 
 /// A filter of a contract that knows secrets.
@@ -61,6 +62,11 @@ fn a_policy_without_all_of_its_secrets_is_closed() {
         let engine = authz::Engine::new(&config).unwrap();
         let decision = engine.decide(&authz::Request::connection(None, 8080));
         assert!(!decision.allowed && decision.rule.unwrap().starts_with("shop/p.secret-missing"), "{expect}");
+        let query = serde_json::json!({"from": "partner/api", "to": "web.shop"});
+        let query: Query = serde_json::from_value(query).unwrap();
+        let told = explain(&world, &query).unwrap();
+        assert_eq!((told.allowed, told.status), (false, Some(403)), "{expect}");
+        assert!(told.rule.unwrap().starts_with("shop/p.secret-missing"), "{expect}");
         let key = ObjectKey::new(Kind::FilterPolicy, "shop", "p");
         let status = policy_status(&world, Kind::FilterPolicy, world.get(&key).unwrap().resource.metadata());
         let resolved = status.iter().find(|condition| condition.kind == "SecretsResolved").unwrap();

@@ -28,6 +28,9 @@ pub(super) fn generate(path: &Path) -> anyhow::Result<PathBuf> {
 
 pub(super) fn read(path: &Path) -> anyhow::Result<SigningKey> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))?;
+    if text.contains("-----BEGIN PUBLIC KEY-----") {
+        return Err(anyhow!("{} is the public key: signing takes the private one beside it", path.display()));
+    }
     SigningKey::from_pkcs8_pem(&text)
         .map_err(|error| anyhow!("{} is not an ed25519 private key in PKCS #8 PEM: {error}", path.display()))
 }
@@ -82,6 +85,7 @@ mod tests {
         let path = folder.path().join("publisher.key");
         let public = generate(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(read(&public).unwrap_err().to_string().contains("is the public key"));
         let digest = digest(b"wasm");
         let signature = sign(&read(&path).unwrap(), &digest);
         let verifying = VerifyingKey::from_public_key_pem(&std::fs::read_to_string(public).unwrap()).unwrap();

@@ -1,11 +1,9 @@
 //! Nobody attaches a filter whose publisher the mesh does not trust. What was attached before stays written down and
 //! does not run, so that a key can be taken out at any moment.
 
-use std::collections::BTreeSet;
-
-use weft_policy::lint::{self, Code, Finding, Near, Severity};
+use weft_policy::lint::{Code, Finding, Severity};
 use weft_policy::plan::{Action, Change, World};
-use weft_policy::resource::{Attaching, Kind};
+use weft_policy::resource::Attaching;
 
 use super::ApplyError;
 
@@ -21,22 +19,4 @@ pub(super) fn check(world: &World, changes: &[Change]) -> Result<(), ApplyError>
     });
     let refused: Vec<_> = refused.collect();
     if refused.is_empty() { Ok(()) } else { Err(ApplyError::Unsound(refused)) }
-}
-
-/// The policies that a removal of this kind leaves without a trusted publisher, or without a value of a Secret: their
-/// filters end with it.
-pub(super) fn lost(removed: Kind, before: &World, after: &World, near: &Near) -> Vec<Finding> {
-    if !matches!(removed, Kind::Secret | Kind::FilterPublisher) {
-        return Vec::new();
-    }
-    let of = |world: &World| {
-        let mut findings = lint::check_near(world, near);
-        findings.retain(|finding| matches!(finding.code, Code::PublisherDistrusted | Code::SecretMissing));
-        findings
-    };
-    let known = of(before);
-    let known: BTreeSet<_> = known.iter().map(Finding::place).collect();
-    let mut new = of(after);
-    new.retain(|finding| !known.contains(&finding.place()));
-    new
 }

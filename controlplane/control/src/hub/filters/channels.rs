@@ -269,9 +269,14 @@ impl Draft {
     fn yank(&mut self, record: FilterVersion, undo: bool) -> Result<FilterVersion, PublishError> {
         let FilterVersion { name, version, .. } = &record;
         let channels = self.world.channels_of(&root(name), version);
-        if let Some(channel) = channels.first().filter(|_| !undo) {
-            let message = format!("channel {channel} stands for {name} {version}");
-            return Err(PublishError::InUse(format!("{message}: roll it back, or promote another version first")));
+        let standing = match channels.as_slice() {
+            [] => None,
+            [channel] => Some((format!("channel {channel} stands"), "it")),
+            several => Some((format!("channels {} stand", several.join(", ")), "each")),
+        };
+        if let Some((channels, them)) = standing.filter(|_| !undo) {
+            let message = format!("{channels} for {name} {version}");
+            return Err(PublishError::InUse(format!("{message}: roll {them} back, or promote another version first")));
         }
         let record = FilterVersion { yanked: !undo, ..self.as_it_is(record) };
         self.keep_version(&record)?;

@@ -185,7 +185,7 @@ async fn a_version_is_yanked_and_deleted_only_where_nobody_needs_it() {
     refused("1.2.1", "channel stable stands for noop 1.2.1").await;
     refused("7.0.0", "no filter noop 7.0.0").await;
     let error = hub.yank_filter("me", "noop", "1.2.1", false).await.unwrap_err().to_string();
-    assert!(error.contains("roll it back, or promote another version first"), "{error}");
+    assert!(error.contains("channel stable stands for noop 1.2.1: roll it back"), "{error}");
     // Who would run nothing without it keeps it.
     let error = hub.yank_filter("me", "noop", "1.1.1", false).await.unwrap_err();
     assert!(matches!(error, PublishError::Unsound(_)), "{error}");
@@ -213,6 +213,9 @@ async fn a_version_is_yanked_and_deleted_only_where_nobody_needs_it() {
     let other = publication("noop", "1.1.1", OLD);
     let error = hub.publish_filter("me", other).await.unwrap_err();
     assert!(matches!(error, PublishError::Exists { .. }), "its number stays its own: {error}");
+    hub.promote_filter("me", "noop", "1.2.1", "beta").await.unwrap();
+    let error = hub.yank_filter("me", "noop", "1.2.1", false).await.unwrap_err().to_string();
+    assert!(error.contains("channels beta, stable stand for noop 1.2.1: roll each back"), "{error}");
     drop(hub);
     let hub = hub_in(dir.path(), |_| {});
     let root = ObjectName::new(ROOT_NAMESPACE, "noop");
