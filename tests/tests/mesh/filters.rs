@@ -500,6 +500,7 @@ async fn the_answer_of_a_further_attempt_is_judged_too() {
         limits: None,
         request_timeout_ms: None,
         attempt_timeout_ms: None,
+        stream_timeout_ms: None,
         retry: Some(Retry { attempts: Some(1), ..Retry::default() }),
         hedge: None,
     };
