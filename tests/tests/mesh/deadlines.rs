@@ -107,7 +107,7 @@ async fn a_deadline_holds_along_the_path() {
     let late = call("/slow/25000", "400m").await;
     assert_eq!((late.status.as_u16(), late.header("grpc-status")), (200, "4"), "{late:?}");
 
-    streams_have_times_of_their_own(&shop).await;
+    Box::pin(streams_have_times_of_their_own(&shop)).await;
 
     // The Mesh's own is told, too, and nobody makes it longer.
     shop.set("cart", "timeouts: {request: 20s}");

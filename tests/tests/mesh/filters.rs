@@ -529,6 +529,8 @@ async fn no_app_says_what_only_proxies_say() {
         ("weft-mirrored", "1"),
         ("weft-attempt", "9"),
         ("weft_attempt", "9"),
+        // Nothing would be left.
+        ("weft-answer-ms", "0"),
         ("weft-no-host", "1"),
         ("weft-source", "liar"),
         ("weft-dst", "127.0.0.1:1"),

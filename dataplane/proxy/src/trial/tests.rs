@@ -39,7 +39,8 @@ async fn a_stream_is_ended_by_its_own_times() {
     check(whole, Kind::Call, (1, 2), 20).await;
     // It hangs before its message.
     check(whole, Kind::Call, (1, 9), 5).await;
-    for (whole, stream) in [(Some(5), Some(8)), (Some(8), Some(5)), (None, Some(8))] {
+    let both: [(Option<u32>, Option<u32>); 3] = [(Some(5), Some(8)), (Some(8), Some(5)), (None, Some(8))];
+    for (whole, stream) in both {
         let own = u64::from(stream.unwrap_or_default());
         check((whole, stream), Kind::Stream, (1, 2), own).await;
         check((whole, stream), Kind::Call, (1, 2), own).await;
