@@ -153,7 +153,6 @@ pub const CAPABILITIES: [&str; 32] = [
     HEALTH_CHECKS,
     SESSION_PERSISTENCE,
     HEDGING,
-    STREAM_TIMEOUT,
     FILTER_STATEMENT,
     EXTERNAL_ROUTES,
     EXTERNAL_TLS,
@@ -163,6 +162,7 @@ pub const CAPABILITIES: [&str; 32] = [
     FILTER_RULES,
     FILTER_SHIPPED,
     FILTER_SECRETS,
+    STREAM_TIMEOUT,
 ];
 
 /// A message that can't be meant.
