@@ -111,6 +111,12 @@ impl Object {
     #[must_use]
     pub fn without_preferences(&self) -> Option<Self> {
         match self {
+            Self::Service(Service { traffic: Some(traffic), .. })
+            | Self::External(External { traffic: Some(traffic), .. })
+                if traffic.stream_timeout_ms.is_some() =>
+            {
+                Some(self.without_stream_timeout(traffic))
+            }
             Self::Service(service) if service.spread.as_ref().is_some_and(|spread| !spread.shares.is_empty()) => {
                 let spread = service.spread.as_deref().map(|spread| Spread { shares: Vec::new(), ..spread.clone() });
                 let spread = spread.filter(|spread| *spread != Spread::default()).map(Box::new);
@@ -152,6 +158,16 @@ fn closed_outside(external: &External) -> External {
 }
 
 impl Object {
+    /// The form of a service or an ExternalService with these settings whose streams have no time of their own.
+    fn without_stream_timeout(&self, traffic: &Traffic) -> Self {
+        let traffic = Some(Box::new(Traffic { stream_timeout_ms: None, ..traffic.clone() }));
+        match self {
+            Self::Service(service) => Self::Service(Service { traffic, ..service.clone() }),
+            Self::External(external) => Self::External(External { traffic, ..external.clone() }),
+            Self::Mesh(_) | Self::Workload(_) | Self::Route(_) | Self::Filter(_) => self.clone(),
+        }
+    }
+
     /// The form of a service whose requests are at one endpoint at a time. `None`: they are anyway.
     fn without_hedge(&self) -> Option<Self> {
         let Self::Service(service) = self else { return None };

@@ -76,6 +76,10 @@ pub const SESSION_PERSISTENCE: &str = "session-persistence";
 /// without.
 pub const HEDGING: &str = "hedging";
 
+/// The capability to end streams by a time of their own, and by no other that only the operator set
+/// (`Traffic::stream_timeout_ms`). Where it lacks, the service comes without.
+pub const STREAM_TIMEOUT: &str = "stream-timeout";
+
 /// The capability to route by GRPCRoutes (`Route::kind`).
 pub const GRPC_ROUTE: &str = "grpc-route";
 
@@ -126,7 +130,7 @@ pub const FILTER_SHIPPED: &str = "filter-shipped";
 pub const FILTER_SECRETS: &str = "filter-secrets";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 31] = [
+pub const CAPABILITIES: [&str; 32] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -158,6 +162,7 @@ pub const CAPABILITIES: [&str; 31] = [
     FILTER_RULES,
     FILTER_SHIPPED,
     FILTER_SECRETS,
+    STREAM_TIMEOUT,
 ];
 
 /// A message that can't be meant.

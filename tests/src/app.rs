@@ -24,7 +24,8 @@ use crate::client::{Body, empty, full};
 /// An HTTP application. Its paths:
 /// `/who` its name · `/seen` method, target, version and headers as JSON · `/echo` the body and its trailers ·
 /// `/status/N` · `/bytes/N` N bytes · `/digest` length of the body · `/slow/MS` · `/trailers` · `/early` answers unread ·
-/// `/cut` breaks off inside the body · `/healthz` and `/grpc.health.v1.Health/*` as [`App::health`] says · `/test.Echo/*` gRPC · `/test.Who/*` and `/test.Seen/*` its name and what it was sent, in gRPC · Envoy's ext_authz.
+/// `/cut` breaks off inside the body · `/events/MS` an event and so much later another · `/pause/MS` the same as text ·
+/// `/test.Stream/MS` and, without the first message, `/test.Hang/MS` the same in gRPC · `/healthz` and `/grpc.health.v1.Health/*` as [`App::health`] says · `/test.Echo/*` gRPC · `/test.Who/*` and `/test.Seen/*` its name and what it was sent, in gRPC · Envoy's ext_authz.
 /// With the field `x-show` the body is as that of `/seen` whatever the path; each field `x-answer: NAME: VALUE` is one of the answer's.
 #[derive(Debug)]
 pub struct App {
@@ -163,6 +164,12 @@ async fn by_path(name: &str, health: u16, request: Request<Incoming>) -> Respons
         "trailers" => trailers(),
         "early" => status(413),
         "cut" => Response::new(cut()),
+        "events" => events(number),
+        "pause" => Response::new(later(vec![data("one")], number, vec![data("two")])),
+        "test.Stream" => {
+            called(later(vec![Frame::data(message(b"one"))], number, vec![Frame::data(message(b"two")), done()]))
+        }
+        "test.Hang" => called(later(Vec::new(), number, vec![Frame::data(message(b"two")), done()])),
         "healthz" => status(health),
         // SERVING or NOT_SERVING.
         "grpc.health.v1.Health" => called(messages(vec![message(&[0x08, if health == 200 { 1 } else { 2 }])])),
@@ -241,6 +248,26 @@ fn cut() -> Body {
         frame
     });
     StreamBody::new(stream).boxed_unsync()
+}
+
+fn events(ms: u64) -> Response<Body> {
+    let mut response = Response::new(later(vec![data("data: one\n\n")], ms, vec![data("data: two\n\n")]));
+    response.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream"));
+    response
+}
+
+fn data(text: &'static str) -> Frame<Bytes> {
+    Frame::data(Bytes::from_static(text.as_bytes()))
+}
+
+/// Frames, and so much later the rest.
+fn later(first: Vec<Frame<Bytes>>, ms: u64, rest: Vec<Frame<Bytes>>) -> Body {
+    let rest = futures_util::stream::once(async move {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        futures_util::stream::iter(rest.into_iter().map(Ok::<_, std::io::Error>))
+    });
+    let first = futures_util::stream::iter(first.into_iter().map(Ok::<_, std::io::Error>));
+    StreamBody::new(first.chain(rest.flatten())).boxed_unsync()
 }
 
 fn trailers() -> Response<Body> {

@@ -176,7 +176,8 @@ pub async fn exchange(
         again: Trial::again(call.trial),
         received: Trial::received(call.trial),
         begun: Trial::begun(call.trial),
-        attempt: Trial::end(call.trial),
+        ends: Trial::ends(call.trial),
+        flow: Trial::flow(call.trial),
         idle,
     };
     let accounts = (&call.record.sent, &call.record.received);

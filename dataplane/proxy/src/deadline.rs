@@ -1,9 +1,11 @@
 //! How long the caller of a request waits: read from its fields, told on as what is left of it, and held. It shortens what the
-//! operator set and lengthens nothing, so that nobody has to be believed.
+//! operator set and lengthens nothing, so that nobody has to be believed. A stream is ended by what its caller says, and of
+//! what the operator set by the time of streams alone.
 
 #[cfg(test)]
 mod tests;
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -12,11 +14,14 @@ use tokio::time::Instant;
 use weft_transport::http::RequestHead;
 
 use crate::reply::Failure;
-use crate::trial::End;
+use crate::trial::{End, Ends};
 
 /// Milliseconds that the caller waits still, in any request: an app may say it, and is told it.
 pub const WEFT_TIMEOUT_MS: HeaderName = HeaderName::from_static("weft-timeout-ms");
-/// The same of a gRPC call (PROTOCOL-HTTP2.md of gRPC, `Timeout`).
+/// Milliseconds that are left of what only the operator set, from one proxy to another. A proxy of an earlier release takes it
+/// off and holds what the caller said.
+const WEFT_ANSWER_MS: HeaderName = HeaderName::from_static("weft-answer-ms");
+/// As [`WEFT_TIMEOUT_MS`], of a gRPC call (PROTOCOL-HTTP2.md of gRPC, `Timeout`).
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The proxy of a callee holds a deadline so much longer than that of the caller, which is to end the request: its answer says
@@ -27,16 +32,23 @@ const BEHIND: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy)]
 pub struct Said {
     /// By `weft-timeout-ms`.
-    plain: Option<End>,
+    plain: Option<Duration>,
+    /// By `weft-answer-ms`.
+    answer: Option<Duration>,
     came: Instant,
 }
 
 impl Said {
-    /// Reads what only proxies pass on, before that is taken off. What can't be meant says nothing; of several values the least
-    /// counts.
+    /// Reads what an app may say of what only proxies pass on, before that is taken off. What can't be meant says nothing; of
+    /// several values the least counts.
     pub fn read(headers: &HeaderMap) -> Self {
         let plain = least(headers, &WEFT_TIMEOUT_MS, weft_flow::timeout_ms);
-        Self { plain: plain.map(End::told), came: Instant::now() }
+        Self { plain, answer: None, came: Instant::now() }
+    }
+
+    /// The same of what another proxy says.
+    pub fn read_of_proxy(headers: &HeaderMap) -> Self {
+        Self { answer: least(headers, &WEFT_ANSWER_MS, weft_flow::timeout_ms), ..Self::read(headers) }
     }
 
     /// Takes what a gRPC call says of it off the head, and puts both together. An upgraded request has no deadline.
@@ -50,8 +62,9 @@ impl Said {
         if grpc.is_some() {
             headers.remove(GRPC_TIMEOUT);
         }
-        let told = grpc.map(|wait| End::told(wait.saturating_sub(self.came.elapsed())));
-        Until { end: End::earlier(self.plain, told), in_grpc: grpc.is_some() }
+        let told = |wait| End::told(wait, self.came);
+        let caller = grpc.into_iter().chain(self.plain).min().map(told);
+        Until::of(Times { caller, operator: self.answer.map(told), stream: None, in_grpc: grpc.is_some() })
     }
 }
 
@@ -60,33 +73,72 @@ fn least(headers: &HeaderMap, name: &HeaderName, read: fn(&[u8]) -> Option<Durat
     headers.get_all(name).iter().filter_map(|value| read(value.as_bytes())).min()
 }
 
-/// The end of a request's time, and how its callee is told of it.
+/// The ends of a request's time, and how its callee is told of them. Most requests have none.
+#[derive(Debug, Clone, Default)]
+pub struct Until(Option<Rc<Times>>);
+
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Until {
-    end: Option<End>,
-    /// It was said by `grpc-timeout`, too.
+struct Times {
+    /// The caller's word, for whatever its call becomes.
+    caller: Option<End>,
+    /// Of what is no stream.
+    operator: Option<End>,
+    /// Of what is one.
+    stream: Option<End>,
+    /// The caller's was said by `grpc-timeout`, too.
     in_grpc: bool,
 }
 
 impl Until {
-    /// The earlier of this and of what the operator set.
+    fn of(times: Times) -> Self {
+        let has_some = times.caller.is_some() || times.operator.is_some() || times.stream.is_some();
+        Self(has_some.then(|| Rc::new(times)))
+    }
+
+    fn times(&self) -> Times {
+        self.0.as_deref().copied().unwrap_or_default()
+    }
+
+    /// The end of what has so long, whatever its answer is.
+    pub fn whole(limit: Duration) -> Self {
+        Self::of(Times { caller: End::after(limit), ..Times::default() })
+    }
+
+    /// The earlier of this and of what the operator set. `stream`: for an answer that is a stream.
     #[must_use]
-    pub fn and(self, limit: Option<Duration>) -> Self {
-        Self { end: End::earlier(limit.and_then(End::after), self.end), ..self }
+    pub fn and(&self, limit: Option<Duration>, stream: Option<Duration>) -> Self {
+        let times = self.times();
+        let operator = End::earlier(limit.and_then(End::after), times.operator);
+        let stream = End::earlier(stream.and_then(End::after), times.stream);
+        Self::of(Times { operator, stream, ..times })
     }
 
+    /// The end of what is no stream.
     pub fn end(&self) -> Option<End> {
-        self.end
+        let Times { caller, operator, .. } = self.times();
+        End::earlier(operator, caller)
     }
 
-    /// The end for who only stands behind the one that holds it.
-    pub fn end_behind(&self) -> Option<End> {
-        self.end.map(|end| end.later(BEHIND))
+    /// The ends by what the answer is.
+    pub fn ends(&self) -> Ends {
+        let Times { caller, stream, .. } = self.times();
+        Ends { whole: self.end(), stream: End::earlier(stream, caller) }
+    }
+
+    /// The same, where there are any.
+    pub fn bounds(&self) -> Option<Box<Ends>> {
+        self.0.is_some().then(|| Box::new(self.ends()))
+    }
+
+    /// The same for who only stands behind the one that holds them.
+    pub fn bounds_behind(&self) -> Option<Box<Ends>> {
+        let behind = |end: Option<End>| end.map(|end| end.later(BEHIND));
+        self.bounds().map(|ends| Box::new(Ends { whole: behind(ends.whole), stream: behind(ends.stream) }))
     }
 
     /// True where so little is left that the callee's proxy may hold it to be over.
     pub fn is_nearly_over(&self) -> bool {
-        self.end.is_some_and(|end| end.left() <= BEHIND)
+        self.end().is_some_and(|end| end.left() <= BEHIND)
     }
 
     /// An error where nothing is left: the request is not sent.
@@ -94,26 +146,36 @@ impl Until {
     /// # Errors
     /// Its time is over.
     pub fn check(&self) -> Result<(), Failure> {
-        match self.end {
+        match self.end() {
             Some(end) if end.left().is_zero() => Err(end.unsent()),
             Some(_) | None => Ok(()),
         }
     }
 
-    /// The fields that tell what is left now.
+    /// The fields that tell an app what is left now.
     pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        let left = self.end.map(End::left);
-        let plain = left.map(|left| (WEFT_TIMEOUT_MS, HeaderValue::from(weft_flow::timeout_ms_number(left))));
-        plain.into_iter().chain(left.and_then(|left| self.grpc_field(left)))
+        let plain = self.end().map(|end| (WEFT_TIMEOUT_MS, millis(end)));
+        plain.into_iter().chain(self.plain_field())
     }
 
-    /// The one of them that a callee without a proxy knows, where the call had it.
+    /// The fields that tell a callee's proxy, each time by itself.
+    pub fn to_proxy(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let Times { caller, operator, .. } = self.times();
+        let is_earlier = |end: &End| caller.is_none_or(|caller| end.left() < caller.left());
+        let answer = operator.filter(is_earlier).map(|end| (WEFT_ANSWER_MS, millis(end)));
+        let plain = caller.map(|end| (WEFT_TIMEOUT_MS, millis(end)));
+        plain.into_iter().chain(self.plain_field()).chain(answer)
+    }
+
+    /// The one of them that a callee without a proxy knows, where the call had it. Its server ends streams by it, so that it is
+    /// the caller's alone.
     pub fn plain_field(&self) -> Option<(HeaderName, HeaderValue)> {
-        self.end.and_then(|end| self.grpc_field(end.left()))
-    }
-
-    fn grpc_field(&self, left: Duration) -> Option<(HeaderName, HeaderValue)> {
-        let text = self.in_grpc.then(|| weft_flow::grpc_timeout_text(left))?;
+        let Times { caller, in_grpc, .. } = self.times();
+        let text = weft_flow::grpc_timeout_text(caller.filter(|_| in_grpc)?.left());
         Some((GRPC_TIMEOUT, HeaderValue::try_from(text).expect("digits and a letter")))
     }
+}
+
+fn millis(end: End) -> HeaderValue {
+    HeaderValue::from(weft_flow::timeout_ms_number(end.left()))
 }

@@ -28,7 +28,7 @@ use crate::relay::Source;
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Current, HeldWorkload, Served, ServedSocket, Snapshot};
 use crate::sockets::PlainSocket;
-use crate::trial::End;
+use crate::trial::{Ends, Flow, Trial};
 use crate::worker::Worker;
 
 /// Serves one request of a peer. Always answers, always counts.
@@ -109,7 +109,9 @@ async fn carry<'h>(
     if head.protocol.as_ref().is_some_and(|protocol| !protocol.is_websocket()) {
         body.forbid_forgery();
     }
-    let mut call = Call { head, body, responder, record, holder: &caller.holder, trial: None };
+    let flow = Flow::default();
+    let trial = Trial::of(&flow);
+    let mut call = Call { head, body, responder, record, holder: &caller.holder, trial: Some(&trial) };
     let (leg, socket) = (worker.app_leg(connect_timeout), [PlainSocket::Served(socket)]);
     let ended = {
         // A request may stand for longer than the configuration that let it pass. Authorization judged the head that the
@@ -137,7 +139,7 @@ async fn carry<'h>(
             filtering::request(&worker.filters, &chain, &place_now, &mut head.clone(), None).await.map(drop)
         });
         let carried = pin!(leg.carry(&socket, version, permit, filtered, &mut call));
-        match select(pin!(within(until.end_behind(), carried)), pin!(denied)).await {
+        match select(pin!(within((until.bounds_behind(), &flow), carried)), pin!(denied)).await {
             Either::Left((carried, _)) => carried,
             Either::Right((denied, _)) => Err(Failed::Final(denied)),
         }
@@ -156,15 +158,16 @@ fn tell(until: Until, head: &mut RequestHead) -> Result<Until, Failure> {
     Ok(until)
 }
 
-/// Waits for `carried`, but not for longer than its caller: dropping it cancels what the app does.
-async fn within<F>(end: Option<End>, carried: Pin<&mut F>) -> Result<(), Failed>
+/// Waits for `carried`, which tells `flow` what its answer is, but not for longer than its caller: dropping it cancels what
+/// the app does.
+async fn within<F>((ends, flow): (Option<Box<Ends>>, &Flow), carried: Pin<&mut F>) -> Result<(), Failed>
 where
     F: Future<Output = Result<(), Failed>>,
 {
-    match end {
+    match ends {
         None => carried.await,
         // Boxed: most requests have no end, and carry no timer about.
-        Some(end) => Box::pin(end.bounds(carried)).await.unwrap_or_else(|late| Err(Failed::Final(late))),
+        Some(ends) => Box::pin(ends.bound(flow, carried)).await.unwrap_or_else(|late| Err(Failed::Final(late))),
     }
 }
 

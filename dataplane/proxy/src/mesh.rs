@@ -110,7 +110,7 @@ impl Stamp {
 
     /// Tells what is left of the request's time, too.
     pub fn telling(mut self, until: &Until) -> Self {
-        self.fields.extend(until.fields());
+        self.fields.extend(until.to_proxy());
         self
     }
 
@@ -149,7 +149,7 @@ pub fn take(head: &mut RequestHead) -> Said {
     if head.headers.contains_key(&WEFT_NO_HOST) {
         head.authority = None;
     }
-    let deadline = deadline::Said::read(&head.headers);
+    let deadline = deadline::Said::read_of_proxy(&head.headers);
     let attempt = text(&WEFT_ATTEMPT).and_then(|value| value.parse::<u16>().ok());
     strip(&mut head.headers);
     if let Some(attempt) = attempt {

@@ -50,7 +50,7 @@ use crate::relay::{self, ClientGone};
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Current, HeldWorkload, Served};
 use crate::sockets::PlainSocket;
-use crate::trial::{Again, End, Trial};
+use crate::trial::{Again, Ends, Flow, Trial};
 use crate::worker::Worker;
 
 /// Has what the filters of this worker ask of services sent from here.
@@ -138,7 +138,8 @@ async fn carry<'h>(
         let exit = external::leaving(worker, &snapshot, from, plan.exit(), head)?;
         // An upgraded request stands for as long as both sides like.
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
-        let until = said.take(head).and(limit);
+        let stream = if head.protocol.is_none() { plan.stream_timeout() } else { None };
+        let until = said.take(head).and(limit, stream);
         let attempts = Attempts::new(worker, &snapshot, from, plan.goal, Some(&head.headers)).within(until);
         let attempts = attempts.each(each, plan.retry(), (&head.method, record.is_grpc()));
         (attempts.in_session(plan.session), mirrors, exit, permit)
@@ -147,18 +148,19 @@ async fn carry<'h>(
     drop(led_out);
     drop(snapshot);
     filtered.look_at_request(body, head);
-    let (repeating, holds, end) = (attempts.repeating(), attempts.holds(), attempts.end());
+    let (repeating, holds, bounds) = (attempts.repeating(), attempts.holds(), attempts.until().bounds());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
-    let (head_end, received, holder) = (Cell::new(end), Cell::default(), origin.holder());
-    let trial = Trial { again, end: &head_end, begun: &*holds, received: &received };
+    let (ends, received, flow) = (Cell::new(attempts.ends(None)), Cell::default(), Flow::default());
+    let trial = Trial { again, ends: Some(&ends), begun: Some(&*holds), received: Some(&received), flow: &flow };
+    let (bounds, holder) = ((bounds, Some(&flow)), origin.holder());
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
     let tries = (&mut attempts, &mut mirrors);
     match &exit {
-        None => within(end, pin!(send(worker, from, tries, permit, filtered, &mut call)), identity).await,
+        None => within(bounds, pin!(send(worker, from, tries, permit, filtered, &mut call)), identity).await,
         Some(exit) => {
             let exit = (&**exit, &***from, origin.peer.ip());
             let mut sending = Box::pin(external::send(worker, exit, tries, permit, filtered, &mut call));
-            within(end, sending.as_mut(), identity).await
+            within(bounds, sending.as_mut(), identity).await
         }
     }
 }
@@ -178,15 +180,19 @@ fn goes_on(worker: &Worker, head: &mut RequestHead) -> Result<(), Failure> {
     }
 }
 
-/// Waits for `sending`, but not beyond the end of its time.
-async fn within<F, E>(end: Option<End>, sending: Pin<&mut F>, late: fn(Failure) -> E) -> Result<(), E>
+/// Waits for `sending`, which tells `flow` what its answer is, but not beyond the end of its time.
+async fn within<F, E>(
+    (ends, flow): (Option<Box<Ends>>, Option<&Flow>),
+    sending: Pin<&mut F>,
+    late: fn(Failure) -> E,
+) -> Result<(), E>
 where
     F: Future<Output = Result<(), E>>,
 {
-    match end {
+    match ends.zip(flow) {
         None => sending.await,
         // Boxed: most requests have no end, and carry no timer about.
-        Some(end) => Box::pin(end.bounds(sending)).await.unwrap_or_else(|failure| Err(late(failure))),
+        Some((ends, flow)) => Box::pin(ends.bound(flow, sending)).await.unwrap_or_else(|failure| Err(late(failure))),
     }
 }
 
@@ -206,16 +212,15 @@ async fn send(
         mirrors.start(worker, from, call);
         filtered.in_session(attempts.session_field(&attempt));
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
-        let end = attempts.attempt_end();
-        if let Some(trial) = call.trial {
-            trial.end.set(attempts.head_end(end));
-        }
+        let bounds = attempts.attempt_bounds();
+        Trial::set_ends(call.trial, attempts.ends(bounds.as_deref()));
+        let bounds = (bounds, Trial::flow(call.trial));
         let ended = if let Some(after) = attempts.hedge_after(&attempt, call) {
             let (of, beside) = ((worker, from), (&*attempts, after));
             let mut racing = Box::pin(hedging::exchange(of, beside, &mut attempt, permit, filtered, call));
-            within(end, racing.as_mut(), Failed::Final).await
+            within(bounds, racing.as_mut(), Failed::Final).await
         } else {
-            within(end, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await
+            within(bounds, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await
         };
         attempt.was_given(call.body.is_end());
         call.record.log(|log| log.tried(attempts.holds().was_refused()));

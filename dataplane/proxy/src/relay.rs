@@ -38,7 +38,7 @@ use crate::reply::{Failure, WEFT_REPLY, WEFT_UNSERVED, told};
 use crate::stalls::{Load, Pace, Stalled, Stalls};
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
-use crate::trial::{Again, Begun, End};
+use crate::trial::{Again, Begun, End, Ends, Flow, Kind};
 
 /// Bytes and gRPC status that have passed in one direction. Written as they pass, so that a cancelled pump still tells.
 #[derive(Debug, Default)]
@@ -260,9 +260,11 @@ pub struct Terms<'t, 'f> {
     pub received: Option<&'t Cell<Option<ResponseHead>>>,
     /// Told of the answer that is not discarded.
     pub begun: Option<&'t dyn Begun>,
-    /// When the final head has to be there. A gRPC answer that goes on then is cut with a status, as far as its
+    /// When the final head has to be there. A gRPC answer that goes on beyond its end is cut with a status, as far as its
     /// client's protocol has one for it.
-    pub attempt: Option<End>,
+    pub ends: Ends,
+    /// Told what the answer is.
+    pub flow: Option<&'t Flow>,
     pub idle: Idle<'t>,
 }
 
@@ -405,7 +407,7 @@ async fn final_head(
             head
         } else {
             let awaited = pin!(answer.head());
-            let awaited = pin!(in_time(terms.attempt, awaited));
+            let awaited = pin!(in_time(terms.ends.whole, awaited));
             let head = upload.race(pin!(unless_gone(awaited, responder.as_mut()))).await??;
             head.map_err(ExchangeError::Late)?.map_err(ExchangeError::Unanswered)?
         };
@@ -485,7 +487,7 @@ async fn respond(
     let http1 = !matches!(responder, Some(Responder::H2(_)));
     let late = terms.from_peer && is_late(&head, grpc);
     mesh::strip_response(&mut head.headers, http1);
-    let (own, at) = (head.status, Instant::now());
+    let (own, at, kind) = (head.status, Instant::now(), Kind::of(&head.headers));
     terms.filtered.edit(&mut head);
     let replaced = match terms.filtered.judges_answers() {
         // Boxed: rare, and larger than all the rest.
@@ -504,6 +506,9 @@ async fn respond(
             received.bytes.set(length as u64);
         }
         return Ok(());
+    }
+    if let Some(flow) = terms.flow {
+        flow.begins(kind);
     }
     let ended = source.is_end();
     if !ended && terms.filtered.look_at_answer(&mut source) {
@@ -576,8 +581,24 @@ async fn download(
     terms: &Terms<'_, '_>,
 ) -> Result<(), ExchangeError> {
     // Only HTTP/2 can end a message in the middle of one of its pieces.
-    let cut = terms.attempt.filter(|_| terms.grpc && matches!(to, SendBody::H2(_)));
-    let pumped = in_time(cut, pin!(pump_frames(from, to, progress, terms.idle.stalls))).await;
+    let is_cut = terms.grpc && terms.ends.are_some() && matches!(to, SendBody::H2(_));
+    let untold = Flow::default();
+    let flow = terms.flow.unwrap_or(&untold);
+    let pumped = {
+        let mut pump = pin!(pump_frames(from, to, progress, terms.idle.stalls));
+        let pump = pin!(std::future::poll_fn(|cx| {
+            let polled = pump.as_mut().poll(cx);
+            if progress.at.get() > 0 {
+                flow.moved();
+            }
+            polled
+        }));
+        match is_cut {
+            // Boxed: most answers have no end, and carry no timer about.
+            true => Box::pin(terms.ends.bound(flow, pump)).await,
+            false => Ok(pump.await),
+        }
+    };
     let pumped = match pumped {
         Ok(pumped) => pumped,
         Err(late) => {

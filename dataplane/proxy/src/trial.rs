@@ -1,11 +1,18 @@
 //! What holds for one attempt to send a request that may be followed by others: when it has to be over, and which answers
 //! nobody is given, and who is told of the one that somebody is.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
-use http::StatusCode;
-use tokio::time::Instant;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use tokio::task::coop;
+use tokio::time::{Instant, sleep_until};
 use weft_transport::http::ResponseHead;
 
 use crate::reply::Failure;
@@ -15,17 +22,35 @@ use crate::reply::Failure;
 pub struct Trial<'t> {
     /// Says which answers nobody is given, since another attempt follows.
     pub again: Option<&'t dyn Again>,
-    /// When the final head of an answer has to be there.
-    pub end: &'t Cell<Option<End>>,
+    /// When it has to be over: with the final head of its answer, or behind it.
+    pub ends: Option<&'t Cell<Ends>>,
     /// Told of the answer that is passed on.
-    pub begun: &'t dyn Begun,
+    pub begun: Option<&'t dyn Begun>,
     /// The final head of an answer that was awaited beside another's.
-    pub received: &'t Cell<Option<ResponseHead>>,
+    pub received: Option<&'t Cell<Option<ResponseHead>>>,
+    /// Told what that answer is.
+    pub flow: &'t Flow,
 }
 
 impl<'t> Trial<'t> {
-    pub fn end(trial: Option<&Self>) -> Option<End> {
-        trial.and_then(|trial| trial.end.get())
+    /// Of a request that is sent on as it is, by whoever bounds it by what its answer is.
+    pub fn of(flow: &'t Flow) -> Self {
+        Self { again: None, ends: None, begun: None, received: None, flow }
+    }
+
+    pub fn ends(trial: Option<&Self>) -> Ends {
+        trial.and_then(|trial| trial.ends).map(Cell::get).unwrap_or_default()
+    }
+
+    /// From now on it has to be over by these.
+    pub fn set_ends(trial: Option<&Self>, ends: Ends) {
+        if let Some(cell) = trial.and_then(|trial| trial.ends) {
+            cell.set(ends);
+        }
+    }
+
+    pub fn flow(trial: Option<&Self>) -> Option<&'t Flow> {
+        trial.map(|trial| trial.flow)
     }
 
     pub fn again(trial: Option<&Self>) -> Option<&'t dyn Again> {
@@ -33,11 +58,11 @@ impl<'t> Trial<'t> {
     }
 
     pub fn received(trial: Option<&Self>) -> Option<&'t Cell<Option<ResponseHead>>> {
-        trial.map(|trial| trial.received)
+        trial.and_then(|trial| trial.received)
     }
 
     pub fn begun(trial: Option<&Self>) -> Option<&'t dyn Begun> {
-        trial.map(|trial| trial.begun)
+        trial.and_then(|trial| trial.begun)
     }
 }
 
@@ -56,23 +81,113 @@ pub trait Begun {
     fn begun(&self, own: StatusCode, at: std::time::Instant);
 }
 
+/// What the answer of a request is by now, as far as that decides which of its times end it.
+#[derive(Debug, Default)]
+pub struct Flow(Cell<Kind>);
+
+/// What the head of an answer says that follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// A message, which its receiver awaits the end of.
+    #[default]
+    Message,
+    /// Messages of gRPC: of a call that hangs before the first of them nobody knows that it streams.
+    Call,
+    /// Events, or messages of gRPC of which the first is there.
+    Stream,
+}
+
+impl Kind {
+    /// By the content type of an answer, as it came.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let value = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let is_grpc = kind.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC));
+        match (kind.eq_ignore_ascii_case(EVENTS), is_grpc) {
+            (true, _) => Self::Stream,
+            (false, true) => Self::Call,
+            (false, false) => Self::Message,
+        }
+    }
+}
+
+const EVENTS: &[u8] = b"text/event-stream";
+/// And its subtypes.
+const GRPC: &[u8] = b"application/grpc";
+
+impl Flow {
+    /// The head of the answer has come that is passed on.
+    pub fn begins(&self, kind: Kind) {
+        self.0.set(kind);
+    }
+
+    /// Bytes of its body have come.
+    pub fn moved(&self) {
+        if self.0.get() == Kind::Call {
+            self.0.set(Kind::Stream);
+        }
+    }
+
+    pub fn is_stream(&self) -> bool {
+        self.0.get() == Kind::Stream
+    }
+}
+
+/// When an exchange has to be over, by what its answer is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ends {
+    /// Unless it is a stream.
+    pub whole: Option<End>,
+    /// Where it is one.
+    pub stream: Option<End>,
+}
+
+impl Ends {
+    pub fn are_some(&self) -> bool {
+        self.whole.is_some() || self.stream.is_some()
+    }
+
+    /// Waits for `awaited`, which tells `flow` what its answer is, until then.
+    ///
+    /// # Errors
+    /// It was not there by then.
+    pub async fn bound<F: Future>(self, flow: &Flow, mut awaited: Pin<&mut F>) -> Result<F::Output, Failure> {
+        let end = || if flow.is_stream() { self.stream } else { self.whole };
+        let Some(first) = self.whole.or(self.stream) else { return Ok(awaited.await) };
+        let mut timer = pin!(sleep_until(first.at));
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = awaited.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            let Some(end) = end() else { return Poll::Pending };
+            if timer.deadline() != end.at {
+                timer.as_mut().reset(end.at);
+            }
+            // It ends what never has to wait, too.
+            let timed = pin!(coop::unconstrained(timer.as_mut()));
+            timed.poll(cx).map(|()| Err(end.late()))
+        })
+        .await
+    }
+}
+
 /// The moment by which a request, or one attempt to send it, has to be over.
 #[derive(Debug, Clone, Copy)]
 pub struct End {
     at: Instant,
-    limit: Duration,
+    limit_ms: u64,
     /// The caller says so, not the operator.
     told: bool,
 }
 
 impl End {
     pub fn after(limit: Duration) -> Option<Self> {
-        Some(Self { at: Instant::now().checked_add(limit)?, limit, told: false })
+        Some(Self { at: Instant::now().checked_add(limit)?, limit_ms: millis(limit), told: false })
     }
 
-    /// The end of what the caller says that it waits, which has bounds.
-    pub fn told(limit: Duration) -> Self {
-        Self { at: Instant::now() + limit, limit, told: true }
+    /// The end of what the caller said when its request came that it waits, which has bounds.
+    pub fn told(limit: Duration, came: Instant) -> Self {
+        Self { at: came + limit, limit_ms: millis(limit), told: true }
     }
 
     /// The same, so much later.
@@ -97,8 +212,7 @@ impl End {
     }
 
     fn late(self) -> Failure {
-        let limit_ms = u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX);
-        if self.told { Failure::CallerDeadline(limit_ms) } else { Failure::Timeout(limit_ms) }
+        if self.told { Failure::CallerDeadline(self.limit_ms) } else { Failure::Timeout(self.limit_ms) }
     }
 
     /// The earlier of both.
@@ -114,4 +228,8 @@ impl End {
     pub async fn bounds<T>(self, awaited: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::time::timeout_at(self.at, awaited).await.map_err(|_| self.late())
     }
+}
+
+fn millis(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }

@@ -31,6 +31,9 @@ pub struct Traffic {
     /// For each attempt; a rule's takes its place. 0: no deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt_timeout_ms: Option<u64>,
+    /// For a stream, from the beginning of its request. 0: no deadline. Only to a proxy with the capability `stream-timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_timeout_ms: Option<u64>,
     /// A rule's takes its place as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,

@@ -8,7 +8,7 @@ use crate::plan::Sources;
 use crate::resource::duration_text;
 use crate::route::{Plan, SaidBy, Setting};
 
-/// How long a request may take, and how long until it is at another endpoint as well.
+/// How long a request and a stream may take, and how long until it is at another endpoint as well.
 pub(super) fn timeouts(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     let text = |limit: Duration| duration_text(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
     let all = plan
@@ -17,9 +17,12 @@ pub(super) fn timeouts(sources: &Sources, plan: &Plan<'_>) -> Option<String> {
     let each = plan
         .attempt_timeout
         .map(|limit| format!("{} each attempt, {}", text(limit), said_by(sources, plan, Setting::AttemptTimeout)));
+    let stream = plan.stream_timeout().map(|limit| {
+        format!("{} where the answer is a stream, {}", text(limit), by_policies(sources, "timeouts.stream"))
+    });
     let hedge = plan.service.traffic.as_ref().and_then(|traffic| traffic.hedge);
     let hedge = hedge.map(|hedge| format!("{hedge}, {}", by_policies(sources, "hedge")));
-    let told: Vec<String> = all.into_iter().chain(each).chain(hedge).collect();
+    let told: Vec<String> = all.into_iter().chain(each).chain(stream).chain(hedge).collect();
     (!told.is_empty()).then(|| told.join("; "))
 }
 

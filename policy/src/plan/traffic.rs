@@ -29,6 +29,7 @@ pub(super) fn settings(merged: &Merged) -> Option<Traffic> {
         limits,
         request_timeout_ms: timeouts.request_ms,
         attempt_timeout_ms: timeouts.backend_request_ms,
+        stream_timeout_ms: timeouts.stream_ms,
         retry: spec.retry.as_ref().map(|retry| retry.retry()),
         hedge: spec.hedge.as_ref().and_then(HedgeSpec::hedge),
     })
@@ -41,6 +42,7 @@ pub(super) fn settings_outside(merged: &Merged) -> Option<Traffic> {
     let sets_some = all.limits.is_some()
         || all.request_timeout_ms.is_some()
         || all.attempt_timeout_ms.is_some()
+        || all.stream_timeout_ms.is_some()
         || all.retry.is_some();
     sets_some.then(|| Traffic { balancing: Balancing::default(), outliers: None, health_check: None, ..all })
 }
@@ -116,7 +118,8 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
         own("loadBalancing.panicThresholdPercent", told.panic, spread::NEVER),
         own("healthCheck", health, "nobody is checked"),
     ];
-    // Told only where somebody asks for it.
+    // Told only where somebody asks for them.
+    all.extend(timeouts.stream_ms.map(|ms| own("timeouts.stream", Some(deadline_text(ms)), "")));
     let hedge = spec.hedge.as_ref().and_then(HedgeSpec::hedge).map(|hedge| hedge.to_string());
     all.extend(hedge.map(|hedge| own("hedge", Some(hedge), "")));
     let is_mesh_s = |it: &&mut Effective| it.setting == "timeouts.request" && it.by.is_none();

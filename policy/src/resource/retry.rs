@@ -117,7 +117,7 @@ impl ServiceRetrySpec {
     }
 }
 
-/// `timeouts` of a rule, as Gateway API has them, and of a TrafficPolicy. `0s`: none.
+/// `timeouts` of a rule, as Gateway API has them. `0s`: none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Timeouts {
@@ -137,14 +137,52 @@ pub struct Timeouts {
     pub backend_request_ms: Option<u64>,
 }
 
+/// `timeouts` of a TrafficPolicy: those of a rule, and that of streams. `0s`: none.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServiceTimeouts {
+    #[serde(
+        rename = "request",
+        deserialize_with = "value::duration_ms",
+        serialize_with = "value::serialize_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub request_ms: Option<u64>,
+    #[serde(
+        rename = "backendRequest",
+        deserialize_with = "value::duration_ms",
+        serialize_with = "value::serialize_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub backend_request_ms: Option<u64>,
+    #[serde(
+        rename = "stream",
+        deserialize_with = "value::duration_ms",
+        serialize_with = "value::serialize_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub stream_ms: Option<u64>,
+}
+
 impl Timeouts {
     /// What is wrong; keys are inside `timeouts`.
     pub(crate) fn check(&self) -> Option<(String, String)> {
-        let (request, attempt) = (self.request_ms.filter(|ms| *ms > 0)?, self.backend_request_ms?);
-        let told = value::duration_text;
-        let message = || format!("{} is longer than `request`, which is {}", told(attempt), told(request));
-        (attempt > request).then(|| ("backendRequest".to_owned(), message()))
+        check_times(self.request_ms, self.backend_request_ms)
     }
+}
+
+impl ServiceTimeouts {
+    /// The same.
+    pub(crate) fn check(&self) -> Option<(String, String)> {
+        check_times(self.request_ms, self.backend_request_ms)
+    }
+}
+
+fn check_times(request_ms: Option<u64>, backend_request_ms: Option<u64>) -> Option<(String, String)> {
+    let (request, attempt) = (request_ms.filter(|ms| *ms > 0)?, backend_request_ms?);
+    let told = value::duration_text;
+    let message = || format!("{} is longer than `request`, which is {}", told(attempt), told(request));
+    (attempt > request).then(|| ("backendRequest".to_owned(), message()))
 }
 
 fn check(codes: &[u16], attempts: Option<u32>) -> Vec<(String, String)> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::health::{HealthCheckSpec, SuccessRateSpec};
 use super::hedge::HedgeSpec;
-use super::retry::{ServiceRetrySpec, Timeouts};
+use super::retry::{ServiceRetrySpec, ServiceTimeouts};
 use super::spread::{LocalitySpec, SlowStartSpec};
 use super::template::TemplateRef;
 use super::{Metadata, ROOT_NAMESPACE, TargetKind, TargetRef, value};
@@ -38,9 +38,9 @@ pub struct TrafficPolicySpec {
     /// Absent: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
-    /// A rule's take their places. Absent: the Mesh's `requestTimeout`, and none for an attempt.
+    /// A rule's take their places. Absent: the Mesh's `requestTimeout`, and none for an attempt or a stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeouts: Option<Timeouts>,
+    pub timeouts: Option<ServiceTimeouts>,
     /// A rule's takes its place. Absent: only what provably nobody acted on is sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Box<ServiceRetrySpec>>,
@@ -473,7 +473,7 @@ impl TrafficPolicySpec {
         wrong.extend(health.map(|(key, message)| (format!("healthCheck{}", within(&key)), message)));
         let limits = self.limits.iter().flat_map(LimitsSpec::check);
         wrong.extend(limits.map(|(key, message)| (format!("limits{}", within(key)), message)));
-        let timeouts = self.timeouts.iter().filter_map(Timeouts::check);
+        let timeouts = self.timeouts.iter().filter_map(ServiceTimeouts::check);
         wrong.extend(timeouts.map(|(key, message)| (format!("timeouts.{key}"), message)));
         let retry = self.retry.iter().flat_map(|retry| retry.check());
         wrong.extend(retry.map(|(key, message)| (format!("retry.{key}"), message)));

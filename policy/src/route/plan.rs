@@ -115,6 +115,12 @@ impl Plan<'_> {
         headers.keys().map(text).collect()
     }
 
+    /// How long a stream may take, from the beginning of its request, as its service's TrafficPolicy says. `None`: no deadline.
+    #[must_use]
+    pub fn stream_timeout(&self) -> Option<Duration> {
+        deadline(self.service.traffic.as_deref()?.stream_timeout_ms)
+    }
+
     /// Who says what is kept of a setting.
     pub(crate) fn says(&self, setting: Setting) -> SaidBy {
         let rule = self.actions[0].is_some_and(|rule| rule.sets(setting));

@@ -11,9 +11,11 @@ use super::{
     BACKEND_ANSWERS, CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_ROUTES, EXTERNAL_SERVICE, EXTERNAL_STREAMS, EXTERNAL_TLS,
     FILTER_RULES, FILTER_SECRETS, FILTER_SHIPPED, FILTER_STATEMENT, GRPC_ROUTE, HEALTH_CHECKS, HEDGING, HOST_MATCH,
     OUTBOUND_CLOSED, PLACE_SHARES, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SESSION_PERSISTENCE, SPREAD,
-    TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    STREAM_TIMEOUT, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
-use crate::bundle::{External, ExternalTls, FilterAttachment, Grant, Limits, Route, RouteAction, RouteKind, Service};
+use crate::bundle::{
+    External, ExternalTls, FilterAttachment, Grant, Limits, Route, RouteAction, RouteKind, Service, Traffic,
+};
 use crate::delta::{Key, Object};
 use crate::route::HOST;
 
@@ -59,7 +61,13 @@ fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
     let shares = service.spread.as_ref().filter(|spread| !spread.shares.is_empty()).map(|_| PLACE_SHARES);
     let spread = service.spread.as_ref().map(|_| SPREAD).into_iter().chain(shares);
     let hedge = traffic.filter(|traffic| traffic.hedge.is_some()).map(|_| HEDGING);
-    ports.into_iter().chain(traffic.map(|_| TRAFFIC_POLICY)).chain(limits).chain(checks).chain(spread).chain(hedge)
+    let stream = required_of_streams(service.traffic.as_deref());
+    let traffic = traffic.map(|_| TRAFFIC_POLICY);
+    ports.into_iter().chain(traffic).chain(limits).chain(checks).chain(spread).chain(hedge).chain(stream)
+}
+
+fn required_of_streams(traffic: Option<&Traffic>) -> Option<&'static str> {
+    traffic.and_then(|traffic| traffic.stream_timeout_ms).map(|_| STREAM_TIMEOUT)
 }
 
 fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
@@ -86,7 +94,9 @@ fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
 
 fn required_outside(external: &External) -> impl Iterator<Item = &'static str> {
     let tls = external.tls.as_ref().is_some_and(ExternalTls::is_beyond_name_and_roots).then_some(EXTERNAL_TLS);
-    std::iter::once(EXTERNAL_SERVICE).chain(external.traffic.is_some().then_some(EXTERNAL_ROUTES)).chain(tls)
+    let traffic = external.traffic.as_deref();
+    let routes = traffic.map(|_| EXTERNAL_ROUTES);
+    std::iter::once(EXTERNAL_SERVICE).chain(routes).chain(tls).chain(required_of_streams(traffic))
 }
 
 fn payload(object: &Object) -> Vec<u8> {

@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::Value;
 use weft_tests::app::TcpApp;
 use weft_tests::client::{empty, try_tunnel};
-use weft_tests::{App, Client, Mesh, Sidecar, Workload, eventually};
+use weft_tests::{Answer, App, Client, Mesh, Sidecar, Workload, eventually};
 
 /// The fields that an app was sent under a name.
 fn seen(text: &str, name: &str) -> Vec<String> {
@@ -107,6 +107,8 @@ async fn a_deadline_holds_along_the_path() {
     let late = call("/slow/25000", "400m").await;
     assert_eq!((late.status.as_u16(), late.header("grpc-status")), (200, "4"), "{late:?}");
 
+    Box::pin(streams_have_times_of_their_own(&shop)).await;
+
     // The Mesh's own is told, too, and nobody makes it longer.
     shop.set("cart", "timeouts: {request: 20s}");
     assert!(shop.passed_on("86400000").await.0 < 20_000);
@@ -129,6 +131,67 @@ async fn a_deadline_holds_along_the_path() {
     shop.caller.process.signal("CONT");
     assert_eq!(asked.await.unwrap().unwrap(), 504);
     assert_eq!(shop.stock.0.busy(), 0);
+}
+
+/// The status of a call, in the trailers of its answer or in the head.
+fn grpc_status(answer: &Answer) -> &str {
+    let status = answer.trailers.iter().chain([&answer.headers]).find_map(|fields| fields.get("grpc-status"));
+    status.and_then(|status| status.to_str().ok()).unwrap_or_default()
+}
+
+/// What only the operator set for requests cuts no stream, through two proxies: its own time does, and the caller's word.
+async fn streams_have_times_of_their_own(shop: &Shop) {
+    let proxy = shop.caller.proxy();
+    let call = async |path: &str, timeout: Option<&str>| {
+        if !path.starts_with("/test.") {
+            return Client::through(proxy, "cart").await.call(Method::GET, path, &[], empty()).await;
+        }
+        let mut fields = vec![("content-type", "application/grpc"), ("te", "trailers")];
+        fields.extend(timeout.map(|timeout| ("grpc-timeout", timeout)));
+        Client::h2_through(proxy, "cart").await.call(Method::POST, path, &fields, empty()).await
+    };
+    let counted =
+        async |flags: &str| shop.caller.metrics().await.sum("istio_requests_total", &[("response_flags", flags)]);
+    let counts = async |before: [f64; 2], whole: f64, late: f64| {
+        eventually("all are counted", || async {
+            let now = [counted("-").await, counted("UT").await];
+            (now == [before[0] + whole, before[1] + late]).then_some(())
+        })
+        .await;
+    };
+
+    shop.set("cart", "timeouts: {request: 600ms}");
+    let before = [counted("-").await, counted("UT").await];
+    let (events, messages, plain, hangs, late) = tokio::join!(
+        call("/events/1500", None),
+        call("/test.Stream/1500", None),
+        call("/pause/1500", None),
+        call("/test.Hang/1500", None),
+        call("/test.Stream/1500", Some("900m")),
+    );
+    assert_eq!(events.unwrap().text(), "data: one\n\ndata: two\n\n");
+    let messages = messages.unwrap();
+    assert_eq!((grpc_status(&messages), messages.body.len()), ("0", 16), "{messages:?}");
+    assert!(plain.is_err(), "it is no stream: {plain:?}");
+    assert_eq!(grpc_status(&hangs.unwrap()), "4", "its message did not come");
+    let late = late.unwrap();
+    assert_eq!((grpc_status(&late), late.body.len()), ("4", 8), "{late:?}");
+    counts(before, 2.0, 3.0).await;
+
+    shop.set("cart", "timeouts: {stream: 600ms}");
+    let before = [counted("-").await, counted("UT").await];
+    let (events, messages, plain) =
+        tokio::join!(call("/events/1500", None), call("/test.Stream/1500", None), call("/pause/800", None));
+    assert!(events.is_err(), "{events:?}");
+    let messages = messages.unwrap();
+    assert_eq!((grpc_status(&messages), messages.body.len()), ("4", 8), "{messages:?}");
+    assert_eq!(plain.unwrap().text(), "onetwo");
+    counts(before, 1.0, 2.0).await;
+    let told = shop.mesh.weft(&["describe", "service", "cart"]);
+    assert!(told.out.contains("timeouts.stream: 600ms (TrafficPolicy default/cart)"), "{}", told.out);
+    let explained = shop.mesh.weft(&["explain", "--from", "default/shopper", "--to", "cart"]);
+    let told = "600ms where the answer is a stream, as TrafficPolicy default/cart says";
+    assert!(explained.out.contains(told), "{}", explained.out);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -124,6 +124,7 @@ async fn routes_and_policies_hold_for_what_goes_outside() {
         limits: Some(Limits { active: 1, pending_ms: 1_000, ..Limits::default() }),
         request_timeout_ms: Some(400),
         attempt_timeout_ms: None,
+        stream_timeout_ms: None,
         retry: None,
         hedge: None,
     };

@@ -498,6 +498,7 @@ async fn the_answer_of_a_further_attempt_is_judged_too() {
         limits: None,
         request_timeout_ms: None,
         attempt_timeout_ms: None,
+        stream_timeout_ms: None,
         retry: Some(Retry { attempts: Some(1), ..Retry::default() }),
         hedge: None,
     };
@@ -526,6 +527,8 @@ async fn no_app_says_what_only_proxies_say() {
         ("weft-mirrored", "1"),
         ("weft-attempt", "9"),
         ("weft_attempt", "9"),
+        // Nothing would be left.
+        ("weft-answer-ms", "0"),
         ("weft-no-host", "1"),
         ("weft-source", "liar"),
         ("weft-dst", "127.0.0.1:1"),

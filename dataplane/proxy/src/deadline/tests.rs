@@ -23,7 +23,7 @@ fn head(fields: &[(&'static str, &'static str)]) -> RequestHead {
 fn taken(fields: &[(&'static str, &'static str)], limit: Option<u64>) -> (Until, HeaderMap) {
     let mut head = head(fields);
     let until = Said::read(&head.headers).take(&mut head);
-    (until.and(limit.map(Duration::from_millis)), head.headers)
+    (until.and(limit.map(Duration::from_millis), None), head.headers)
 }
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
@@ -50,6 +50,12 @@ async fn the_least_of_what_is_said_and_set_is_told_on() {
     let both = [("weft-timeout-ms", "70"), ("grpc-timeout", "70000000n")];
     check(&[GRPC, ("grpc-timeout", "5S"), ("weft-timeout-ms", "70")], None, &both);
     check(&[GRPC, ("grpc-timeout", "5S"), ("grpc-timeout", "70m")], Some(200), &both);
+    // Servers end streams by the call's own field: it is the caller's word alone.
+    let shorter = [("weft-timeout-ms", "200"), ("grpc-timeout", "5000000u")];
+    check(&[GRPC, ("grpc-timeout", "5S")], Some(200), &shorter);
+    // What only proxies tell each other is nobody's from an app.
+    check(&[("weft-answer-ms", "70")], None, &[]);
+    check(&[("weft-answer-ms", "70")], Some(10_000), &[("weft-timeout-ms", "10000")]);
     // Of what is no gRPC call it is a field as any other.
     check(&[("grpc-timeout", "5S")], None, &[]);
 }
@@ -77,7 +83,7 @@ async fn what_is_left_shrinks_to_nothing() {
     tokio::time::advance(Duration::from_millis(40)).await;
     assert_eq!(told(), ["0", "0n"]);
     assert!(matches!(until.check(), Err(Failure::NoTimeLeft)));
-    assert_eq!(until.end_behind().unwrap().left(), BEHIND);
+    assert_eq!(until.bounds_behind().unwrap().whole.unwrap().left(), BEHIND);
     // The operator's own is told as it always was.
     let (own, _) = taken(&[], Some(5));
     tokio::time::advance(Duration::from_millis(5)).await;
@@ -130,6 +136,55 @@ async fn a_peer_is_told_and_passes_on_what_is_left() {
         until.fields().collect::<HeaderMap>(),
         headers(&[("weft-timeout-ms", "180"), ("grpc-timeout", "180000u")])
     );
+}
+
+/// The caller's word and what only the operator set are told each by itself, and hold at the callee for what they are.
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_told_whose_time_it_is() {
+    type Told = &'static [(&'static str, &'static str)];
+    fn check(fields: Told, limit: Option<u64>, told: Told, ends: [Option<u64>; 2], to_app: Told) {
+        let (until, mut left) = taken(fields, limit);
+        mesh::strip(&mut left);
+        let of_call = left.into_iter().filter_map(|(name, value)| Some((name?, value)));
+        let to_proxy: HeaderMap = of_call.chain(until.to_proxy()).collect();
+        assert_eq!(to_proxy, headers(told), "{fields:?} within {limit:?}");
+        let mut call = RequestHead { headers: to_proxy, ..head(&[]) };
+        let said = mesh::take(&mut call).deadline;
+        let until = said.take(&mut call);
+        let behind = until.bounds_behind().map(|ends| *ends).unwrap_or_default();
+        let ms = |end: Option<End>| end.map(|end| u64::try_from((end.left() - BEHIND).as_millis()).unwrap());
+        assert_eq!([ms(behind.whole), ms(behind.stream)], ends, "{fields:?} within {limit:?}");
+        assert_eq!(until.fields().collect::<HeaderMap>(), headers(to_app), "{fields:?} within {limit:?}");
+    }
+    let said: Told = &[("weft-timeout-ms", "500")];
+    check(&[], None, &[], [None, None], &[]);
+    check(said, None, said, [Some(500), Some(500)], said);
+    check(said, Some(900), said, [Some(500), Some(500)], said);
+    check(&[], Some(300), &[("weft-answer-ms", "300")], [Some(300), None], &[("weft-timeout-ms", "300")]);
+    let both: Told = &[("weft-timeout-ms", "500"), ("weft-answer-ms", "300")];
+    check(said, Some(300), both, [Some(300), Some(500)], &[("weft-timeout-ms", "300")]);
+    let call: Told = &[GRPC, ("grpc-timeout", "500m")];
+    let told: Told = &[GRPC, ("weft-timeout-ms", "500"), ("grpc-timeout", "500000u"), ("weft-answer-ms", "300")];
+    let to_app: Told = &[("weft-timeout-ms", "300"), ("grpc-timeout", "500000u")];
+    check(call, Some(300), told, [Some(300), Some(500)], to_app);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_has_the_time_of_streams_and_the_callers() {
+    let until = |fields: &[(&'static str, &'static str)], stream: Option<u64>| {
+        let mut head = head(fields);
+        let said = Said::read(&head.headers).take(&mut head);
+        said.and(Some(Duration::from_millis(300)), stream.map(Duration::from_millis)).ends()
+    };
+    let ms = |end: Option<End>| end.map(|end| end.left().as_millis());
+    let check = |ends: Ends, expect: [Option<u128>; 2]| assert_eq!([ms(ends.whole), ms(ends.stream)], expect);
+    check(until(&[], None), [Some(300), None]);
+    check(until(&[], Some(900)), [Some(300), Some(900)]);
+    check(until(&[("weft-timeout-ms", "500")], Some(900)), [Some(300), Some(500)]);
+    check(until(&[("weft-timeout-ms", "100")], Some(50)), [Some(100), Some(50)]);
+    // A filter's time is that of its whole question.
+    let callout = Until::whole(Duration::from_millis(80)).and(Some(Duration::from_millis(300)), None).ends();
+    check(callout, [Some(80), Some(80)]);
 }
 
 #[tokio::test(start_paused = true)]

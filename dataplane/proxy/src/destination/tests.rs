@@ -131,6 +131,7 @@ pub(crate) fn balanced(endpoints: &[(&str, u8, u32)], balancing: Balancing) -> S
         limits: None,
         request_timeout_ms: None,
         attempt_timeout_ms: None,
+        stream_timeout_ms: None,
         retry: None,
         hedge: None,
     }));

@@ -30,7 +30,7 @@ use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::PairMetrics;
-use crate::trial::End;
+use crate::trial::{End, Ends};
 use crate::worker::Worker;
 
 /// Dialling ends so much before the time of its attempt does, so that the attempt knows of it.
@@ -180,19 +180,16 @@ impl<'a> Attempts<'a> {
         self.repeating.clone()
     }
 
-    /// The end of their time.
-    pub(super) fn end(&self) -> Option<End> {
-        self.until.end()
+    /// The end of an attempt that begins now. One whose answer is a stream has none of its own.
+    pub(super) fn attempt_bounds(&self) -> Option<Box<Ends>> {
+        let whole = self.attempt_timeout.and_then(End::after)?;
+        Some(Box::new(Ends { whole: Some(whole), stream: None }))
     }
 
-    /// The end of an attempt that begins now.
-    pub(super) fn attempt_end(&self) -> Option<End> {
-        self.attempt_timeout.and_then(End::after)
-    }
-
-    /// When its answer has to begin.
-    pub(super) fn head_end(&self, attempt_end: Option<End>) -> Option<End> {
-        End::earlier(attempt_end, self.until.end())
+    /// When its answer has to begin, and when it has to be over, by these and by the time of them all.
+    pub(super) fn ends(&self, attempt: Option<&Ends>) -> Ends {
+        let all = self.until.ends();
+        Ends { whole: End::earlier(attempt.and_then(|attempt| attempt.whole), all.whole), ..all }
     }
 
     /// The gate that a request has to pass before its first attempt, and its destination.
@@ -242,7 +239,7 @@ impl<'a> Attempts<'a> {
         limit.map_or(self.connect_timeout, |limit| self.connect_timeout.min(limit))
     }
 
-    /// The end of their time, and how their callee is told of it.
+    /// The ends of their time, and how their callee is told of them.
     pub(super) fn until(&self) -> &Until {
         &self.until
     }
@@ -287,7 +284,7 @@ impl<'a> Attempts<'a> {
             was_given: false,
             start: Cell::new(now),
             repeat: u32::try_from(others).unwrap_or(u32::MAX),
-            until: self.until,
+            until: self.until.clone(),
             end: None,
             outcome: Outcome::Cancelled,
             sign: Sign::Nothing,

@@ -138,7 +138,8 @@ async fn ask(worker: &Rc<Worker>, workload: IpAddr, callout: Callout) -> Result<
         let plan = routing::route(&snapshot, &from, to, (&head, path.as_ref()), chance)?;
         plan.modify(&mut head)?;
         let exit = external::leaving(worker, &snapshot, &from, plan.exit(), &mut head)?;
-        let until = Until::default().and(Some(callout.timeout)).and(plan.timeouts().0);
+        // Its own time ends it whatever the answer is.
+        let until = Until::whole(callout.timeout).and(plan.timeouts().0, plan.stream_timeout());
         let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(until);
         (Box::new(attempts), exit)
     };

@@ -27,6 +27,7 @@ use crate::snapshot::{Below, Served, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::PairMetrics;
+use crate::trial::Trial;
 use crate::worker::Worker;
 
 /// A way out of the mesh, held beyond the snapshot that says it.
@@ -194,12 +195,11 @@ pub(super) async fn send(
     loop {
         attempts.begin()?;
         mirrors.start(worker, from, call);
-        let end = attempts.attempt_end();
-        if let Some(trial) = call.trial {
-            trial.end.set(attempts.head_end(end));
-        }
+        let bounds = attempts.attempt_bounds();
+        Trial::set_ends(call.trial, attempts.ends(bounds.as_deref()));
+        let bounds = (bounds, Trial::flow(call.trial));
         let carried = exit.carry(worker, (from, client), attempts, permit, filtered, call);
-        let ended = super::within(end, pin!(carried), Failed::Final).await;
+        let ended = super::within(bounds, pin!(carried), Failed::Final).await;
         call.record.log(|log| log.tried(attempts.holds().was_refused()));
         let wait;
         (permit, wait) = match ended {

@@ -76,7 +76,7 @@ pub(super) async fn exchange<'w>(
     let (beside, again) = (permit.of_copy(), permit.of_copy());
     let won = {
         let racing = pin!(race((worker, from), (attempts, after), attempt, (permit, beside), call.head));
-        let timed = pin!(relay::in_time(Trial::end(call.trial), racing));
+        let timed = pin!(relay::in_time(Trial::ends(call.trial).whole, racing));
         relay::unless_gone(timed, call.responder.as_mut()).await
     };
     let Won { opened, answer, by, was_hedged } = match won {
@@ -93,8 +93,8 @@ pub(super) async fn exchange<'w>(
     note(attempt, true, call);
     match answer {
         Ok(head) => {
-            if let Some(trial) = call.trial {
-                trial.received.set(Some(head));
+            if let Some(received) = Trial::received(call.trial) {
+                received.set(Some(head));
             }
             opened.carry(worker.idle(), filtered, call).await
         }

@@ -106,6 +106,11 @@ impl Plan<'_> {
         Ok(())
     }
 
+    /// Of an exchange whose answer is a stream.
+    pub(super) fn stream_timeout(&self) -> Option<Duration> {
+        self.plan.stream_timeout()
+    }
+
     /// Of the whole exchange, and of each attempt.
     pub(super) fn timeouts(&self) -> (Option<Duration>, Option<Duration>) {
         (self.plan.timeout, self.plan.attempt_timeout)

@@ -52,7 +52,8 @@ fn terms<'a, 'f>(filtered: &'a mut Filtered<'f>, status: &'a Cell<Option<Answere
         again: None,
         received: None,
         begun: None,
-        attempt: None,
+        ends: Ends::default(),
+        flow: None,
         idle,
     }
 }

@@ -9,7 +9,7 @@ use super::super::*;
 use crate::plan::effective;
 use crate::plan::tests::{SHOP, name, world};
 use crate::resource::health::{HealthCheckSpec, HttpCheckSpec};
-use crate::resource::retry::{ServiceRetrySpec, Timeouts};
+use crate::resource::retry::{ServiceRetrySpec, ServiceTimeouts};
 use crate::resource::spread::LocalitySpec;
 use crate::resource::traffic::{LimitsSpec, LoadBalancingSpec, OutlierSpec};
 use crate::resource::{Resource, TrafficPolicySpec};
@@ -39,7 +39,7 @@ fn full() -> Value {
             "maxActiveRequests": 9, "maxPendingRequests": 5, "maxPendingTime": "1s", "maxConnections": 7, "maxRetries": 3,
             "adaptive": {"minLimit": 3, "maxLimit": 90, "sampleWindow": "250ms"},
         },
-        "timeouts": {"request": "9s", "backendRequest": "3s"},
+        "timeouts": {"request": "9s", "backendRequest": "3s", "stream": "1h"},
         "retry": {
             "codes": [503], "grpcCodes": ["UNAVAILABLE"], "attempts": 2, "backoff": "1ms", "methods": "Idempotent",
         },
@@ -85,6 +85,7 @@ fn others() -> BTreeMap<&'static str, Value> {
         ("limits.adaptive.sampleWindow", json!("260ms")),
         ("timeouts.request", json!("8s")),
         ("timeouts.backendRequest", json!("2s")),
+        ("timeouts.stream", json!("2h")),
         ("retry.codes", json!([502])),
         ("retry.grpcCodes", json!(["ABORTED"])),
         ("retry.attempts", json!(3)),
@@ -128,7 +129,7 @@ fn says_everything(spec: &TrafficPolicySpec) {
         outlier_detection: Some(outliers),
         health_check: Some(check),
         limits: Some(limits),
-        timeouts: Some(Timeouts { request_ms: Some(_), backend_request_ms: Some(_) }),
+        timeouts: Some(ServiceTimeouts { request_ms: Some(_), backend_request_ms: Some(_), stream_ms: Some(_) }),
         retry: Some(retry),
         hedge: Some(_),
     } = spec

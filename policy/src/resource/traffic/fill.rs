@@ -2,7 +2,7 @@
 //! lists the settings which are merged.
 
 use super::TrafficPolicySpec;
-use crate::resource::retry::Timeouts;
+use crate::resource::retry::ServiceTimeouts;
 
 impl TrafficPolicySpec {
     /// Takes each setting that `from` says and this one does not. `told` hears of each that `from` says, by its key inside
@@ -23,10 +23,11 @@ impl TrafficPolicySpec {
         one("loadBalancing", &mut self.load_balancing, load_balancing.as_ref(), told);
         one("outlierDetection", &mut self.outlier_detection, outlier_detection.as_ref(), told);
         one("limits", &mut self.limits, limits.as_ref(), told);
-        if let Some(Timeouts { request_ms, backend_request_ms }) = timeouts {
+        if let Some(ServiceTimeouts { request_ms, backend_request_ms, stream_ms }) = timeouts {
             let own = self.timeouts.get_or_insert_default();
             one("timeouts.request", &mut own.request_ms, request_ms.as_ref(), told);
             one("timeouts.backendRequest", &mut own.backend_request_ms, backend_request_ms.as_ref(), told);
+            one("timeouts.stream", &mut own.stream_ms, stream_ms.as_ref(), told);
         }
         one("retry", &mut self.retry, retry.as_ref(), told);
         one("hedge", &mut self.hedge, hedge.as_ref(), told);

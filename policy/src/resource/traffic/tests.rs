@@ -66,17 +66,25 @@ fn what_a_nearer_policy_leaves_unsaid_a_farther_one_says() {
         policy.spec
     };
     let mut near = spec("timeouts: {request: 3s}, limits: {maxActiveRequests: 1, maxPendingRequests: 5}");
-    let far = spec("timeouts: {request: 9s, backendRequest: 2s}, limits: {maxActiveRequests: 9}, retry: {attempts: 1}");
+    let far = spec(
+        "timeouts: {request: 9s, backendRequest: 2s, stream: 1h}, limits: {maxActiveRequests: 9}, retry: {attempts: 1}",
+    );
     let mut told = Vec::new();
     near.fill(&far, |key, is_taken| told.push((key, is_taken)));
     told.sort_unstable();
-    let expect = [("limits", false), ("retry", true), ("timeouts.backendRequest", true), ("timeouts.request", false)];
+    let expect = [
+        ("limits", false),
+        ("retry", true),
+        ("timeouts.backendRequest", true),
+        ("timeouts.request", false),
+        ("timeouts.stream", true),
+    ];
     assert_eq!(told, expect);
-    let merged = "timeouts: {request: 3s, backendRequest: 2s}, limits: {maxActiveRequests: 1, maxPendingRequests: 5}, retry: \
-                  {attempts: 1}";
+    let merged = "timeouts: {request: 3s, backendRequest: 2s, stream: 1h}, limits: {maxActiveRequests: 1, maxPendingRequests: \
+                  5}, retry: {attempts: 1}";
     assert_eq!(near, spec(merged), "a setting is taken as a whole");
     let mut said = near.said();
     said.sort_unstable();
-    assert_eq!(said, ["limits", "retry", "timeouts.backendRequest", "timeouts.request"]);
+    assert_eq!(said, ["limits", "retry", "timeouts.backendRequest", "timeouts.request", "timeouts.stream"]);
     assert_eq!(spec("timeouts: {}").said(), [""; 0]);
 }

@@ -197,6 +197,7 @@ fn routed() -> RouteTable {
         limits: None,
         request_timeout_ms: Some(9),
         attempt_timeout_ms: None,
+        stream_timeout_ms: None,
         retry: None,
         hedge: None,
     };

@@ -20,6 +20,7 @@ fn table_with(request_timeout_ms: Option<u64>, attempt_timeout_ms: Option<u64>, 
         limits: None,
         request_timeout_ms,
         attempt_timeout_ms,
+        stream_timeout_ms: Some(60_000),
         retry,
         hedge: None,
     };
@@ -91,6 +92,7 @@ fn a_policy_holds_without_a_route() {
         (Some(Duration::from_millis(900)), Some(Duration::from_millis(90)))
     );
     assert_eq!(plan.retry, Some(&retry(4)));
+    assert_eq!(plan.stream_timeout(), Some(Duration::from_secs(60)));
     let connection = plan_connection(&to).unwrap();
     assert_eq!((connection.timeout, connection.attempt_timeout, connection.retry), (None, None, None));
 }

@@ -68,6 +68,7 @@ fn what_policies_set_is_sent_to_those_who_know_it() {
         limits,
         request_timeout_ms: Some(5),
         attempt_timeout_ms: None,
+        stream_timeout_ms: None,
         retry: None,
         hedge: None,
     };
@@ -76,6 +77,10 @@ fn what_policies_set_is_sent_to_those_who_know_it() {
     assert_eq!(envelope.requires, [EXTERNAL_SERVICE, EXTERNAL_ROUTES]);
     assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
     assert_eq!(sent.without_preferences(), Some(Object::External(external())));
+    let streams = Traffic { stream_timeout_ms: Some(9), ..traffic.clone() };
+    let streams = Object::External(External { traffic: Some(Box::new(streams)), ..external() });
+    assert_eq!(encode(&streams).requires, [EXTERNAL_SERVICE, EXTERNAL_ROUTES, STREAM_TIMEOUT]);
+    assert_eq!(streams.without_preferences(), Some(sent.clone()));
     let none = Some(Limits { active: 0, ..Limits::default() });
     let odd = External { traffic: Some(Box::new(Traffic { limits: none, ..traffic })), ..external() };
     let refused = receive(vec![encode(&Object::External(odd))]).unwrap_err();

@@ -138,6 +138,7 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
         limits,
         request_timeout_ms: Some(9),
         attempt_timeout_ms: None,
+        stream_timeout_ms: None,
         retry: Some(Retry { grpc_codes: vec![14], ..Retry::default() }),
         hedge: None,
     };
@@ -177,6 +178,7 @@ fn limits_of_more_than_requests_are_sent_to_those_who_know_them() {
             limits: Some(limits),
             request_timeout_ms: None,
             attempt_timeout_ms: None,
+            stream_timeout_ms: None,
             retry: None,
             hedge: None,
         };
@@ -295,6 +297,7 @@ fn checks_of_health_are_sent_to_those_who_know_them() {
             limits: None,
             request_timeout_ms: Some(9),
             attempt_timeout_ms: None,
+            stream_timeout_ms: None,
             retry: None,
             hedge: None,
         };
@@ -470,6 +473,7 @@ fn hedging_is_asked_of_those_who_know_it() {
             limits: None,
             request_timeout_ms: None,
             attempt_timeout_ms: None,
+            stream_timeout_ms: None,
             retry: None,
             hedge,
         };
@@ -484,4 +488,38 @@ fn hedging_is_asked_of_those_who_know_it() {
     assert!(!encode(&service(None)).requires.contains(&HEDGING.to_owned()));
     let refused = receive(vec![encode(&service(hedge(0)))]).unwrap_err().reason;
     assert!(refused.ends_with("traffic.hedge: the first attempt has some time for itself"), "{refused}");
+}
+
+/// A preference of services and ExternalServices, that comes off alone.
+#[test]
+fn a_time_of_streams_is_told_to_those_who_know_it() {
+    use super::super::STREAM_TIMEOUT;
+    use crate::bundle::{Balancing, Traffic};
+    let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
+    let service = |stream_timeout_ms: Option<u64>| {
+        let traffic = Traffic {
+            policy: name("shop/p"),
+            balancing: Balancing::RoundRobin,
+            outliers: None,
+            health_check: None,
+            limits: None,
+            request_timeout_ms: Some(9),
+            attempt_timeout_ms: None,
+            stream_timeout_ms,
+            retry: None,
+            hedge: None,
+        };
+        Object::Service(Service { traffic: Some(Box::new(traffic)), ..plain.clone() })
+    };
+    // Of none, too: it keeps another level's off.
+    for ms in [0, 3_600_000] {
+        let sent = service(Some(ms));
+        let envelope = encode(&sent);
+        assert_eq!(envelope.requires.last().map(String::as_str), Some(STREAM_TIMEOUT));
+        assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
+        assert_eq!(sent.without_preferences(), Some(service(None)));
+    }
+    let without = encode(&service(None));
+    assert!(!without.requires.contains(&STREAM_TIMEOUT.to_owned()));
+    assert!(!String::from_utf8_lossy(&without.payload).contains("stream_timeout"), "no release before knows the field");
 }

@@ -55,7 +55,8 @@ async fn carried(app: &h2::ClientConn, mut call: h2::Exchange, time: Time) -> &'
     let (status, stalls) = (Cell::default(), stalls(u64::MAX));
     let idle = Idle::of(if time == Time::Idle { LIMIT } else { PATIENCE }, &stalls);
     let attempt = end.filter(|_| matches!(time, Time::Head | Time::Call));
-    let terms = Terms { attempt, grpc: time == Time::Call, ..terms(&mut filtered, &status, idle) };
+    let ends = Ends { whole: attempt, stream: None };
+    let terms = Terms { ends, grpc: time == Time::Call, ..terms(&mut filtered, &status, idle) };
     let (sent, received) = (Progress::default(), Progress::default());
     let (mut body, mut responder) = (Source::once(RecvBody::H2(&mut call.body)), Some(Responder::H2(&mut call.answer)));
     let ways = (SendBody::H2(&mut up), ResponseRecv::H2(&mut answer));
