@@ -102,8 +102,7 @@ async fn carry<'h>(
     let filtered = filtered.insert(Filtered::new(&worker.filters, &served.inbound));
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
     filtered.look_at_request(body, head);
-    let until = tell(said.deadline.take(head), head)?;
-    let head = &*head;
+    let (until, head) = (tell(said.deadline.take(head), head)?, &*head);
     let version = app_version(app_speaks, said.version, head.protocol.is_some());
     // After an upgrade nobody judges what the client sends, and an app may take it for requests all the same.
     if head.protocol.as_ref().is_some_and(|protocol| !protocol.is_websocket()) {

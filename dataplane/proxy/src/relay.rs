@@ -582,22 +582,10 @@ async fn download(
 ) -> Result<(), ExchangeError> {
     // Only HTTP/2 can end a message in the middle of one of its pieces.
     let is_cut = terms.grpc && terms.ends.are_some() && matches!(to, SendBody::H2(_));
-    let untold = Flow::default();
-    let flow = terms.flow.unwrap_or(&untold);
-    let pumped = {
-        let mut pump = pin!(pump_frames(from, to, progress, terms.idle.stalls));
-        let pump = pin!(std::future::poll_fn(|cx| {
-            let polled = pump.as_mut().poll(cx);
-            if progress.at.get() > 0 {
-                flow.moved();
-            }
-            polled
-        }));
-        match is_cut {
-            // Boxed: most answers have no end, and carry no timer about.
-            true => Box::pin(terms.ends.bound(flow, pump)).await,
-            false => Ok(pump.await),
-        }
+    let pumped = match terms.flow.filter(|flow| is_cut || flow.waits_for_bytes()) {
+        // Boxed: most answers are no calls of gRPC.
+        Some(flow) => Box::pin(watched((from, to), progress, terms, (flow, is_cut))).await,
+        None => Ok(pump_frames(from, to, progress, terms.idle.stalls).await),
     };
     let pumped = match pumped {
         Ok(pumped) => pumped,
@@ -630,6 +618,27 @@ async fn download(
             to.abort(if let StreamError::Reset(code) = error { code } else { Code::INTERNAL_ERROR }).await;
             Err(ExchangeError::Broken(error))
         }
+    }
+}
+
+/// Carries it, and says as soon as bytes of it have come. `is_cut`: it ends with the time of its request.
+async fn watched(
+    (from, to): (&mut Source<'_>, &mut SendBody<'_>),
+    progress: &Progress,
+    terms: &Terms<'_, '_>,
+    (flow, is_cut): (&Flow, bool),
+) -> Result<Result<(), PumpError>, Failure> {
+    let mut pump = pin!(pump_frames(from, to, progress, terms.idle.stalls));
+    let pump = pin!(std::future::poll_fn(|cx| {
+        let polled = pump.as_mut().poll(cx);
+        if progress.of_attempt.get() > 0 {
+            flow.moved();
+        }
+        polled
+    }));
+    match is_cut {
+        true => terms.ends.bound(flow, pump).await,
+        false => Ok(pump.await),
     }
 }
 

@@ -128,6 +128,11 @@ impl Flow {
         }
     }
 
+    /// Its first bytes decide.
+    pub fn waits_for_bytes(&self) -> bool {
+        self.0.get() == Kind::Call
+    }
+
     pub fn is_stream(&self) -> bool {
         self.0.get() == Kind::Stream
     }

@@ -31,7 +31,7 @@ pub struct TrafficPolicySpec {
     pub load_balancing: Option<LoadBalancingSpec>,
     /// Absent: nobody is ejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outlier_detection: Option<OutlierSpec>,
+    pub outlier_detection: Option<Box<OutlierSpec>>,
     /// Absent: nobody is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<Box<HealthCheckSpec>>,
@@ -466,7 +466,7 @@ impl TrafficPolicySpec {
         let mut wrong = Vec::new();
         let balancing = self.load_balancing.iter().flat_map(LoadBalancingSpec::check);
         wrong.extend(balancing.map(|(key, message)| (format!("loadBalancing.{key}"), message)));
-        let outliers = self.outlier_detection.iter().flat_map(OutlierSpec::check);
+        let outliers = self.outlier_detection.iter().flat_map(|spec| spec.check());
         let within = |key: &str| if key.is_empty() { String::new() } else { format!(".{key}") };
         wrong.extend(outliers.map(|(key, message)| (format!("outlierDetection{}", within(key)), message)));
         let health = self.health_check.iter().flat_map(|check| check.check());

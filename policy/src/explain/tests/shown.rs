@@ -149,7 +149,7 @@ fn says_everything(spec: &TrafficPolicySpec) {
         max_ejection_time_ms: _,
         max_ejection_percent: _,
         success_rate: Some(_),
-    } = outliers
+    } = &**outliers
     else {
         panic!("{outliers:?}")
     };
