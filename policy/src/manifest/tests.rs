@@ -491,8 +491,16 @@ fn filters_and_policies() {
         "from[0].serviceAccounts[1]: \"web\" is not namespace/account",
     );
     access(
-        "from: [{ipBlocks: [10.0.0.0/8]}]",
-        "from[0].ipBlocks: unknown field `ipBlocks`; known are principals, notPrincipals, namespaces, notNamespaces, serviceAccounts, notServiceAccounts",
+        "from: [{podSelector: [a]}]",
+        "from[0].podSelector: unknown field `podSelector`; known are principals, notPrincipals, namespaces, notNamespaces, serviceAccounts, notServiceAccounts, ipBlocks, notIpBlocks",
+    );
+    access(
+        "from: [{ipBlocks: [10.0.0.0/8, 10.1.0.1/8]}]",
+        "from[0].ipBlocks[1]: \"10.1.0.1/8\" has bits behind its prefix; the block that it lies in is 10.0.0.0/8",
+    );
+    access(
+        "to: [{notHosts: ['shop.example:80']}]",
+        "to[0].notHosts[0]: \"shop.example:80\" is not a host: a name in lower case without a port, or `*.` and a name",
     );
     access(
         "to: [{paths: ['/a*']}]",
