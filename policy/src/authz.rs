@@ -296,7 +296,7 @@ impl Engine {
     fn looked_at(&self, request: &Request<'_>) -> usize {
         let host = request.authority.and_then(place::host_of);
         let address = request.address.map(|address| address.to_canonical());
-        let seen = Seen { request, path: &[], host: host.as_deref(), address };
+        let seen = Seen { request, path: request.path.as_bytes(), host: host.as_deref(), address };
         self.deny.looked_at(&seen) + self.allow.looked_at(&seen)
     }
 

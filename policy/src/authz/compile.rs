@@ -46,7 +46,7 @@ pub(super) struct CompiledSource {
 pub(super) struct CompiledOperation {
     methods: Vec<String>,
     not_methods: Vec<String>,
-    paths: Vec<Path>,
+    pub(super) paths: Vec<Path>,
     not_paths: Vec<Path>,
     ports: Vec<u16>,
     not_ports: Vec<u16>,

@@ -1,5 +1,5 @@
-//! The rules that may hold for a request: each rule is found by the callers that it names, their addresses or its hosts, so
-//! that the number of rules for others makes no difference. Invariant: a rule that holds is among those found.
+//! The rules that may hold for a request: each rule is found by the callers that it names, their addresses, its hosts or its
+//! paths, so that the number of rules for others makes no difference. Invariant: a rule that holds is among those found.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,6 +24,12 @@ pub(super) struct Index {
     by_host: BTreeMap<String, Vec<usize>>,
     /// All rules that are found by hosts, for a request without one.
     hosted: Vec<usize>,
+    /// By [`super::pattern::Path::key`].
+    by_path: BTreeMap<Vec<u8>, Vec<usize>>,
+    /// Bytes of the longest of these.
+    longest: usize,
+    /// All rules that are found by paths, for a connection.
+    pathed: Vec<usize>,
     /// The others.
     general: Vec<usize>,
 }
@@ -54,6 +60,12 @@ impl Index {
                 push(self.by_host.entry(host.key().to_owned()).or_default(), number);
             }
             push(&mut self.hosted, number);
+        } else if let Some(keys) = path_keys(rule) {
+            for key in keys {
+                self.longest = self.longest.max(key.len());
+                push(self.by_path.entry(key).or_default(), number);
+            }
+            push(&mut self.pathed, number);
         } else {
             push(&mut self.general, number);
         }
@@ -94,6 +106,12 @@ impl Index {
             Some(host) => keys_of(host).filter_map(|key| self.by_host.get(key)).for_each(|list| look(list)),
             None => look(&self.hosted),
         }
+        if seen.request.l4 {
+            look(&self.pathed);
+        } else if !self.pathed.is_empty() {
+            let keys = beginnings(seen.path).take_while(|key| key.len() <= self.longest);
+            keys.filter_map(|key| self.by_path.get(key)).for_each(|list| look(list));
+        }
     }
 
     fn blocks_around(&self, address: IpAddr) -> impl Iterator<Item = &[usize]> {
@@ -103,6 +121,20 @@ impl Index {
             self.by_block.get(&block).map(Vec::as_slice)
         })
     }
+}
+
+/// A path up to each of its slashes, and the whole of it; the shortest first.
+fn beginnings(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    slashes.map(|(at, _)| &path[..at]).chain(std::iter::once(path))
+}
+
+/// What a rule is found by whose operations all name paths. `None`: not all do, or one of them is every path.
+fn path_keys(rule: &CompiledRule) -> Option<Vec<Vec<u8>>> {
+    if rule.to.is_empty() || rule.to.iter().any(|to| to.paths.is_empty()) {
+        return None;
+    }
+    rule.to.iter().flat_map(|to| &to.paths).map(|path| path.key()).collect()
 }
 
 /// Adds a rule to a list, once; rules come in order.
@@ -153,18 +185,24 @@ mod tests {
         };
         let mut sets: Vec<Vec<Rule>> = kinds.iter().map(|of| (0..10_000).map(|n| from(of(n))).collect()).collect();
         sets.push((0..10_000).map(by_host).collect());
+        let by_path = |n: usize| {
+            let paths = vec![format!("/shop-{n}/*"), format!("/x/shop-{n}"), format!("/y/shop-{n}/{{id}}")];
+            Rule { to: vec![Operation { paths, ..Operation::default() }], ..Rule::default() }
+        };
+        sets.push((0..10_000).map(by_path).collect());
         for rules in sets {
             let example = format!("{:?}", rules[7]);
             let policies = vec![Policy { name: "a/b".to_owned(), action: Action::Allow, rules }];
             let engine = Engine::new(&Config { policies, ..Config::default() }).unwrap();
-            for (principal, place, host, meets) in [
-                ("spiffe://cluster.local/ns/shop-7/sa/web", [10, 0, 7, 1], "x.shop-7.example", true),
-                ("spiffe://cluster.local/ns/shop/sa/web-7", [10, 0, 7, 1], "shop-7.example", true),
-                ("spiffe://cluster.local/ns/other/sa/web", [11, 0, 0, 1], "other.example", false),
+            for (principal, place, host, path, meets) in [
+                ("spiffe://cluster.local/ns/shop-7/sa/web", [10, 0, 7, 1], "x.shop-7.example", "/shop-7/x", true),
+                ("spiffe://cluster.local/ns/shop/sa/web-7", [10, 0, 7, 1], "shop-7.example", "/y/shop-7/1", true),
+                ("spiffe://cluster.local/ns/other/sa/web", [11, 0, 0, 1], "other.example", "/x/other", false),
             ] {
                 let request = Request {
                     address: Some(IpAddr::from(place)),
                     l4: false,
+                    path,
                     authority: Some(host),
                     ..Request::connection(Some(principal), 80)
                 };

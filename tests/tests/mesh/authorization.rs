@@ -119,7 +119,7 @@ async fn judged_by_address_and_host(bank: &Bank) {
         let mut client = Client::through(client.proxy(), host).await;
         client.get_with("/who", &[("x-forwarded-for", "203.0.113.9")]).await
     };
-    let refused = get(&bank.teller, "Ledger.Default:80").await;
+    let refused = get(&bank.teller, "Ledger.Default").await;
     assert!(refused.status == 403 && refused.text().contains("default/away#away"), "{}", refused.text());
     assert_eq!(get(&bank.teller, "ledger").await.status, 200, "a host that the rule does not name");
     assert_eq!(get(&bank.thief, "ledger.default").await.status, 200, "an address that the rule does not name");
