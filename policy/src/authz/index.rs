@@ -126,7 +126,7 @@ impl Index {
 /// A path up to each of its slashes, and the whole of it; the shortest first.
 fn beginnings(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-    slashes.map(|(at, _)| &path[..at]).chain(std::iter::once(path))
+    slashes.map(move |(at, _)| &path[..at]).chain(std::iter::once(path))
 }
 
 /// What a rule is found by whose operations all name paths. `None`: not all do, or one of them is every path.

@@ -65,7 +65,7 @@ impl Host {
 
 /// The keys of all patterns that a host may meet: itself, and each of its ends that begins with a dot.
 pub(super) fn keys_of(host: &str) -> impl Iterator<Item = &str> {
-    std::iter::once(host).chain(host.match_indices('.').map(|(at, _)| &host[at..]))
+    std::iter::once(host).chain(host.match_indices('.').map(move |(at, _)| &host[at..]))
 }
 
 /// The host of an authority as rules compare it: in lower case, without the port and without the dot at its end. `None`
