@@ -308,9 +308,9 @@ fn headers_that_no_rule_ever_sees() {
             &format!("\"{lower}\" never reaches a rule: {why}"),
         );
     };
-    // Routes see the host, which rules of access don't: the callee's proxy is told what the caller's made of it.
+    // Routes see the host as a header; rules of access name it by `hosts`.
     let (spec, what) = policy("Host");
-    let why = "a service is named by `targetRefs` or `parentRefs`, its port by `ports`";
+    let why = "a rule names it by `hosts`";
     check_spec(Kind::AccessPolicy, &spec, &what(&format!("\"host\" never reaches a rule: {why}")));
     let host = |value: &str, why: &str| {
         let matching = format!("matches: [{{headers: [{{name: Host, value: '{value}'}}]}}]");

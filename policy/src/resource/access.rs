@@ -147,7 +147,12 @@ impl Object<AccessPolicySpec> {
             for (j, to) in rule.to.iter().enumerate() {
                 for (k, header) in to.headers.iter().enumerate() {
                     let at = |message| (format!("rules[{i}].to[{j}].headers[{k}].name"), message);
-                    wrong.extend(value::matchable_header(&header.name.to_ascii_lowercase()).map_err(at).err());
+                    let name = header.name.to_ascii_lowercase();
+                    let taken = match name.as_str() {
+                        "host" => Err("\"host\" never reaches a rule: a rule names it by `hosts`".to_owned()),
+                        name => value::matchable_header(name),
+                    };
+                    wrong.extend(taken.map_err(at).err());
                 }
                 let part = RuleSpec { to: vec![to.clone()], ..RuleSpec::default() };
                 let at = |key: &str| format!("rules[{i}].to[{j}]{}", key.strip_prefix(".to[0]").unwrap_or(key));
