@@ -2,9 +2,15 @@
 //! Deny rules first; a target with any allow policy denies what none matches; otherwise authenticated peers are allowed.
 
 mod compile;
+mod index;
+#[cfg(any(feature = "manifest", test))]
+mod older;
 mod pattern;
+mod place;
 #[cfg(test)]
 mod tests;
+
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +21,8 @@ use pattern::Header;
 pub(crate) use pattern::check_principal;
 pub(crate) use pattern::is_token;
 pub use pattern::{PathTemplate, is_alike, is_of_mesh};
+#[cfg(feature = "manifest")]
+pub(crate) use place::block;
 
 /// Configuration of the authz filter: the policies that select one workload, already resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +74,7 @@ pub struct Rule {
     pub to: Vec<Operation>,
 }
 
-/// A peer, by its certificate. All lists that are given must hold; any entry of a list will do.
+/// A peer, by its certificate and its address. All lists that are given must hold; any entry of a list will do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
@@ -84,6 +92,11 @@ pub struct Source {
     pub service_accounts: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_service_accounts: Vec<String>,
+    /// Blocks of addresses, as in `10.0.0.0/8`, or single addresses. One that is not known meets a deny rule only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ip_blocks: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_ip_blocks: Vec<String>,
 }
 
 /// Operation that a rule covers. All lists given must hold; any entry of a list will do, but headers must all hold. Methods
@@ -106,6 +119,12 @@ pub struct Operation {
     pub not_ports: Vec<u16>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderCondition>,
+    /// Hosts in lower case, without a port; `*.example` is every name below `example`. A request without a host meets a deny
+    /// rule only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_hosts: Vec<String>,
 }
 
 /// One of `exact`, `prefix`, `present`. A header sent several times meets an allow rule if all its values do, a deny
@@ -132,26 +151,30 @@ pub struct ConfigError {
     pub message: String,
 }
 
-/// Request to be judged. For plain TCP `l4` is set and method, path and headers are not looked at.
+/// Request to be judged. For plain TCP `l4` is set, and method, path, authority and headers are not looked at.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The peer's verified SPIFFE ID; `None` = not authenticated.
     pub principal: Option<&'a str>,
+    /// The address that the peer connected from; `None` = not known.
+    pub address: Option<IpAddr>,
     pub l4: bool,
     pub method: &'a str,
     /// One reading of a normalised path.
     pub path: &'a str,
     /// The app's port.
     pub port: u16,
+    /// Host and port that it asks for, as it was sent; `None`: it names none.
+    pub authority: Option<&'a str>,
     /// At least those of `Engine::needed_headers` and those whose names differ from one of them only by `_` in place of `-`,
     /// names in lower case, each value its own pair.
     pub headers: &'a [(&'a str, &'a str)],
 }
 
 impl<'a> Request<'a> {
-    /// A connection that is not looked into, to the app's port.
+    /// A connection that is not looked into, to the app's port, from an address that is not known.
     pub fn connection(principal: Option<&'a str>, port: u16) -> Self {
-        Self { principal, l4: true, method: "", path: "", port, headers: &[] }
+        Self { principal, address: None, l4: true, method: "", path: "", port, authority: None, headers: &[] }
     }
 }
 
@@ -162,8 +185,8 @@ impl<'a> Request<'a> {
     allow(dead_code, reason = "ports are asked for by planners, and filters do not plan")
 )]
 pub(crate) struct Conditions<'a> {
-    /// Methods and paths, each also with `not`.
-    pub(crate) lists: [&'a [String]; 4],
+    /// Methods, paths and hosts, each also with `not`.
+    pub(crate) lists: [&'a [String]; 6],
     pub(crate) headers: &'a [HeaderCondition],
     pub(crate) ports: &'a [u16],
     pub(crate) not_ports: &'a [u16],
@@ -187,8 +210,10 @@ impl Conditions<'_> {
 
 impl<'a> From<&'a Operation> for Conditions<'a> {
     fn from(operation: &'a Operation) -> Self {
-        let Operation { methods, not_methods, paths, not_paths, ports, not_ports, headers } = operation;
-        Self { lists: [methods, not_methods, paths, not_paths], headers, ports, not_ports }
+        let Operation { methods, not_methods, paths, not_paths, ports, not_ports, headers, hosts, not_hosts } =
+            operation;
+        let lists = [methods, not_methods, paths, not_paths, hosts, not_hosts].map(Vec::as_slice);
+        Self { lists, headers, ports, not_ports }
     }
 }
 
@@ -201,7 +226,7 @@ pub struct Decision<'e> {
     pub reason: &'static str,
 }
 
-/// Policies, compiled. Immutable; a decision allocates only for a path with escapes in it.
+/// Policies, compiled. Immutable; a decision allocates only for a path with escapes in it, and a host with upper case.
 #[derive(Debug)]
 pub struct Engine {
     deny: Rules,
@@ -209,12 +234,23 @@ pub struct Engine {
     /// Set where any allow policy exists: what a refusal for want of a match points to.
     no_match: Option<String>,
     needed_headers: Vec<String>,
+    needs_address: bool,
+    needs_authority: bool,
 }
 
 impl Engine {
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let mut engine =
-            Self { deny: Rules::default(), allow: Rules::default(), no_match: None, needed_headers: vec![] };
+        let operations = || config.policies.iter().flat_map(|policy| &policy.rules).flat_map(|rule| &rule.to);
+        let mut sources = config.policies.iter().flat_map(|policy| &policy.rules).flat_map(|rule| &rule.from);
+        let names = operations().flat_map(|to| &to.headers).flat_map(|header| Header::spellings(&header.name));
+        let mut engine = Self {
+            deny: Rules::default(),
+            allow: Rules::default(),
+            no_match: None,
+            needed_headers: names.collect(),
+            needs_address: sources.any(|from| !from.ip_blocks.is_empty() || !from.not_ip_blocks.is_empty()),
+            needs_authority: operations().any(|to| !to.hosts.is_empty() || !to.not_hosts.is_empty()),
+        };
         let mut allowing: Vec<&str> = Vec::new();
         for policy in &config.policies {
             if policy.action == Action::Allow {
@@ -222,9 +258,6 @@ impl Engine {
             }
             let rules = if policy.action == Action::Allow { &mut engine.allow } else { &mut engine.deny };
             rules.add(policy, &config.trust_domain)?;
-            let operations = policy.rules.iter().flat_map(|rule| &rule.to);
-            let names = operations.flat_map(|to| &to.headers).flat_map(|header| Header::spellings(&header.name));
-            engine.needed_headers.extend(names);
         }
         engine.needed_headers.sort_unstable();
         engine.needed_headers.dedup();
@@ -236,7 +269,13 @@ impl Engine {
 
     pub fn decide(&self, request: &Request<'_>) -> Decision<'_> {
         let path = path::decode(request.path);
-        let seen = Seen { request, path: &path };
+        let host = request.authority.filter(|_| !request.l4).and_then(place::host_of);
+        let seen = Seen {
+            request,
+            path: &path,
+            host: host.as_deref(),
+            address: request.address.map(|address| address.to_canonical()),
+        };
         if let Some(rule) = self.deny.first(&seen) {
             return Decision { allowed: false, rule: Some(rule), reason: "denied by rule" };
         }
@@ -252,9 +291,28 @@ impl Engine {
         }
     }
 
+    /// How many rules are compared with a request of which none holds.
+    #[cfg(test)]
+    fn looked_at(&self, request: &Request<'_>) -> usize {
+        let host = request.authority.and_then(place::host_of);
+        let address = request.address.map(|address| address.to_canonical());
+        let seen = Seen { request, path: request.path.as_bytes(), host: host.as_deref(), address };
+        self.deny.looked_at(&seen) + self.allow.looked_at(&seen)
+    }
+
     /// Names of headers that rules read, in lower case, sorted. With each that has `-` or `_` in it comes the name with the
     /// other, which stands for all mixtures: see [`Request::headers`].
     pub fn needed_headers(&self) -> &[String] {
         &self.needed_headers
+    }
+
+    /// True where a rule looks at the peer's address.
+    pub fn needs_address(&self) -> bool {
+        self.needs_address
+    }
+
+    /// True where a rule looks at the host that is asked for.
+    pub fn needs_authority(&self) -> bool {
+        self.needs_authority
     }
 }

@@ -3,6 +3,7 @@
 
 mod audit;
 mod expression;
+mod judging;
 mod near;
 mod outbound;
 mod settings;
@@ -13,17 +14,17 @@ mod told;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use self::told::{BackendExplanation, EndpointExplanation, Explanation, MirrorExplanation, RouteExplanation};
-use crate::authz::{Decision, Engine, Request, is_alike};
+use crate::authz::{Decision, Engine, is_alike};
 use crate::bundle::{
     Backend, Balancing, Bundle, Direction, Endpoint, FilterAttachment, HashKey, MeshSettings, ObjectName, Protocol,
-    RouteName, Service, TunnelRefusal, WorkloadPort,
+    RouteName, Service, TunnelRefusal,
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
@@ -150,9 +151,10 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         mirrors: Vec::new(),
         notes: note.into_iter().collect(),
     };
+    let addresses = judging::addresses_of(world, &explanation.principal);
     if explanation.connection {
         let principal = explanation.principal.clone();
-        let asked = Asked { world, barred, mesh: &mesh, principal, what: What::Connection };
+        let asked = Asked { world, barred, mesh: &mesh, principal, addresses: &addresses, what: What::Connection };
         asked.connection((&table, &resolved, namespace), query, &mut explanation);
         return Ok(explanation);
     }
@@ -176,8 +178,9 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     };
     let others: [Fields<'_>; 1] = [&folded];
     let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup, others: &others };
-    let what = What::Request { method: &query.method, path: &path, headers: &headers };
-    let asked = Asked { world, barred, mesh: &mesh, principal: explanation.principal.clone(), what };
+    let what = What::Request { method: &query.method, path: &path, host: &host, headers: &headers };
+    let principal = explanation.principal.clone();
+    let asked = Asked { world, barred, mesh: &mesh, principal, addresses: &addresses, what };
     asked.request(&table, (&resolved, way, namespace), &head, &mut explanation);
     Ok(explanation)
 }
@@ -350,12 +353,14 @@ struct Asked<'a> {
     barred: &'a Barred,
     mesh: &'a MeshSettings,
     principal: SpiffeId,
+    /// From which it may come; see [`judging::addresses_of`].
+    addresses: &'a [Option<IpAddr>],
     what: What<'a>,
 }
 
 enum What<'a> {
     Connection,
-    Request { method: &'a str, path: &'a NormalPath, headers: &'a BTreeMap<String, &'a str> },
+    Request { method: &'a str, path: &'a NormalPath, host: &'a str, headers: &'a BTreeMap<String, &'a str> },
 }
 
 impl Asked<'_> {
@@ -472,14 +477,15 @@ impl Asked<'_> {
     }
 
     fn backend(&self, plan: &Plan<'_>, port: u16, weight: u32) -> BackendExplanation {
-        if let What::Request { method, path, headers } = &self.what
-            && (plan.path.is_some() || plan.modifies())
+        if let What::Request { method, path, host, headers } = &self.what
+            && (plan.path.is_some() || plan.host.is_some() || plan.modifies())
         {
             // The callee judges what the route makes of it.
             let changed = plan.changed(headers);
             let headers = changed.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
             let path = plan.path.as_ref().unwrap_or(path);
-            let what = What::Request { method, path, headers: &headers };
+            let host = plan.host.unwrap_or(host);
+            let what = What::Request { method, path, host, headers: &headers };
             return Asked { what, principal: self.principal.clone(), ..*self }.reached(plan, port, weight);
         }
         self.reached(plan, port, weight)
@@ -617,36 +623,11 @@ impl Asked<'_> {
         let principal = &self.principal;
         let head = match self.what {
             What::Connection => None,
-            What::Request { method, path, headers } => {
+            What::Request { method, path, headers, .. } => {
                 Some(expression::Head { principal, method, path, port, headers })
             }
         };
         expression::told(filter, head.as_ref())
-    }
-
-    fn judge(&self, engine: &Engine, to: &WorkloadPort, explanation: &mut EndpointExplanation) {
-        let (principal, port) = (Some(self.principal.as_str()), to.port);
-        let What::Request { method, path, headers } = &self.what else {
-            match to.takes_tunnels() {
-                Ok(()) => explanation.take(&engine.decide(&Request::connection(principal, port))),
-                Err(refused) => explanation.refuse(400, refused.to_string()),
-            }
-            return;
-        };
-        let readings = match path.readings(&to.path_reading) {
-            Ok(readings) => readings,
-            Err(ambiguous) => return explanation.refuse(400, ambiguous.to_string()),
-        };
-        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        // Allowed where every reading is allowed; the first refusal tells why.
-        for reading in readings.iter() {
-            let request = Request { principal, l4: false, method, path: reading, port, headers: &headers };
-            explanation.take(&engine.decide(&request));
-            if !explanation.allowed {
-                explanation.reading = (!readings.is_single()).then(|| reading.to_owned());
-                return;
-            }
-        }
     }
 }
 

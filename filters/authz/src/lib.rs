@@ -1,6 +1,8 @@
 //! Authorization: the engine of `weft-policy` in the sandbox. Its configuration is an `authz::Config`; what it allows
 //! passes unchanged, what it denies is answered 403 and names the rule. The same engine answers `weft explain`.
 
+use std::net::IpAddr;
+
 use weft_filters_sdk::{Connection, Filter, Interest, Outcome, Prefixed, Reply, Request, Value, hook, rules};
 use weft_policy::authz::{Config, Decision, Engine, Request as Asked, is_alike};
 
@@ -17,6 +19,7 @@ pub struct Authz {
 struct Stream {
     principal: Value<hook::Connection>,
     port: Value<hook::Connection>,
+    address: Option<Value<hook::Connection>>,
 }
 
 /// What it is told of a request.
@@ -27,6 +30,8 @@ struct Head {
     method: Value<hook::RequestHead>,
     path: Value<hook::RequestHead>,
     headers: Headers,
+    address: Option<Value<hook::RequestHead>>,
+    authority: Option<Value<hook::RequestHead>>,
 }
 
 #[derive(Debug)]
@@ -37,8 +42,8 @@ enum Headers {
     All(Prefixed<hook::RequestHead>),
 }
 
-/// Values of a request that are no headers.
-const OTHERS: usize = 4;
+/// Values of a request that are no headers. Address and authority are asked for where a rule looks at them.
+const OTHERS: usize = 6;
 
 impl Filter for Authz {
     type Config = Config;
@@ -47,7 +52,11 @@ impl Filter for Authz {
     fn configure(config: Config, ask: &mut Interest) -> Result<Self, String> {
         let engine = Engine::new(&config).map_err(|error| error.to_string())?;
         let mut connection = ask.connection();
-        let stream = Stream { principal: connection.principal(), port: connection.destination_port() };
+        let stream = Stream {
+            principal: connection.principal(),
+            port: connection.destination_port(),
+            address: engine.needs_address().then(|| connection.source_address()),
+        };
         let mut asked = ask.request_head();
         let needed = engine.needed_headers();
         let head = Head {
@@ -60,13 +69,17 @@ impl Filter for Authz {
             } else {
                 Headers::Each(needed.iter().map(|name| asked.header(name)).collect())
             },
+            address: engine.needs_address().then(|| asked.source_address()),
+            authority: engine.needs_authority().then(|| asked.authority()),
         };
         Ok(Self { engine, stream, head })
     }
 
     fn connection(&mut self, connection: &Connection<'_>, _: &mut ()) -> Outcome {
         let port = port(connection.number(self.stream.port));
-        outcome(&self.engine.decide(&Asked::connection(connection.text(self.stream.principal), port)))
+        let address = address(self.stream.address.and_then(|address| connection.text(address)));
+        let asked = Asked { address, ..Asked::connection(connection.text(self.stream.principal), port) };
+        outcome(&self.engine.decide(&asked))
     }
 
     fn request_head(&mut self, request: &Request<'_>, _: &mut ()) -> Outcome {
@@ -76,10 +89,12 @@ impl Filter for Authz {
         };
         let asked = Asked {
             principal: request.text(self.head.principal),
+            address: address(self.head.address.and_then(|address| request.text(address))),
             l4: false,
             method: request.text(self.head.method).unwrap_or_default(),
             path: request.text(self.head.path).unwrap_or_default(),
             port: port(request.number(self.head.port)),
+            authority: self.head.authority.and_then(|authority| request.text(authority)),
             headers: &headers,
         };
         outcome(&self.engine.decide(&asked))
@@ -114,6 +129,11 @@ impl Authz {
 /// No port is 0, which no rule names.
 fn port(number: Option<u64>) -> u16 {
     number.and_then(|number| u16::try_from(number).ok()).unwrap_or_default()
+}
+
+/// What is no address is none that is known.
+fn address(text: Option<&str>) -> Option<IpAddr> {
+    text.and_then(|text| text.parse().ok())
 }
 
 fn outcome(decision: &Decision<'_>) -> Outcome {

@@ -60,6 +60,38 @@ fn streams_are_judged_on_what_they_have() {
 }
 
 #[test]
+fn addresses_and_hosts_are_asked_for_where_a_rule_looks() {
+    let plain = Harness::<Authz>::new(r#"{"policies": []}"#).expect("a sound configuration");
+    assert_eq!((plain.asked("connection").len(), plain.asked("request-head").len()), (2, 4));
+    let rules = r#"{"policies": [
+        {"name": "d/office", "action": "Allow", "rules": [
+            {"from": [{"ip_blocks": ["10.0.0.0/8"], "not_ip_blocks": ["10.9.0.0/16"]}]}]},
+        {"name": "d/admin", "action": "Deny", "rules": [
+            {"from": [{"ip_blocks": ["10.1.0.0/16"]}], "to": [{"hosts": ["admin.example", "*.admin.example"]}]}]}]}"#;
+    let mut authz = Harness::<Authz>::new(rules).expect("a sound configuration");
+    assert_eq!(authz.asked("connection")[2..], ["source.address"]);
+    assert_eq!(authz.asked("request-head")[4..], ["source.address", "request.authority"]);
+    let from = |address: &str, authority: Option<&str>| TestRequest {
+        source_address: Some(address.to_owned()),
+        authority: authority.map(str::to_owned),
+        ..TestRequest::new("GET", "/").principal(WEB)
+    };
+    check(&authz.request(1, &from("10.2.0.1", Some("admin.example"))), "allowed");
+    check(&authz.request(2, &from("::ffff:10.2.0.1", Some("admin.example"))), "allowed");
+    check(&authz.request(3, &from("10.9.0.1", Some("shop.example"))), "d/office#no-match");
+    check(&authz.request(4, &from("fd00::1", Some("shop.example"))), "d/office#no-match");
+    check(&authz.request(5, &from("10.1.0.1", Some("shop.example"))), "allowed");
+    check(&authz.request(6, &from("10.1.0.1", Some("A.Admin.Example.:8080"))), "d/admin#0");
+    // One that names no host may be for any, and an address that is not known may be any.
+    check(&authz.request(7, &from("10.1.0.1", None)), "d/admin#0");
+    check(&authz.request(8, &from("nowhere", Some("admin.example"))), "d/admin#0");
+    check(&authz.request(9, &from("nowhere", Some("shop.example"))), "d/office#no-match");
+    check(&authz.connection(10, &from("10.2.0.1", None)), "allowed");
+    check(&authz.connection(11, &from("10.1.0.1", None)), "d/admin#0");
+    check(&authz.connection(12, &from("nowhere", None)), "d/admin#0");
+}
+
+#[test]
 fn values_that_are_no_text_are_denied_where_a_rule_looks() {
     let mut authz = Harness::<Authz>::new(CONFIG).expect("a sound configuration");
     let mut request = TestRequest::new("GET", "/").principal(WEB);

@@ -1,51 +1,58 @@
-//! Rules as they are matched: patterns parsed, and an index by principal so that a rule for somebody else costs nothing.
+//! Rules as they are matched: patterns parsed, and an index so that a rule for somebody else costs nothing.
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
+
+use super::index::Index;
 use super::pattern::{Header, Path, Text, is_token};
+use super::place::{self, Host};
 use super::{Action, Conditions, ConfigError, Operation, Policy, Request, Source};
 use crate::identity::TrustDomain;
 
-/// A request and its path decoded.
+/// A request, its path decoded, and the address and host that rules compare.
 pub(super) struct Seen<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) path: &'a [u8],
+    pub(super) host: Option<&'a str>,
+    pub(super) address: Option<IpAddr>,
 }
 
 /// All rules of one action, in the order written.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     rules: Vec<CompiledRule>,
-    /// Rules whose sources are all exact principals, by principal.
-    by_principal: BTreeMap<String, Vec<usize>>,
-    /// The others.
-    general: Vec<usize>,
+    index: Index,
 }
 
 #[derive(Debug)]
-struct CompiledRule {
+pub(super) struct CompiledRule {
     id: String,
     allow: bool,
-    from: Vec<CompiledSource>,
-    to: Vec<CompiledOperation>,
+    pub(super) from: Vec<CompiledSource>,
+    pub(super) to: Vec<CompiledOperation>,
 }
 
 /// Every list of `all` must have a match, `none` must have none.
 #[derive(Debug)]
-struct CompiledSource {
-    all: Vec<Vec<Text>>,
+pub(super) struct CompiledSource {
+    pub(super) all: Vec<Vec<Text>>,
     none: Vec<Text>,
+    pub(super) blocks: Vec<IpNet>,
+    not_blocks: Vec<IpNet>,
 }
 
 #[derive(Debug)]
-struct CompiledOperation {
+pub(super) struct CompiledOperation {
     methods: Vec<String>,
     not_methods: Vec<String>,
-    paths: Vec<Path>,
+    pub(super) paths: Vec<Path>,
     not_paths: Vec<Path>,
     ports: Vec<u16>,
     not_ports: Vec<u16>,
     headers: Vec<Header>,
+    pub(super) hosts: Vec<Host>,
+    not_hosts: Vec<Host>,
     needs_http: bool,
 }
 
@@ -86,63 +93,34 @@ impl Rules {
     }
 
     pub(super) fn index(&mut self) {
-        for (index, rule) in self.rules.iter().enumerate() {
-            match rule.exact_principals() {
-                Some(principals) => {
-                    for principal in principals {
-                        let rules = self.by_principal.entry(principal.to_owned()).or_default();
-                        if rules.last() != Some(&index) {
-                            rules.push(index);
-                        }
-                    }
-                }
-                None => self.general.push(index),
-            }
-        }
+        self.index = Index::new(&self.rules);
     }
 
     /// The first rule, in the order written, that holds.
     pub(super) fn first(&self, seen: &Seen<'_>) -> Option<&str> {
-        let principal = seen.request.principal;
-        let own = principal.and_then(|p| self.by_principal.get(p)).map_or(&[][..], Vec::as_slice);
-        let (mut own, mut general) = (own.iter().peekable(), self.general.iter().peekable());
-        loop {
-            let index = match (own.peek(), general.peek()) {
-                (Some(a), Some(b)) if a < b => own.next(),
-                (Some(_), None) => own.next(),
-                (_, Some(_)) => general.next(),
-                (None, None) => return None,
-            }?;
-            let rule = &self.rules[*index];
-            if rule.holds(seen) {
-                return Some(&rule.id);
-            }
-        }
+        let mut first = None::<usize>;
+        self.index.near(seen, |list| {
+            let bound = first.unwrap_or(usize::MAX);
+            let mut before = list.iter().copied().take_while(|index| *index < bound);
+            first = before.find(|index| self.rules[*index].holds(seen)).or(first);
+        });
+        first.map(|index| self.rules[index].id.as_str())
+    }
+
+    /// How many rules may hold for a request.
+    #[cfg(test)]
+    pub(super) fn looked_at(&self, seen: &Seen<'_>) -> usize {
+        let mut count = 0;
+        self.index.near(seen, |list| count += list.len());
+        count
     }
 }
 
 impl CompiledRule {
     fn holds(&self, seen: &Seen<'_>) -> bool {
-        let from = |source: &CompiledSource| source.holds(seen.request.principal, self.allow);
+        let from = |source: &CompiledSource| source.holds(seen, self.allow);
         let to = |operation: &CompiledOperation| operation.holds(seen, self.allow);
         (self.from.is_empty() || self.from.iter().any(from)) && (self.to.is_empty() || self.to.iter().any(to))
-    }
-
-    /// All the principals that this rule can hold for, if each of its sources names them exactly.
-    fn exact_principals(&self) -> Option<Vec<&str>> {
-        if self.from.is_empty() {
-            return None;
-        }
-        let mut principals = Vec::new();
-        for source in &self.from {
-            let exact = |list: &Vec<Text>| list.iter().all(|text| matches!(text, Text::Exact(_)));
-            for text in source.all.iter().find(|list| exact(list))? {
-                if let Text::Exact(principal) = text {
-                    principals.push(principal.as_str());
-                }
-            }
-        }
-        Some(principals)
     }
 }
 
@@ -152,6 +130,14 @@ type Wrong = (String, String);
 fn each<T, P>(key: &str, list: &[T], parse: impl Fn(&T) -> Result<P, String>) -> Result<Vec<P>, Wrong> {
     let parsed = list.iter().enumerate().map(|(i, entry)| parse(entry).map_err(|m| (format!(".{key}[{i}]"), m)));
     parsed.collect()
+}
+
+/// The same of a list whose entries all may have to be compared.
+fn few<P>(key: &str, list: &[String], parse: impl Fn(&str) -> Result<P, String>) -> Result<Vec<P>, Wrong> {
+    if list.len() > place::MOST {
+        return Err((format!(".{key}"), format!("it has {} entries; at most {} are taken", list.len(), place::MOST)));
+    }
+    each(key, list, |text| parse(text))
 }
 
 impl CompiledSource {
@@ -171,14 +157,31 @@ impl CompiledSource {
         let mut none = each("notPrincipals", &source.not_principals, principal)?;
         none.extend(each("notNamespaces", &source.not_namespaces, namespace)?);
         none.extend(each("notServiceAccounts", &source.not_service_accounts, account)?);
-        Ok(Self { all, none })
+        let blocks = few("ipBlocks", &source.ip_blocks, place::block)?;
+        let not_blocks = few("notIpBlocks", &source.not_ip_blocks, place::block)?;
+        Ok(Self { all, none, blocks, not_blocks })
     }
 
     /// A caller without identity is nobody: no allow rule with a source holds for it, every "not" of a deny rule does.
-    fn holds(&self, principal: Option<&str>, allow: bool) -> bool {
-        let Some(principal) = principal else { return !allow && self.all.is_empty() };
-        self.all.iter().all(|list| list.iter().any(|text| text.matches(principal)))
-            && !self.none.iter().any(|text| text.matches(principal))
+    fn holds(&self, seen: &Seen<'_>, allow: bool) -> bool {
+        let is_meant = match seen.request.principal {
+            None => !allow && self.all.is_empty(),
+            Some(principal) => {
+                self.all.iter().all(|list| list.iter().any(|text| text.matches(principal)))
+                    && !self.none.iter().any(|text| text.matches(principal))
+            }
+        };
+        is_meant && self.is_at(seen.address, allow)
+    }
+
+    /// An address that is not known is allowed by no rule that asks for it, and escapes none that denies.
+    fn is_at(&self, address: Option<IpAddr>, allow: bool) -> bool {
+        if self.blocks.is_empty() && self.not_blocks.is_empty() {
+            return true;
+        }
+        let Some(address) = address else { return !allow };
+        let is_in = |blocks: &[IpNet]| blocks.iter().any(|block| block.contains(&address));
+        (self.blocks.is_empty() || is_in(&self.blocks)) && !is_in(&self.not_blocks)
     }
 }
 
@@ -201,12 +204,14 @@ impl CompiledOperation {
             ports: each("ports", &operation.ports, port)?,
             not_ports: each("notPorts", &operation.not_ports, port)?,
             headers: each("headers", &operation.headers, Header::parse)?,
+            hosts: few("hosts", &operation.hosts, Host::parse)?,
+            not_hosts: few("notHosts", &operation.not_hosts, Host::parse)?,
             needs_http: Conditions::from(operation).need_http(),
         })
     }
 
     fn holds(&self, seen: &Seen<'_>, allow: bool) -> bool {
-        let Seen { request, path } = seen;
+        let Seen { request, path, host, .. } = seen;
         let port =
             (self.ports.is_empty() || self.ports.contains(&request.port)) && !self.not_ports.contains(&request.port);
         if !port {
@@ -228,5 +233,16 @@ impl CompiledOperation {
             && (self.paths.is_empty() || self.paths.iter().any(|p| p.matches(path)))
             && !self.not_paths.iter().any(|p| p.matches(path))
             && self.headers.iter().all(|header| header.matches(request.headers, allow))
+            && self.is_for(*host, allow)
+    }
+
+    /// A request that names no host may be for any of the app's: no allow rule holds that asks for one, every deny rule does.
+    fn is_for(&self, host: Option<&str>, allow: bool) -> bool {
+        if self.hosts.is_empty() && self.not_hosts.is_empty() {
+            return true;
+        }
+        let Some(host) = host else { return !allow };
+        let is_of = |hosts: &[Host]| hosts.iter().any(|pattern| pattern.matches(host));
+        (self.hosts.is_empty() || is_of(&self.hosts)) && !is_of(&self.not_hosts)
     }
 }

@@ -134,6 +134,22 @@ impl Path {
         Ok(Self::Template { segments, open })
     }
 
+    /// A beginning that all paths have which it matches: the whole of them, or up to one of their slashes. `None`: they have
+    /// nothing in common.
+    pub(super) fn key(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Any => None,
+            Self::Exact(path) | Self::Under(path) => Some(path.clone()),
+            Self::Template { segments, .. } => {
+                let literals = segments.iter().map_while(|segment| match segment {
+                    Segment::Literal(literal) => Some(literal.as_slice()),
+                    Segment::One => None,
+                });
+                Some(literals.flat_map(|literal| [&b"/"[..], literal].concat()).collect())
+            }
+        }
+    }
+
     pub(super) fn matches(&self, path: &[u8]) -> bool {
         match self {
             Self::Any => true,

@@ -11,7 +11,7 @@ fn request<'a>(
     path: &'a str,
     headers: &'a [(&'a str, &'a str)],
 ) -> Request<'a> {
-    Request { principal, l4: false, method, path, port: 8080, headers }
+    Request { l4: false, method, path, headers, ..Request::connection(principal, 8080) }
 }
 
 fn policy(action: Action, rules: Vec<Rule>) -> Policy {
@@ -235,7 +235,7 @@ fn spellings_that_servers_fold_pass_no_deny_rule_and_meet_no_allow_rule() {
 #[test]
 fn plain_tcp() {
     fn check(operation: Operation, port: u16, allow: bool, deny: bool) {
-        let request = Request { principal: Some(WEB), l4: true, method: "", path: "", port, headers: &[] };
+        let request = Request::connection(Some(WEB), port);
         let hit =
             |action| engine(vec![policy(action, to(operation.clone()))]).decide(&request).rule == Some("shop/p#0");
         assert_eq!((hit(Action::Allow), hit(Action::Deny)), (allow, deny), "{operation:?} {port}");
@@ -245,15 +245,84 @@ fn plain_tcp() {
     check(ports.clone(), 6379, false, false);
     check(Operation { methods: strings(&["GET"]), ..Operation::default() }, 5432, false, true);
     check(Operation { methods: strings(&["GET"]), ..ports.clone() }, 5432, false, true);
-    check(Operation { not_paths: strings(&["/x"]), ..ports }, 6379, false, false);
+    check(Operation { not_paths: strings(&["/x"]), ..ports.clone() }, 6379, false, false);
+    check(Operation { hosts: strings(&["a.example"]), ..ports.clone() }, 5432, false, true);
+    check(Operation { not_hosts: strings(&["a.example"]), ..ports }, 5432, false, true);
+}
+
+#[test]
+fn addresses() {
+    fn check(blocks: &[&str], except: &[&str], address: Option<&str>, allow: bool, deny: bool) {
+        let source = Source { ip_blocks: strings(blocks), not_ip_blocks: strings(except), ..Source::default() };
+        let address = address.map(|text| text.parse::<IpAddr>().unwrap());
+        let hit = |action| {
+            let engine = engine(vec![policy(action, from(source.clone()))]);
+            assert!(engine.needs_address());
+            let request = Request { address, ..request(Some(WEB), "GET", "/", &[]) };
+            engine.decide(&request).rule == Some("shop/p#0")
+        };
+        assert_eq!((hit(Action::Allow), hit(Action::Deny)), (allow, deny), "{source:?} {address:?}");
+    }
+    let inner = &["10.0.0.0/8"][..];
+    check(inner, &[], Some("10.1.2.3"), true, true);
+    check(inner, &[], Some("::ffff:10.1.2.3"), true, true);
+    check(inner, &[], Some("11.1.2.3"), false, false);
+    check(inner, &[], Some("fd00::1"), false, false);
+    check(inner, &["10.1.0.0/16"], Some("10.1.2.3"), false, false);
+    check(inner, &["10.1.0.0/16"], Some("10.2.2.3"), true, true);
+    check(&[], inner, Some("10.1.2.3"), false, false);
+    check(&[], inner, Some("fd00::1"), true, true);
+    check(&["fd00::/8", "10.1.2.3"], &[], Some("fd00::1"), true, true);
+    check(&["fd00::/8", "10.1.2.3"], &[], Some("10.1.2.3"), true, true);
+    check(&["0.0.0.0/0"], &[], Some("fd00::1"), false, false);
+    // An address that is not known is let in by none, and escapes none.
+    check(inner, &[], None, false, true);
+    check(&[], inner, None, false, true);
+    let none =
+        engine(vec![policy(Action::Allow, from(Source { namespaces: strings(&["shop"]), ..Source::default() }))]);
+    assert!(!none.needs_address() && !none.needs_authority());
+    // A caller without identity meets no allow rule by its address alone.
+    let by_address = Source { ip_blocks: strings(inner), ..Source::default() };
+    let nobody = Request { address: Some(IpAddr::from([10, 0, 0, 1])), ..request(None, "GET", "/", &[]) };
+    assert!(!engine(vec![policy(Action::Allow, from(by_address.clone()))]).decide(&nobody).allowed);
+    assert!(!engine(vec![policy(Action::Deny, from(by_address))]).decide(&nobody).allowed);
+}
+
+#[test]
+fn hosts() {
+    fn check(hosts: &[&str], except: &[&str], authority: Option<&str>, allow: bool, deny: bool) {
+        let operation = Operation { hosts: strings(hosts), not_hosts: strings(except), ..Operation::default() };
+        let hit = |action| {
+            let engine = engine(vec![policy(action, to(operation.clone()))]);
+            assert!(engine.needs_authority());
+            let request = Request { authority, ..request(Some(WEB), "GET", "/", &[]) };
+            engine.decide(&request).rule == Some("shop/p#0")
+        };
+        assert_eq!((hit(Action::Allow), hit(Action::Deny)), (allow, deny), "{operation:?} {authority:?}");
+    }
+    check(&["a.example"], &[], Some("A.Example.:8080"), true, true);
+    check(&["a.example"], &[], Some("b.example"), false, false);
+    check(&["*.example"], &[], Some("a.b.example"), true, true);
+    check(&["*.example"], &[], Some("example"), false, false);
+    check(&["*.example"], &["*.b.example"], Some("a.b.example:80"), false, false);
+    check(&[], &["a.example"], Some("b.example"), true, true);
+    check(&[], &["a.example"], Some("a.example"), false, false);
+    check(&["a.example"], &[], Some("[fd00::1]:80"), false, false);
+    // One that names no host may be for any of them.
+    for none in [None, Some(""), Some("a.example..")] {
+        check(&["a.example"], &[], none, false, true);
+        check(&[], &["a.example"], none, false, true);
+    }
+}
+
+fn check_refused(rule: Rule, expect: &str) {
+    let config = Config { policies: vec![policy(Action::Allow, vec![rule])], ..Config::default() };
+    assert_eq!(Engine::new(&config).unwrap_err().to_string(), format!("shop/p: rules[0]{expect}"));
 }
 
 #[test]
 fn what_cannot_be_meant_is_refused() {
-    fn check(rule: Rule, expect: &str) {
-        let config = Config { policies: vec![policy(Action::Allow, vec![rule])], ..Config::default() };
-        assert_eq!(Engine::new(&config).unwrap_err().to_string(), format!("shop/p: rules[0]{expect}"));
-    }
+    let check = check_refused;
     let source = |source| Rule { from: vec![source], ..Rule::default() };
     let operation = |operation| Rule { to: vec![operation], ..Rule::default() };
     let paths = |path: &str| operation(Operation { paths: strings(&[path]), ..Operation::default() });
@@ -308,6 +377,31 @@ fn what_cannot_be_meant_is_refused() {
     check(Rule { name: Some("a b".to_owned()), ..Rule::default() }, ".name: a rule's name has no blanks and no `#`");
 }
 
+#[test]
+fn addresses_and_hosts_that_cannot_be_meant() {
+    let blocks = |list| Rule { from: vec![Source { ip_blocks: list, ..Source::default() }], ..Rule::default() };
+    for (text, why) in [
+        ("10.0.0.0/33", "is not a block of addresses, as in 10.0.0.0/8"),
+        ("shop", "is not a block of addresses, as in 10.0.0.0/8"),
+        ("10.1.0.0/8", "has bits behind its prefix; the block that it lies in is 10.0.0.0/8"),
+        ("::ffff:10.0.0.0/104", "is a block of IPv4 addresses, which are compared as such"),
+    ] {
+        check_refused(blocks(strings(&[text])), &format!(".from[0].ipBlocks[0]: {text:?} {why}"));
+    }
+    check_refused(
+        blocks(vec!["10.0.0.1".to_owned(); 257]),
+        ".from[0].ipBlocks: it has 257 entries; at most 256 are taken",
+    );
+    for text in ["*", "*.", "Shop.example", "shop.example:80", "a.*.example", "shop.example.", "[::1]", ""] {
+        check_refused(
+            Rule { to: vec![Operation { hosts: strings(&[text]), ..Operation::default() }], ..Rule::default() },
+            &format!(
+                ".to[0].hosts[0]: {text:?} is not a host: a name in lower case without a port, or `*.` and a name"
+            ),
+        );
+    }
+}
+
 /// Reference model of the engine, so plain that it can be seen to be right.
 mod model {
     use super::*;
@@ -328,11 +422,27 @@ mod model {
     }
 
     fn holds(rule: &Rule, request: &Request<'_>, allow: bool) -> bool {
-        (rule.from.is_empty() || rule.from.iter().any(|source| from(source, request.principal, allow)))
+        (rule.from.is_empty() || rule.from.iter().any(|source| from(source, request, allow)))
             && (rule.to.is_empty() || rule.to.iter().any(|operation| to(operation, request, allow)))
     }
 
-    fn from(source: &Source, principal: Option<&str>, allow: bool) -> bool {
+    fn from(source: &Source, request: &Request<'_>, allow: bool) -> bool {
+        let within = |list: &[String]| list.iter().any(|block| contains(block, request.address));
+        let lists = !source.ip_blocks.is_empty() || !source.not_ip_blocks.is_empty();
+        let near = match request.address {
+            None => !(allow && lists),
+            Some(_) => (source.ip_blocks.is_empty() || within(&source.ip_blocks)) && !within(&source.not_ip_blocks),
+        };
+        near && named(source, request.principal, allow)
+    }
+
+    /// The blocks of the model are `A.B.0.0/16` and whole addresses.
+    fn contains(block: &str, address: Option<IpAddr>) -> bool {
+        let address = address.unwrap().to_string();
+        block.strip_suffix("0.0/16").map_or(block == address, |prefix| address.starts_with(prefix))
+    }
+
+    fn named(source: &Source, principal: Option<&str>, allow: bool) -> bool {
         let Some(principal) = principal else {
             return !allow
                 && source.principals.is_empty()
@@ -357,6 +467,8 @@ mod model {
         let ports = (operation.ports.is_empty() || operation.ports.contains(&request.port))
             && !operation.not_ports.contains(&request.port);
         let http_only = !(operation.methods.is_empty() && operation.paths.is_empty() && operation.not_paths.is_empty());
+        let by_host = !(operation.hosts.is_empty() && operation.not_hosts.is_empty());
+        let http_only = http_only || by_host;
         if request.l4 {
             return ports && !(allow && http_only);
         }
@@ -365,6 +477,15 @@ mod model {
             && (operation.methods.is_empty() || operation.methods.iter().any(|m| m == request.method))
             && (operation.paths.is_empty() || path(&operation.paths))
             && !path(&operation.not_paths)
+            && match request.authority {
+                None => !(allow && by_host),
+                Some(host) => {
+                    let of = |list: &[String]| {
+                        list.iter().any(|text| text.strip_prefix('*').map_or(text == host, |end| host.ends_with(end)))
+                    };
+                    (operation.hosts.is_empty() || of(&operation.hosts)) && !of(&operation.not_hosts)
+                }
+            }
     }
 
     fn path_matches(pattern: &str, path: &str) -> bool {
@@ -406,6 +527,7 @@ impl Random {
             "*",
             "spiffe://cluster.local/ns/c/sa/x",
         ];
+        const BLOCKS: [&str; 3] = ["10.1.0.0/16", "10.2.0.0/16", "10.1.0.1"];
         loop {
             let source = Source {
                 principals: self.some(&PRINCIPALS, 2),
@@ -414,6 +536,8 @@ impl Random {
                 not_namespaces: self.some(&["a", "b"], 6),
                 service_accounts: self.some(&["a/x", "b/y"], 4),
                 not_service_accounts: self.some(&["a/x", "b/y"], 6),
+                ip_blocks: self.some(&BLOCKS, 4),
+                not_ip_blocks: self.some(&BLOCKS, 8),
             };
             if source != Source::default() {
                 return source;
@@ -423,6 +547,7 @@ impl Random {
 
     fn operation(&mut self) -> Operation {
         const PATHS: [&str; 7] = ["/", "/a", "/a/*", "/a/{id}", "/a/{id}/b", "/*", "/{x}/b/*"];
+        const HOSTS: [&str; 4] = ["a.test", "*.test", "*.b.test", "c"];
         loop {
             let operation = Operation {
                 methods: self.some(&["GET", "POST"], 3),
@@ -430,6 +555,8 @@ impl Random {
                 not_paths: self.some(&PATHS, 5),
                 ports: if self.below(4) == 0 { vec![80] } else { vec![] },
                 not_ports: if self.below(6) == 0 { vec![81] } else { vec![] },
+                hosts: self.some(&HOSTS, 4),
+                not_hosts: self.some(&HOSTS, 8),
                 ..Operation::default()
             };
             if operation != Operation::default() {
@@ -449,6 +576,8 @@ fn agrees_with_the_model() {
         None,
     ];
     const PATHS: [&str; 8] = ["/", "/a", "/a/", "/a/1", "/a/1/b", "/a/1/b/c", "/ab", "/c/b"];
+    const ADDRESSES: [Option<[u8; 4]>; 4] = [None, Some([10, 1, 0, 1]), Some([10, 1, 2, 3]), Some([10, 2, 0, 1])];
+    const AUTHORITIES: [Option<&str>; 5] = [None, Some("a.test"), Some("a.b.test"), Some("c"), Some("test")];
     let mut verdicts = [0, 0];
     for seed in 0..3000 {
         let mut random = Random(seed);
@@ -466,18 +595,25 @@ fn agrees_with_the_model() {
             })
             .collect();
         let engine = engine(policies.clone());
+        let config = Config { policies: policies.clone(), ..Config::default() };
+        let older = Engine::new(&config.without_places().unwrap_or(config)).unwrap();
+        assert!(!older.needs_address() && !older.needs_authority());
         for _ in 0..30 {
             let request = Request {
                 principal: PRINCIPALS[random.below(5)],
+                address: ADDRESSES[random.below(4)].map(IpAddr::from),
                 l4: random.below(5) == 0,
                 method: ["GET", "POST", "PUT"][random.below(3)],
                 path: PATHS[random.below(8)],
                 port: [80, 81][random.below(2)],
+                authority: AUTHORITIES[random.below(5)],
                 headers: &[],
             };
             let expect = model::allowed(&policies, &request);
             verdicts[usize::from(expect)] += 1;
             assert_eq!(engine.decide(&request).allowed, expect, "seed {seed}: {policies:#?} {request:?}");
+            let unseen = Request { address: None, authority: None, ..request };
+            assert_eq!(older.decide(&request), engine.decide(&unseen), "seed {seed}: {policies:#?} {request:?}");
         }
     }
     assert!(verdicts.iter().all(|count| *count > 10_000), "both verdicts are common: {verdicts:?}");

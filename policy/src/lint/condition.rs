@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Severity;
-use crate::authz::{Action, HeaderCondition};
+use crate::authz::{self, Action, HeaderCondition};
 use crate::resource::access::{OperationSpec, SourceSpec};
 
 /// The side of a rule that an entry is on.
@@ -52,6 +52,10 @@ pub(super) fn never_asked(to: &OperationSpec) -> Option<Never> {
     if is_emptied(&to.ports, &to.not_ports) {
         return emptied(".ports", "notPorts");
     }
+    let is_excepted = |host: &String| to.not_hosts.iter().any(|not| covers_host(not, host));
+    if !to.hosts.is_empty() && to.hosts.iter().all(is_excepted) {
+        return emptied(".hosts", "notHosts");
+    }
     // By the name of each header: whether a condition before wants it to be absent, and whether one wants it to be there.
     let mut wanted = BTreeMap::<String, [bool; 2]>::new();
     to.headers.iter().enumerate().find_map(|(index, header)| {
@@ -65,6 +69,18 @@ pub(super) fn never_asked(to: &OperationSpec) -> Option<Never> {
         };
         Some((format!(".headers[{index}]"), why))
     })
+}
+
+/// A pattern of hosts holds for all that another one does.
+fn covers_host(wide: &str, narrow: &str) -> bool {
+    wide == narrow
+        || wide.strip_prefix('*').is_some_and(|suffix| narrow.len() > suffix.len() && narrow.ends_with(suffix))
+}
+
+/// Every address of a block lies in one that is excepted.
+fn is_excepted(block: &str, except: &[String]) -> bool {
+    let Ok(block) = authz::block(block) else { return false };
+    except.iter().filter_map(|text| authz::block(text).ok()).any(|wide| wide.contains(&block))
 }
 
 /// Blanks around a value are no part of it.
@@ -93,6 +109,9 @@ pub(super) fn never_calls(from: &SourceSpec) -> Option<Never> {
     }
     if is_emptied(&from.service_accounts, &from.not_service_accounts) {
         return emptied(".serviceAccounts", "notServiceAccounts");
+    }
+    if !from.ip_blocks.is_empty() && from.ip_blocks.iter().all(|block| is_excepted(block, &from.not_ip_blocks)) {
+        return emptied(".ipBlocks", "notIpBlocks");
     }
     let namespace = |account: &String| account.split_once('/').map(|(namespace, _)| namespace.to_owned());
     let namespaces: Vec<_> = from.service_accounts.iter().filter_map(namespace).collect();

@@ -41,10 +41,12 @@ impl OffHttp {
             }
             Self::Never => format!("holds for HTTP, and never at {ports}, which is declared tcp"),
             Self::AllowsNothing => {
-                format!("its rules with methods, paths or headers allow nothing at {ports}, which is declared tcp")
+                format!(
+                    "its rules with methods, paths, hosts or headers allow nothing at {ports}, which is declared tcp"
+                )
             }
             Self::DeniesByTheRest => format!(
-                "its rules with methods, paths or headers deny by their other conditions alone at {ports}, which is \
+                "its rules with methods, paths, hosts or headers deny by their other conditions alone at {ports}, which is \
                  declared tcp"
             ),
         }

@@ -170,6 +170,8 @@ fn what_leaves_open_is_an_error_and_what_closes_too_much_a_warning() {
         "from: [{namespaces: [other], serviceAccounts: [shop/web]}]",
         "from: [{serviceAccounts: [shop/web], notNamespaces: [shop]}]",
         "from: [{namespaces: [shop], notPrincipals: ['*']}]",
+        "from: [{ipBlocks: [10.1.0.0/16, 10.2.0.1], notIpBlocks: [10.0.0.0/8]}]",
+        "to: [{hosts: [a.example, '*.b.example'], notHosts: ['*.example']}]",
     ] {
         check(&format!("{{action: Deny, rules: [{{{never}}}]}}"), error, Code::Contradiction);
         check(&format!("{{action: Allow, rules: [{{{never}}}]}}"), warning, Code::Contradiction);

@@ -308,9 +308,9 @@ fn headers_that_no_rule_ever_sees() {
             &format!("\"{lower}\" never reaches a rule: {why}"),
         );
     };
-    // Routes see the host, which rules of access don't: the callee's proxy is told what the caller's made of it.
+    // Routes see the host as a header; rules of access name it by `hosts`.
     let (spec, what) = policy("Host");
-    let why = "a service is named by `targetRefs` or `parentRefs`, its port by `ports`";
+    let why = "a rule names it by `hosts`";
     check_spec(Kind::AccessPolicy, &spec, &what(&format!("\"host\" never reaches a rule: {why}")));
     let host = |value: &str, why: &str| {
         let matching = format!("matches: [{{headers: [{{name: Host, value: '{value}'}}]}}]");
@@ -491,8 +491,16 @@ fn filters_and_policies() {
         "from[0].serviceAccounts[1]: \"web\" is not namespace/account",
     );
     access(
-        "from: [{ipBlocks: [10.0.0.0/8]}]",
-        "from[0].ipBlocks: unknown field `ipBlocks`; known are principals, notPrincipals, namespaces, notNamespaces, serviceAccounts, notServiceAccounts",
+        "from: [{podSelector: [a]}]",
+        "from[0].podSelector: unknown field `podSelector`; known are principals, notPrincipals, namespaces, notNamespaces, serviceAccounts, notServiceAccounts, ipBlocks, notIpBlocks",
+    );
+    access(
+        "from: [{ipBlocks: [10.0.0.0/8, 10.1.0.1/8]}]",
+        "from[0].ipBlocks[1]: \"10.1.0.1/8\" has bits behind its prefix; the block that it lies in is 10.0.0.0/8",
+    );
+    access(
+        "to: [{notHosts: ['shop.example:80']}]",
+        "to[0].notHosts[0]: \"shop.example:80\" is not a host: a name in lower case without a port, or `*.` and a name",
     );
     access(
         "to: [{paths: ['/a*']}]",

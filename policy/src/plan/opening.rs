@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::World;
 use super::assemble::access_config;
@@ -12,9 +13,10 @@ use crate::authz::{self, Engine, Operation, Request, Source};
 use crate::bundle::ObjectName;
 use crate::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
-/// So many callers and operations of a workload's policies are tried.
+/// So many callers, operations and blocks of addresses of a workload's policies are tried.
 const CALLERS: usize = 64;
 const OPERATIONS: usize = 256;
+const ADDRESSES: usize = 8;
 /// So many requests are judged for one change.
 const MOST: usize = 200_000;
 
@@ -91,21 +93,25 @@ impl Judged {
     /// The first request that is taken now and was refused.
     fn first(&mut self, before: &authz::Config, after: &authz::Config, port: u16) -> Option<String> {
         let (was, now) = (Engine::new(before).ok()?, Engine::new(after).ok()?);
-        let callers = callers(before, after);
+        let (callers, addresses) = (callers(before, after), addresses(before, after));
+        let from = callers.iter().flat_map(|caller| addresses.iter().map(move |address| (caller, *address)));
         for probe in probes(before, after, port) {
             let headers: Vec<_> = probe.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            for caller in &callers {
+            for (caller, address) in from.clone() {
                 self.left = self.left.checked_sub(1)?;
                 let request = Request {
                     principal: Some(caller),
+                    address: Some(address),
                     l4: probe.l4,
                     method: &probe.method,
                     path: &probe.path,
                     port: probe.port,
+                    authority: Some(&probe.host),
                     headers: &headers,
                 };
                 if now.decide(&request).allowed && !was.decide(&request).allowed {
-                    return Some(format!("{probe} by {caller} would be let in, and is not now"));
+                    let place = if address == ELSEWHERE { String::new() } else { format!(" from {address}") };
+                    return Some(format!("{probe} by {caller}{place} would be let in, and is not now"));
                 }
             }
         }
@@ -120,6 +126,7 @@ struct Probe {
     method: String,
     path: String,
     port: u16,
+    host: String,
     headers: Vec<(String, String)>,
 }
 
@@ -129,12 +136,18 @@ impl fmt::Display for Probe {
             return write!(f, "a connection to port {}", self.port);
         }
         write!(f, "{} {} at port {}", self.method, self.path, self.port)?;
+        if self.host != ANY {
+            write!(f, " of host {}", self.host)?;
+        }
         let mut headers = self.headers.iter();
         headers.try_for_each(|(name, value)| write!(f, " with {name}: {value}"))
     }
 }
 
 const ANY: &str = "any";
+
+/// An address that rules hardly name: of a network that is for documentation.
+const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 
 /// One of each kind of caller that the rules name, and one that none names.
 fn callers(before: &authz::Config, after: &authz::Config) -> Vec<String> {
@@ -159,6 +172,15 @@ fn callers(before: &authz::Config, after: &authz::Config) -> Vec<String> {
     std::iter::once(unnamed).chain(sources).filter(|caller| seen.insert(caller.clone())).take(CALLERS).collect()
 }
 
+/// An address in each block that the rules name, and one that hardly lies in any.
+fn addresses(before: &authz::Config, after: &authz::Config) -> Vec<IpAddr> {
+    let sources = rules(before, after).flat_map(|rule| &rule.from);
+    let blocks = sources.flat_map(|source| source.ip_blocks.iter().chain(&source.not_ip_blocks));
+    let named = blocks.filter_map(|text| Some(authz::block(text).ok()?.addr()));
+    let mut seen = BTreeSet::new();
+    std::iter::once(ELSEWHERE).chain(named).filter(|address| seen.insert(*address)).take(ADDRESSES).collect()
+}
+
 fn rules<'c>(before: &'c authz::Config, after: &'c authz::Config) -> impl Iterator<Item = &'c authz::Rule> {
     before.policies.iter().chain(&after.policies).flat_map(|policy| &policy.rules)
 }
@@ -168,9 +190,11 @@ fn probes(before: &authz::Config, after: &authz::Config, port: u16) -> Vec<Probe
     let plain = probe(&Operation::default(), 0, port);
     let mut all = vec![Probe { l4: true, ..plain.clone() }, plain];
     for operation in rules(before, after).flat_map(|rule| &rule.to) {
-        let Operation { methods, not_methods, paths, not_paths, ports, not_ports, .. } = operation;
-        let longest = [methods.len(), not_methods.len(), paths.len(), not_paths.len(), ports.len(), not_ports.len()];
-        for turn in 0..longest.into_iter().max().unwrap_or(0).max(1) {
+        let Operation { methods, not_methods, paths, not_paths, ports, not_ports, hosts, not_hosts, headers: _ } =
+            operation;
+        let texts = [methods, not_methods, paths, not_paths, hosts, not_hosts].map(Vec::len);
+        let longest = texts.into_iter().chain([ports.len(), not_ports.len()]).max().unwrap_or(0);
+        for turn in 0..longest.max(1) {
             if all.len() >= OPERATIONS {
                 return all;
             }
@@ -179,6 +203,7 @@ fn probes(before: &authz::Config, after: &authz::Config, port: u16) -> Vec<Probe
                 methods: not_methods.clone(),
                 paths: not_paths.clone(),
                 ports: not_ports.clone(),
+                hosts: not_hosts.clone(),
                 ..Operation::default()
             };
             for probe in [probe(operation, turn, port), probe(&excluded, turn, port)] {
@@ -208,6 +233,7 @@ fn probe(operation: &Operation, turn: usize, port: u16) -> Probe {
         method: of(&operation.methods, turn).map_or(free, String::as_str).to_owned(),
         path: of(&operation.paths, turn).map_or_else(|| format!("/{ANY}"), |path| sample(path)),
         port: of(&operation.ports, turn).copied().unwrap_or(port),
+        host: of(&operation.hosts, turn).map_or(ANY, String::as_str).replace('*', ANY),
         headers: headers.collect(),
     }
 }

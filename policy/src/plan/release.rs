@@ -7,7 +7,8 @@ use semver::Version;
 
 use super::World;
 use super::route_status::Condition;
-use crate::bundle::{FilterAttachment, FilterLimits, ObjectName, contract_of};
+use crate::authz;
+use crate::bundle::{FILTER_CONTRACT, FilterAttachment, FilterLimits, Json, ObjectName, contract_of};
 use crate::resource::filter::{FilterRef, STABLE, Wanted};
 use crate::resource::{Attaching, FilterPolicySpec, FilterSpec, Kind, Object, ROOT_NAMESPACE};
 use crate::statement::{KeyId, SignedStatement};
@@ -168,13 +169,15 @@ impl World {
         let fit =
             self.releases(&name).filter(|it| it.shipped && !it.yanked && runs(contract_of(&it.spec.abi).as_str()));
         let Release { spec, statement, .. } = fit.max_by_key(|it| it.number())?;
+        let contract = contract_of(&spec.abi);
         Some(FilterAttachment {
+            config: config_for(filter, &contract),
             version: spec.version.clone(),
             digest: spec.digest.clone(),
             signature: spec.signature.clone(),
             public_key_pem: spec.public_key.clone(),
             statement: statement.clone(),
-            contract: contract_of(&spec.abi),
+            contract,
             ..filter.clone()
         })
     }
@@ -221,5 +224,15 @@ impl World {
         let reference = &policy.spec.filter;
         let filter = reference.object_name();
         self.distrusts(&filter, self.resolve(reference)?)
+    }
+}
+
+/// The configuration of a shipped filter for its component of another contract: `authz` of 0.1 knows fewer conditions.
+fn config_for(filter: &FilterAttachment, contract: &str) -> Json {
+    let is_older = filter.filter == "authz" && contract == FILTER_CONTRACT;
+    let config = is_older.then(|| serde_json::from_str::<authz::Config>(&filter.config.0).ok()).flatten();
+    match config.and_then(|config| config.without_places()) {
+        Some(config) => Json(serde_json::to_string(&config).expect("a config has string keys only")),
+        None => filter.config.clone(),
     }
 }

@@ -52,6 +52,10 @@ pub struct SourceSpec {
     pub service_accounts: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_service_accounts: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ip_blocks: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_ip_blocks: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -71,12 +75,18 @@ pub struct OperationSpec {
     pub not_ports: Vec<u16>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<authz::HeaderCondition>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_hosts: Vec<String>,
 }
 
 impl<'a> From<&'a OperationSpec> for authz::Conditions<'a> {
     fn from(operation: &'a OperationSpec) -> Self {
-        let OperationSpec { methods, not_methods, paths, not_paths, ports, not_ports, headers } = operation;
-        Self { lists: [methods, not_methods, paths, not_paths], headers, ports, not_ports }
+        let OperationSpec { methods, not_methods, paths, not_paths, ports, not_ports, headers, hosts, not_hosts } =
+            operation;
+        let lists = [methods, not_methods, paths, not_paths, hosts, not_hosts].map(Vec::as_slice);
+        Self { lists, headers, ports, not_ports }
     }
 }
 
@@ -99,6 +109,8 @@ impl From<&RuleSpec> for authz::Rule {
             not_namespaces: from.not_namespaces.clone(),
             service_accounts: from.service_accounts.clone(),
             not_service_accounts: from.not_service_accounts.clone(),
+            ip_blocks: from.ip_blocks.clone(),
+            not_ip_blocks: from.not_ip_blocks.clone(),
         };
         let operation = |to: &OperationSpec| authz::Operation {
             methods: to.methods.clone(),
@@ -108,6 +120,8 @@ impl From<&RuleSpec> for authz::Rule {
             ports: to.ports.clone(),
             not_ports: to.not_ports.clone(),
             headers: to.headers.clone(),
+            hosts: to.hosts.clone(),
+            not_hosts: to.not_hosts.clone(),
         };
         Self {
             name: rule.name.clone(),
@@ -133,7 +147,12 @@ impl Object<AccessPolicySpec> {
             for (j, to) in rule.to.iter().enumerate() {
                 for (k, header) in to.headers.iter().enumerate() {
                     let at = |message| (format!("rules[{i}].to[{j}].headers[{k}].name"), message);
-                    wrong.extend(value::matchable_header(&header.name.to_ascii_lowercase()).map_err(at).err());
+                    let name = header.name.to_ascii_lowercase();
+                    let taken = match name.as_str() {
+                        "host" => Err("\"host\" never reaches a rule: a rule names it by `hosts`".to_owned()),
+                        name => value::matchable_header(name),
+                    };
+                    wrong.extend(taken.map_err(at).err());
                 }
                 let part = RuleSpec { to: vec![to.clone()], ..RuleSpec::default() };
                 let at = |key: &str| format!("rules[{i}].to[{j}]{}", key.strip_prefix(".to[0]").unwrap_or(key));

@@ -110,9 +110,30 @@ async fn a_denial_explains_itself_everywhere() {
     assert_eq!(teller.sum("istio_requests_total", &[("response_code", "403")]), 10.0, "{}", teller.lines("403"));
 }
 
+/// The teller's proxy connects from its workload's address, whatever a header says; the host is the one asked for.
+async fn judged_by_address_and_host(bank: &Bank) {
+    let own = bank.teller.workload.ip;
+    let rules = format!("[{{name: away, from: [{{ipBlocks: [{own}]}}], to: [{{hosts: [ledger.default]}}]}}]");
+    bank.mesh.apply(&policy("away", "Deny", &rules));
+    let get = async |client: &Sidecar, host: &str| {
+        let mut client = Client::through(client.proxy(), host).await;
+        client.get_with("/who", &[("x-forwarded-for", "203.0.113.9")]).await
+    };
+    let refused = get(&bank.teller, "Ledger.Default").await;
+    assert!(refused.status == 403 && refused.text().contains("default/away#away"), "{}", refused.text());
+    assert_eq!(get(&bank.teller, "ledger").await.status, 200, "a host that the rule does not name");
+    assert_eq!(get(&bank.thief, "ledger.default").await.status, 200, "an address that the rule does not name");
+    let explained = |to: &str| bank.mesh.weft(&["explain", "--from", "default/teller", "--path", "/who", "--to", to]);
+    let (denied, allowed) = (explained("ledger.default"), explained("ledger"));
+    assert!(denied.code == 1 && denied.out.contains("default/away#away"), "{}{}", denied.out, denied.err);
+    assert_eq!(allowed.code, 0, "{}{}", allowed.out, allowed.err);
+    assert_eq!(bank.mesh.weft(&["delete", "accesspolicy", "away"]).code, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_rules_deny_all_and_removal_opens_again() {
     let bank = bank().await;
+    judged_by_address_and_host(&bank).await;
     let manifest = policy("closed", "Allow", "[]");
     bank.mesh.apply(&manifest);
     let mut teller = Client::through(bank.teller.proxy(), "ledger").await;

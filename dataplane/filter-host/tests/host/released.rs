@@ -22,6 +22,19 @@ fn chain(host: &Host, contract: &str, name: &str, config: &str) -> Chain {
     Chain::new(vec![host.prepare(&spec, &wasm).unwrap_or_else(|error| panic!("{contract} {name}: {error}"))])
 }
 
+/// A rule that the engine of 0.1 can't read is no rule that it leaves aside.
+#[test]
+fn authz_of_0_1_takes_no_addresses_and_hosts() {
+    let (host, wasm) = (host(), released("0.1", "authz"));
+    for (rule, field) in
+        [(r#""from": [{"ip_blocks": ["10.0.0.0/8"]}]"#, "ip_blocks"), (r#""to": [{"hosts": ["a.example"]}]"#, "hosts")]
+    {
+        let config = format!(r#"{{"policies": [{{"name": "a/b", "action": "Deny", "rules": [{{{rule}}}]}}]}}"#);
+        let error = host.prepare(&spec("authz", &wasm, &config), &wasm).expect_err(field).to_string();
+        assert!(error.contains(field), "{error}");
+    }
+}
+
 #[test]
 fn components_of_0_1_judge_requests() {
     let deny =

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::super::*;
-use crate::authz;
+use crate::authz::{self, Request};
 use crate::bundle::{ObjectName, Revision};
 use crate::delta::diff;
 use crate::plan::bundle_for;
@@ -193,8 +193,20 @@ fn random_policy(random: &mut Random, number: usize) -> String {
     let action = random.one(&["Allow", "Deny"]);
     let paths = random.one(&["paths", "notPaths"]);
     let path = random.one(&["/admin/*", "/a/{id}", "/a/*", "/b", "/caf%C3%A9"]);
-    let from = random.one(&["", "from: [{namespaces: [shop]}], ", "from: [{serviceAccounts: [partner/web]}], "]);
-    let more = random.one(&["", ", methods: [GET]", ", headers: [{name: x-a, present: true}]", ", ports: [8080]"]);
+    // Of one account all workloads are in the block, or none.
+    let from = random.one(&[
+        "",
+        "from: [{namespaces: [shop]}], ",
+        "from: [{serviceAccounts: [partner/web]}], ",
+        "from: [{ipBlocks: [10.0.0.0/28]}], ",
+    ]);
+    let more = random.one(&[
+        "",
+        ", methods: [GET]",
+        ", headers: [{name: x-a, present: true}]",
+        ", ports: [8080]",
+        ", hosts: [web.shop, '*.mesh.local']",
+    ]);
     format!(
         "---\napiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: p{number}, namespace: {namespace}}}\n\
          spec: {{action: {action}, rules: [{{{from}to: [{{{paths}: [\"{path}\"]{more}}}]}}]}}\n"
@@ -228,8 +240,13 @@ fn inbound(
     let config: authz::Config =
         filter.map_or_else(authz::Config::default, |filter| serde_json::from_str(&filter.config.0).unwrap());
     let engine = Engine::new(&config).unwrap();
+    let from = |workload: &&Object<WorkloadSpec>| {
+        workload.metadata.namespace == caller.namespace() && workload.spec.service_account == caller.service_account()
+    };
+    let address = world.workloads().find(from).map(|workload| workload.spec.address);
+    let connection = Request { address, ..Request::connection(Some(caller.as_str()), port) };
     let Some(path) = path else {
-        let allowed = engine.decide(&Request::connection(Some(caller.as_str()), port)).allowed;
+        let allowed = engine.decide(&connection).allowed;
         return if served_port.takes_tunnels().is_err() {
             400
         } else if allowed {
@@ -242,8 +259,8 @@ fn inbound(
     let headers: Vec<(&str, &str)> =
         query.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let allowed = readings.iter().all(|reading| {
-        let (principal, method) = (Some(caller.as_str()), query.method.as_str());
-        engine.decide(&Request { principal, l4: false, method, path: reading, port, headers: &headers }).allowed
+        let (method, authority) = (query.method.as_str(), Some(query.to.as_str()));
+        engine.decide(&Request { l4: false, method, path: reading, authority, headers: &headers, ..connection }).allowed
     });
     if allowed { 200 } else { 403 }
 }
@@ -314,7 +331,8 @@ fn delivered(
     plan.modify(&mut fields);
     let text = |value: &http::HeaderValue| value.to_str().unwrap().to_owned();
     let headers = fields.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
-    let sent = Query { headers, ..query.clone() };
+    let to = plan.host.unwrap_or(&query.to).to_owned();
+    let sent = Query { headers, to, ..query.clone() };
     let path = plan.path.as_ref().or(path);
     let status = |(endpoint, port): &(&Endpoint, u16)| inbound(world, endpoint, *port, caller, &sent, path);
     let carried = |endpoint| Carried { status: status(endpoint), route: route.clone(), service: service.clone() };

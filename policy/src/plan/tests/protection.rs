@@ -151,6 +151,14 @@ fn what_the_owner_of_a_policy_opens_is_told() {
     );
     let header = "{action: Allow, rules: [{to: [{methods: [POST], headers: [{name: X-A, exact: '1'}]}]}]}";
     check(none, header, &[&format!("POST /any at port 8080 with x-a: 1 {by}")]);
+    let office = "{action: Allow, rules: [{from: [{namespaces: [shop], ipBlocks: [10.1.0.0/16]}]}]}";
+    let shop_from = "a connection to port 8080 by spiffe://cluster.local/ns/shop/sa/any";
+    check(none, office, &[&format!("{shop_from} from 10.1.0.0")]);
+    check(office, shop, &[shop_from]);
+    check(shop, office, &[]);
+    let hosts = "{action: Deny, rules: [{to: [{hosts: [a.example, b.example]}]}]}";
+    let fewer = "{action: Deny, rules: [{to: [{hosts: [a.example]}]}]}";
+    check(hosts, fewer, &[&format!("GET /any at port 8080 of host b.example {by}")]);
     // The last rule that denies, and the policy as a whole.
     let gone = PROTECTED.rsplit_once("---").unwrap().0;
     let expect = format!("Workload default/hello-1 opens: {anybody} would be let in, and is not now");

@@ -46,6 +46,10 @@ async fn a_proxy_of_an_earlier_release_runs_the_authz_that_it_can() {
     control.apply(&policy("second", "/b")).await;
     older.take_until(|bundle| bundle.filters[AUTHZ].config.0.contains("/b")).await;
     assert_eq!(older.bundle.filters[AUTHZ].digest, told.digest);
+    // It knows no hosts: what is denied by one is denied for every host.
+    control.apply(&policy("third", "/c").replace("[/c]", "[/c], hosts: [c.example]")).await;
+    older.take_until(|bundle| bundle.filters[AUTHZ].config.0.contains("/c")).await;
+    assert!(!older.bundle.filters[AUTHZ].config.0.contains("hosts"), "{:?}", older.bundle.filters[AUTHZ].config);
     drop(older);
 
     let updated = connect("web-2", &[FILTER_CONTRACT, FILTER_CONTRACT_0_2]).await;

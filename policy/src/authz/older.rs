@@ -1,0 +1,65 @@
+//! Rules for engines of contract 0.1, which know neither addresses nor hosts. Invariant: such an engine decides as today's
+//! does of a request whose address and host are not known, so that nobody is let in who would not be.
+
+use super::{Action, Config, Operation, Policy, Rule, Source};
+
+impl Config {
+    /// The same without conditions on addresses and hosts: what allows by one is left out, and what denies by one denies by
+    /// its other conditions. `None`: it has no such condition.
+    #[must_use]
+    pub fn without_places(&self) -> Option<Self> {
+        let rules = || self.policies.iter().flat_map(|policy| &policy.rules);
+        let has_places = rules().any(|rule| rule.from.iter().any(is_placed) || rule.to.iter().any(is_hosted));
+        has_places.then(|| {
+            let policies = self.policies.iter().map(policy).collect();
+            Self { trust_domain: self.trust_domain.clone(), policies }
+        })
+    }
+}
+
+fn is_placed(source: &Source) -> bool {
+    !source.ip_blocks.is_empty() || !source.not_ip_blocks.is_empty()
+}
+
+fn is_hosted(operation: &Operation) -> bool {
+    !operation.hosts.is_empty() || !operation.not_hosts.is_empty()
+}
+
+fn policy(policy: &Policy) -> Policy {
+    let rules = policy.rules.iter().enumerate().filter_map(|(index, of)| rule(policy.action, index, of)).collect();
+    Policy { name: policy.name.clone(), action: policy.action, rules }
+}
+
+/// `None`: it is left out.
+fn rule(action: Action, index: usize, rule: &Rule) -> Option<Rule> {
+    let from = list(action, &rule.from, is_placed, |source| Source {
+        ip_blocks: Vec::new(),
+        not_ip_blocks: Vec::new(),
+        ..source.clone()
+    })?;
+    let to = list(action, &rule.to, is_hosted, |operation| Operation {
+        hosts: Vec::new(),
+        not_hosts: Vec::new(),
+        ..operation.clone()
+    })?;
+    // A rule is told by its place among all, also where some are left out.
+    Some(Rule { name: rule.name.clone().or_else(|| Some(index.to_string())), from, to })
+}
+
+/// The entries of a list, of which any will do. `None`: none is left that can be met.
+fn list<T: Clone + Default + PartialEq>(
+    action: Action,
+    entries: &[T],
+    is_blind: impl Fn(&T) -> bool,
+    bare: impl Fn(&T) -> T,
+) -> Option<Vec<T>> {
+    let kept: Vec<T> = match action {
+        Action::Allow => entries.iter().filter(|entry| !is_blind(entry)).cloned().collect(),
+        Action::Deny => entries.iter().map(bare).collect(),
+    };
+    if kept.is_empty() && !entries.is_empty() {
+        return None;
+    }
+    // One without any condition is met by everything, which no entry may say, and no list does.
+    Some(if kept.contains(&T::default()) { Vec::new() } else { kept })
+}

@@ -1,0 +1,75 @@
+//! What the rules of a workload say of a request, from each address that its caller may have.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::told::EndpointExplanation;
+use super::{Asked, What};
+use crate::authz::{Engine, Request};
+use crate::bundle::WorkloadPort;
+use crate::identity::SpiffeId;
+use crate::plan::World;
+
+/// So many addresses of one account are looked at.
+const ADDRESSES: usize = 64;
+
+/// The addresses of the workloads that have an account, in order; `None` alone: nobody has it, and none is known.
+pub(super) fn addresses_of(world: &World, caller: &SpiffeId) -> Vec<Option<IpAddr>> {
+    let own = world.workloads().filter(|workload| {
+        workload.metadata.namespace == caller.namespace() && workload.spec.service_account == caller.service_account()
+    });
+    let addresses: BTreeSet<IpAddr> = own.map(|workload| workload.spec.address.to_canonical()).collect();
+    if addresses.is_empty() {
+        return vec![None];
+    }
+    addresses.into_iter().take(ADDRESSES).map(Some).collect()
+}
+
+impl Asked<'_> {
+    /// Allowed where it is allowed from every address that the rules tell apart; the first refusal tells why.
+    pub(super) fn judge(&self, engine: &Engine, to: &WorkloadPort, explanation: &mut EndpointExplanation) {
+        if !engine.needs_address() {
+            return self.judge_from(None, engine, to, explanation);
+        }
+        for address in self.addresses {
+            self.judge_from(*address, engine, to, explanation);
+            if !explanation.allowed {
+                let from = address.map_or_else(|| "an address that is not known".to_owned(), |it| it.to_string());
+                explanation.reason = format!("{}, from {from}", explanation.reason);
+                return;
+            }
+        }
+    }
+
+    fn judge_from(
+        &self,
+        address: Option<IpAddr>,
+        engine: &Engine,
+        to: &WorkloadPort,
+        explanation: &mut EndpointExplanation,
+    ) {
+        let connection = Request { address, ..Request::connection(Some(self.principal.as_str()), to.port) };
+        let What::Request { method, path, host, headers } = &self.what else {
+            match to.takes_tunnels() {
+                Ok(()) => explanation.take(&engine.decide(&connection)),
+                Err(refused) => explanation.refuse(400, refused.to_string()),
+            }
+            return;
+        };
+        let readings = match path.readings(&to.path_reading) {
+            Ok(readings) => readings,
+            Err(ambiguous) => return explanation.refuse(400, ambiguous.to_string()),
+        };
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let authority = Some(*host);
+        // Allowed where every reading is allowed; the first refusal tells why.
+        for reading in readings.iter() {
+            let request = Request { l4: false, method, path: reading, authority, headers: &headers, ..connection };
+            explanation.take(&engine.decide(&request));
+            if !explanation.allowed {
+                explanation.reading = (!readings.is_single()).then(|| reading.to_owned());
+                return;
+            }
+        }
+    }
+}
