@@ -582,10 +582,12 @@ async fn download(
 ) -> Result<(), ExchangeError> {
     // Only HTTP/2 can end a message in the middle of one of its pieces.
     let is_cut = terms.grpc && terms.ends.are_some() && matches!(to, SendBody::H2(_));
-    let pumped = match terms.flow.filter(|flow| is_cut || flow.waits_for_bytes()) {
+    let untold = Flow::default();
+    let flow = terms.flow.unwrap_or(&untold);
+    let pumped = match is_cut || flow.waits_for_bytes() {
         // Boxed: most answers are no calls of gRPC.
-        Some(flow) => Box::pin(watched((from, to), progress, terms, (flow, is_cut))).await,
-        None => Ok(pump_frames(from, to, progress, terms.idle.stalls).await),
+        true => Box::pin(watched((from, to), progress, terms, (flow, is_cut))).await,
+        false => Ok(pump_frames(from, to, progress, terms.idle.stalls).await),
     };
     let pumped = match pumped {
         Ok(pumped) => pumped,
