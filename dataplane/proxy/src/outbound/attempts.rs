@@ -379,8 +379,10 @@ impl<'a> Attempts<'a> {
             Limited::EndpointsTried.hit();
             return Err(failure);
         }
-        // A failed connect costs the callee nothing, so it doesn't draw on the retry budget.
-        if !unreachable && !may_send_again(worker, &self.state, &self.holds, worker.now()) {
+        // A failed connect costs the callee nothing, and a stream that is refused next to nothing. Whoever leaves in order
+        // refuses all that is on its way at once: what one request tries first draws on no budget for it.
+        let is_free = unreachable || self.refusals == 1 && failure.is_refusal();
+        if !is_free && !may_send_again(worker, &self.state, &self.holds, worker.now()) {
             return Err(failure);
         }
         worker.ledger.counters.retries.increment(1);
