@@ -218,16 +218,13 @@ impl Schema {
 
     /// What a field must be, and what is known of it; an error: it may not be there.
     pub(crate) fn field(&self, of: &Node, name: &str) -> Result<(Option<&Node>, Known), String> {
-        let others = match of.others {
-            Others::Allowed => None,
-            Others::Are(index) => Some(index),
-            Others::Refused => match of.fields.get(name) {
-                Some(Known { node: Some(index), .. }) => Some(*index),
-                Some(Known { node: None, .. }) | None => return Err("this field is not allowed".to_owned()),
-            },
-        };
         let known = of.fields.get(name).copied().unwrap_or_default();
-        Ok((known.node.or(others).map(|index| &self.nodes[index]), known))
+        let place = match (known.node, of.others) {
+            (Some(index), _) | (None, Others::Are(index)) => Some(index),
+            (None, Others::Allowed) => None,
+            (None, Others::Refused) => return Err("this field is not allowed".to_owned()),
+        };
+        Ok((place.map(|index| &self.nodes[index]), known))
     }
 }
 
