@@ -24,6 +24,12 @@ fn on(direction: Direction, component: &'static str, config: &'static str) -> Fi
     Filter { component, direction, config, authorization: false }
 }
 
+/// Lets a filter ask the service `name`, which is this port of the callee's workload.
+fn callout(name: &str, port: u16) -> Grant {
+    let authority = Some(format!("origin.default.svc.cluster.local:{port}"));
+    Grant::Callout(CalloutGrant { services: vec![CalloutService { name: name.to_owned(), authority }] })
+}
+
 /// Judges bodies whole: JSON that has a user.
 const GUARD: &str = r#"{"max_bytes": 1000, "json": {"required": ["user"]}}"#;
 const GOOD: &str = r#"{"user": 1}"#;
@@ -254,10 +260,7 @@ async fn trailers_pass_the_filters() {
 async fn a_service_decides_whether_a_request_passes() {
     let pair = Pair::start(&[(8080, Protocol::Http), (8081, Protocol::Http), (8082, Protocol::Http)]);
     let (app, quota) = (App::start("one", pair.origin, 8080).await, App::start("quota", pair.origin, 8081).await);
-    let grant = |port: u16| {
-        let authority = Some(format!("origin.default.svc.cluster.local:{port}"));
-        vec![Grant::Callout(CalloutGrant { services: vec![CalloutService { name: "quota".to_owned(), authority }] })]
-    };
+    let grant = |port: u16| vec![callout("quota", port)];
     for (of, direction) in [(Of::Caller, Direction::Outbound), (Of::Origin, Direction::Inbound)] {
         attach_with(&pair, of, &[hostile(direction, ASK)], |it| {
             it.grants = grant(8081);
@@ -332,10 +335,8 @@ async fn a_service_that_lies_lets_nothing_pass() {
     let pair = Pair::start(&[(8080, Protocol::Http), (8081, Protocol::Http)]);
     let app = App::start("one", pair.origin, 8080).await;
     let service = tokio::spawn(lie(TcpListener::bind((pair.origin, 8081)).await.unwrap()));
-    let authority = Some("origin.default.svc.cluster.local:8081".to_owned());
-    let grant = Grant::Callout(CalloutGrant { services: vec![CalloutService { name: "quota".to_owned(), authority }] });
     for (of, direction) in [(Of::Caller, Direction::Outbound), (Of::Origin, Direction::Inbound)] {
-        attach_with(&pair, of, &[hostile(direction, ASK)], |it| it.grants = vec![grant.clone()]);
+        attach_with(&pair, of, &[hostile(direction, ASK)], |it| it.grants = vec![callout("quota", 8081)]);
         let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
         // The last one says nothing.
         for number in 0..=lies().len() {
@@ -390,12 +391,10 @@ async fn a_service_of_envoy_s_decides_over_grpc() {
     let pair = Pair::start(&[(8080, Protocol::Http), (8081, Protocol::Http)]);
     let app = App::start("one", pair.origin, 8080).await;
     let service = App::start("auth", pair.origin, 8081).await;
-    let authority = Some("origin.default.svc.cluster.local:8081".to_owned());
-    let services = vec![CalloutService { name: "auth".to_owned(), authority }];
     let config = r#"{"service": "auth", "protocol": "grpc", "allowed_headers": ["x-user"]}"#;
     // At the callee it would judge its own questions, which are to a port of the same workload.
     attach_with(&pair, Of::Caller, &[on(Direction::Outbound, "extauth", config)], |it| {
-        it.grants = vec![Grant::Callout(CalloutGrant { services: services.clone() })];
+        it.grants = vec![callout("auth", 8081)];
     });
     let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
     let seen = client.get_with("/seen", &[("x-user", "forged")]).await;
@@ -444,12 +443,10 @@ async fn keys_of_tokens_are_fetched_and_follow_their_provider() {
     let (keys, asked) = (Arc::new(Mutex::new(document(2))), Arc::new(AtomicUsize::new(0)));
     let listener = TcpListener::bind((pair.origin, 8081)).await.unwrap();
     let idp = provider(listener, Arc::clone(&keys), Arc::clone(&asked));
-    let authority = Some("origin.default.svc.cluster.local:8081".to_owned());
-    let services = vec![CalloutService { name: "quota".to_owned(), authority }];
     attach_with(&pair, Of::Caller, &[on(Direction::Outbound, "jwt", TOKENS)], |it| {
         it.capabilities = vec!["crypto".to_owned()];
         let kv = KvGrant { entries: 64, bytes: 1 << 20, scope: KvScope::Policy };
-        it.grants = vec![Grant::Kv(kv), Grant::Callout(CalloutGrant { services: services.clone() })];
+        it.grants = vec![Grant::Kv(kv), callout("quota", 8081)];
     });
     let ask = async |algorithm: &str| {
         let bearer = format!("Bearer {}", vectors["tokens"][algorithm].as_str().expect("text"));
@@ -516,11 +513,7 @@ async fn the_answer_of_a_further_attempt_is_judged_too() {
 async fn no_app_says_what_only_proxies_say() {
     let pair = Pair::start(&[(8080, Protocol::Auto), (8081, Protocol::Http)]);
     let (_app, quota) = (App::start("one", pair.origin, 8080).await, App::start("quota", pair.origin, 8081).await);
-    let authority = Some("origin.default.svc.cluster.local:8081".to_owned());
-    attach_with(&pair, Of::Origin, &[hostile(Direction::Inbound, ASK)], |it| {
-        let services = vec![CalloutService { name: "quota".to_owned(), authority: authority.clone() }];
-        it.grants = vec![Grant::Callout(CalloutGrant { services })];
-    });
+    attach_with(&pair, Of::Origin, &[hostile(Direction::Inbound, ASK)], |it| it.grants = vec![callout("quota", 8081)]);
     let said = [
         ("weft-callout", "1"),
         ("weft_callout", "1"),
