@@ -60,12 +60,7 @@ pub(crate) struct Installed {
 }
 
 pub(crate) fn install(workspace: &Workspace) -> Result<Installed> {
-    let path = search_path()?;
-    let missing: Vec<_> = DEBIAN.iter().filter(|(program, _)| find(program, &path).is_none()).collect();
-    if !missing.is_empty() {
-        let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-        of_distribution(&packages)?;
-    }
+    of_distribution(DEBIAN)?;
     let path = search_path()?;
     for (program, package) in DEBIAN {
         if find(program, &path).is_none() {
@@ -80,12 +75,7 @@ pub(crate) fn install(workspace: &Workspace) -> Result<Installed> {
 /// A folder with compilers of JavaScript and Python to components, for the filters of
 /// `dataplane/filter-host/tests/languages`. They are large, so that only their own tests ask for them.
 pub(crate) fn languages(workspace: &Workspace) -> Result<PathBuf> {
-    let path = search_path()?;
-    let missing = LANGUAGES_DEBIAN.iter().filter(|(program, _)| find(program, &path).is_none());
-    let missing: Vec<_> = missing.map(|(_, package)| *package).collect();
-    if !missing.is_empty() {
-        of_distribution(&missing)?;
-    }
+    of_distribution(LANGUAGES_DEBIAN)?;
     let (folder, pinned) = (workspace.target.join("languages"), workspace.root.join(LANGUAGES));
     let (packages, requirements) = (pinned.join("javascript/package.json"), pinned.join("python/requirements.txt"));
     let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
@@ -104,7 +94,14 @@ pub(crate) fn languages(workspace: &Workspace) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn of_distribution(packages: &[&str]) -> Result<()> {
+/// Installs the packages of those programs that are not there.
+fn of_distribution(programs: &[(&str, &str)]) -> Result<()> {
+    let path = search_path()?;
+    let missing = programs.iter().filter(|(program, _)| find(program, &path).is_none());
+    let packages: Vec<_> = missing.map(|(_, package)| *package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
     cargo::run(Command::new("apt-get").args(["update", "-q"]))?;
     let mut apt = Command::new("apt-get");
     apt.args(["install", "-q", "-y", "--no-install-recommends"]).args(packages);
