@@ -74,7 +74,7 @@ fn build(folder: &Path, target: Option<&str>, out: Option<&Path>) -> anyhow::Res
 
 /// The name of the folder is the filter's, where no other file says one.
 fn name_of(folder: &Path) -> anyhow::Result<String> {
-    let whole = folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))?;
+    let whole = compilers::whole(folder)?;
     let name = whole.file_name().and_then(|name| name.to_str());
     name.map(str::to_owned).with_context(|| format!("{} has no name for a file: say --out", whole.display()))
 }

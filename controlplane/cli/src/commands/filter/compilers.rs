@@ -105,7 +105,7 @@ pub(super) fn python(folder: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// The whole path of a folder: programs in it are started from elsewhere.
-fn whole(folder: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn whole(folder: &Path) -> anyhow::Result<PathBuf> {
     folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))
 }
 
