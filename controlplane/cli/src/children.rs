@@ -55,6 +55,16 @@ pub(crate) async fn control_up(control: &mut Child, access: &Access, log: &Path)
     }
 }
 
+/// `weft run` as a member of the mesh of this control plane, for further arguments: what, where and with which command.
+pub(crate) fn sidecar(access: &Access) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("cannot find this executable")?);
+    command.args(["run", "--server", &access.server]);
+    command.arg("--token-file").arg(&access.token_file).arg("--ca-file").arg(&access.ca_file);
+    // The mesh of who started us is another one.
+    command.env_remove("WEFT_CONTROL");
+    Ok(command)
+}
+
 /// Starts a program that ends with us, with all that it prints appended to a log.
 pub(crate) fn spawn(mut command: Command, log: &Path) -> anyhow::Result<Child> {
     let open = std::fs::OpenOptions::new().create(true).append(true).open(log);

@@ -163,10 +163,8 @@ impl Stage {
     }
 
     fn start_member(&mut self, member: Member, ip: IpAddr, more: &[&str]) -> anyhow::Result<()> {
-        let own = std::env::current_exe().context("cannot find this executable")?;
-        let access = self.access();
-        let mut command = Command::new(own);
-        command.args(["run", "--namespace", NAMESPACE, "--service", member.name, "--name", member.name]);
+        let mut command = children::sidecar(&self.access())?;
+        command.args(["--namespace", NAMESPACE, "--service", member.name, "--name", member.name]);
         command.args(["--service-account", member.service_account, "--ip", &ip.to_string(), "--workers", "1"]);
         command.args(["--drain-timeout", "5s"]);
         command.arg("--proxy-log").arg(self.log(&format!("{}-sidecar", member.name)));
@@ -176,8 +174,6 @@ impl Stage {
         for label in member.labels {
             command.args(["--label", label]);
         }
-        command.args(["--server", &access.server]);
-        command.arg("--token-file").arg(&access.token_file).arg("--ca-file").arg(&access.ca_file);
         command.arg("--").arg(SHOP.find()?).args(member.command).args(more);
         let child = spawn(command, &self.log(member.name))?;
         self.members.insert(member.name, Playing { member, ip, child });

@@ -83,14 +83,9 @@ impl Mesh {
 
     /// A sidecar by `weft run`; the app runs elsewhere, so that its command does nothing.
     fn start_member(&mut self, name: &'static str, ip: IpAddr, more: &[&str]) -> anyhow::Result<()> {
-        let access = self.access();
-        let mut command = Command::new(std::env::current_exe().context("cannot find this executable")?);
-        command.arg("run").args(more).args(["--name", name, "--ip", &ip.to_string(), "--workers", "1"]);
-        command.args(["--drain-timeout", "2s", "--server", &access.server]);
-        command.arg("--token-file").arg(&access.token_file).arg("--ca-file").arg(&access.ca_file);
-        command.arg("--proxy-log").arg(self.proxy_log(name));
-        // The author's own mesh is another one.
-        command.env_remove("WEFT_CONTROL").args(["--", "sleep", "infinity"]);
+        let mut command = children::sidecar(&self.access())?;
+        command.args(more).args(["--name", name, "--ip", &ip.to_string(), "--workers", "1", "--drain-timeout", "2s"]);
+        command.arg("--proxy-log").arg(self.proxy_log(name)).args(["--", "sleep", "infinity"]);
         let child = children::spawn(command, &self.log(name))?;
         self.children.push((name, child));
         Ok(())
