@@ -53,12 +53,6 @@ pub(super) async fn settled(stage: &Stage) -> anyhow::Result<Load> {
     }
 }
 
-/// Has a load that was paused go on, whatever was seen of it.
-pub(super) async fn resumed(stage: &Stage, seen: anyhow::Result<Load>) -> anyhow::Result<Load> {
-    stage.set_load("resume").await?;
-    seen
-}
-
 /// The load after a while that is the subject, not a wait for something.
 async fn watched(stage: &Stage, time: Duration) -> anyhow::Result<Load> {
     tokio::time::sleep(time).await;

@@ -8,7 +8,7 @@ use weft_policy::component::with_section;
 
 use super::super::members::{self, FRONTEND, GUARD, PARTNER, REVIEWS, RULE_STATUS, identity, word};
 use super::super::stage::Stage;
-use super::change::{resumed, settled};
+use super::change::settled;
 use super::{Evidence, POLL, in_words, requests, scraped_until};
 use crate::programs::CONTROL;
 
@@ -152,7 +152,9 @@ pub(in super::super) async fn changed(stage: &Stage) -> Evidence {
         ensure!(passed.status == 200, "rule {number}: {old} was answered {}: {}", passed.status, passed.text);
     }
     stage.set_load("pause").await?;
-    let after = resumed(stage, settled(stage).await).await?;
+    let seen = settled(stage).await;
+    stage.set_load("resume").await?;
+    let after = seen?;
     ensure!(after.bad() == before.bad(), "requests failed meanwhile: {:?}", after.failures);
     ensure!(after.sent == after.answered, "sent {}, answered {}", after.sent, after.answered);
     let served = after.answered.saturating_sub(before.answered);
