@@ -38,10 +38,8 @@ use external::Externals;
 pub use external::WayOut;
 use filtered::RuleFilters;
 use matching::Read;
-pub use mirror::Copied;
 use mirror::RuleMirrors;
-#[cfg(feature = "manifest")]
-pub(crate) use mirror::mirrors;
+pub use mirror::{Copied, mirrors};
 use pattern::Patterns;
 #[cfg(feature = "manifest")]
 pub(crate) use plan::is_shared;

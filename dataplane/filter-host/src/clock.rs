@@ -100,7 +100,7 @@ impl Clock {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::atomic::AtomicU64;
     use std::time::Instant;
 
@@ -108,7 +108,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    fn until(what: &str, condition: impl Fn() -> bool) {
+    pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
         let start = Instant::now();
         while !condition() {
             assert!(start.elapsed() < PATIENCE, "{what}");

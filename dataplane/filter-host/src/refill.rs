@@ -106,6 +106,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::clock::tests::until;
 
     /// Makes so many, and notes when.
     struct Pieces {
@@ -135,14 +136,6 @@ mod tests {
     fn pieces(name: u8, left: u64, spent: u64, made: &Arc<Mutex<Vec<u8>>>) -> Arc<Pieces> {
         let (left, spent) = (AtomicU64::new(left), AtomicU64::new(spent));
         Arc::new(Pieces { name, left, spent, made: made.clone() })
-    }
-
-    fn until(what: &str, condition: impl Fn() -> bool) {
-        let start = Instant::now();
-        while !condition() {
-            assert!(start.elapsed() < Duration::from_secs(30), "{what}");
-            thread::yield_now();
-        }
     }
 
     #[test]

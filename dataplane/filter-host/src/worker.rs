@@ -313,11 +313,11 @@ impl Worker {
         let path = told.request.and_then(|request| request.path).filter(|path| path.is_ambiguous());
         let (Some(path), true, Some(reading)) = (path, filter.spec().authorization, subject.path_reading()) else {
             let said = self.call(filter, told, now.keeps)?;
-            return judge::judge(filter, said, may, self.whose(told));
+            return judge::judge(filter, said, may, self.whose(filter, told));
         };
         let readings = match path.readings(&reading) {
             Ok(readings) => readings,
-            Err(ambiguous) => return Ok(judge::refuse_ambiguous(filter, ambiguous, self.whose(told))),
+            Err(ambiguous) => return Ok(judge::refuse_ambiguous(filter, ambiguous, self.whose(filter, told))),
         };
         let mut longest = Duration::ZERO;
         for reading in readings.iter() {
@@ -326,7 +326,7 @@ impl Worker {
             let may = May { wait: readings.is_single(), ..may };
             let told = Told { request, ..told };
             let said = self.call(filter, told, now.keeps)?;
-            match judge::judge(filter, said, may, self.whose(told))? {
+            match judge::judge(filter, said, may, self.whose(filter, told))? {
                 Step::Next { delay, .. } => longest = longest.max(delay),
                 Step::Reply { mut reply, delay } => {
                     edits::name_reading(&mut reply, reading);
@@ -338,9 +338,9 @@ impl Worker {
         Ok(Step::Next { changes: Vec::new(), delay: longest })
     }
 
-    /// Whose stream a filter is told of.
-    fn whose<'t>(&'t self, told: Told<'t>) -> Whose<'t> {
-        Whose::of(told, self.streams.request_id(told.stream))
+    /// Whose stream a filter is told of. Only an audit says it, and only for one is it looked up.
+    fn whose<'t>(&'t self, filter: &Prepared, told: Told<'t>) -> Whose<'t> {
+        if filter.is_audit() { Whose::of(told, self.streams.request_id(told.stream)) } else { Whose::default() }
     }
 
     fn take_step(&mut self, filter: &Arc<Prepared>, now: Now, subject: &mut Subject<'_, '_>, step: Step) -> Turn {

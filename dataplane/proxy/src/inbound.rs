@@ -108,9 +108,9 @@ async fn carry<'h>(
     if head.protocol.as_ref().is_some_and(|protocol| !protocol.is_websocket()) {
         body.forbid_forgery();
     }
-    let flow = Flow::default();
-    let trial = Trial::of(&flow);
-    let mut call = Call { head, body, responder, record, holder: &caller.holder, trial: Some(&trial) };
+    let (flow, bounds) = (Flow::default(), until.bounds_behind());
+    let trial = bounds.is_some().then(|| Trial::of(&flow));
+    let mut call = Call { head, body, responder, record, holder: &caller.holder, trial: trial.as_ref() };
     let (leg, socket) = (worker.app_leg(connect_timeout), [PlainSocket::Served(socket)]);
     let ended = {
         // A request may stand for longer than the configuration that let it pass. Authorization judged the head that the
@@ -138,7 +138,7 @@ async fn carry<'h>(
             filtering::request(&worker.filters, &chain, &place_now, &mut head.clone(), None).await.map(drop)
         });
         let carried = pin!(leg.carry(&socket, version, permit, filtered, &mut call));
-        match select(pin!(within((until.bounds_behind(), &flow), carried)), pin!(denied)).await {
+        match select(pin!(within((bounds, &flow), carried)), pin!(denied)).await {
             Either::Left((carried, _)) => carried,
             Either::Right((denied, _)) => Err(Failed::Final(denied)),
         }

@@ -150,7 +150,7 @@ async fn carry<'h>(
     filtered.look_at_request(body, head);
     let (repeating, holds, bounds) = (attempts.repeating(), attempts.holds(), attempts.until().bounds());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
-    let (ends, received, flow) = (Cell::new(attempts.ends(None)), Cell::default(), Flow::default());
+    let (ends, received, flow) = (Cell::new(attempts.until().ends()), Cell::default(), Flow::default());
     let trial = Trial { again, ends: Some(&ends), begun: Some(&*holds), received: Some(&received), flow: &flow };
     let (bounds, holder) = ((bounds, Some(&flow)), origin.holder());
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
@@ -212,9 +212,7 @@ async fn send(
         mirrors.start(worker, from, call);
         filtered.in_session(attempts.session_field(&attempt));
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
-        let bounds = attempts.attempt_bounds();
-        Trial::set_ends(call.trial, attempts.ends(bounds.as_deref()));
-        let bounds = (bounds, Trial::flow(call.trial));
+        let bounds = attempts.bounds(call.trial);
         let ended = if let Some(after) = attempts.hedge_after(&attempt, call) {
             let (of, beside) = ((worker, from), (&*attempts, after));
             let mut racing = Box::pin(hedging::exchange(of, beside, &mut attempt, permit, filtered, call));

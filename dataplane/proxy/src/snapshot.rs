@@ -283,9 +283,13 @@ impl Snapshot {
         endpoints.into_iter().any(|e| e.mesh_address == address && e.identity.as_ref() == Some(identity))
     }
 
+    fn named(&self, name: &ObjectName) -> Option<&Served> {
+        self.served.iter().find(|served| served.workload.name == *name).map(|served| &**served)
+    }
+
     /// The chain of a workload, and what guards it while it lacks a filter.
     fn chain_of(&self, name: &ObjectName, direction: Direction) -> Option<(&Chain, Option<&Guard>)> {
-        let served = self.served.iter().find(|served| served.workload.name == *name)?;
+        let served = self.named(name)?;
         let chain = match direction {
             Direction::Inbound => &served.inbound,
             Direction::Outbound => &served.outbound,
@@ -295,13 +299,13 @@ impl Snapshot {
 
     /// What runs for rules of routes in the proxy of a workload.
     fn rules_of(&self, name: &ObjectName) -> Option<Earlier<'_>> {
-        let served = self.served.iter().find(|served| served.workload.name == *name)?;
+        let served = self.named(name)?;
         Some(Earlier { chains: &served.rules, bundle: &self.bundle })
     }
 
     /// True where this workload is served.
     pub fn serves(&self, name: &ObjectName) -> bool {
-        self.served.iter().any(|served| served.workload.name == *name)
+        self.named(name).is_some()
     }
 
     /// True where the attachment runs in some chain of this proxy.

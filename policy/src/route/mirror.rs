@@ -23,7 +23,7 @@ impl RuleMirrors {
 }
 
 /// The mirrors among actions.
-pub(crate) fn mirrors(actions: &[RouteAction]) -> impl Iterator<Item = &Mirror> {
+pub fn mirrors(actions: &[RouteAction]) -> impl Iterator<Item = &Mirror> {
     actions.iter().filter_map(|action| match action {
         RouteAction::Mirror(mirror) => Some(mirror),
         RouteAction::RequestHeaders(_)

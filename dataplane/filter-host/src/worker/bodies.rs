@@ -70,7 +70,7 @@ impl Worker {
             let told = Told { trailers: Some(&*trailers), ..Told::new(hook, stream) };
             let said = self
                 .call(filter, told, true)
-                .and_then(|said| judge::judge(filter, said, May::TRAILERS, self.whose(told)));
+                .and_then(|said| judge::judge(filter, said, May::TRAILERS, self.whose(filter, told)));
             match said {
                 Ok(Step::Next { changes, .. }) => {
                     for change in changes {
@@ -104,8 +104,9 @@ impl Worker {
 
     /// One chunk through one filter.
     fn through(&mut self, filter: &Arc<Prepared>, told: Told<'_>) -> Result<(Made, Duration), Box<Cut>> {
-        let said =
-            self.call(filter, told, true).and_then(|said| judge::judge(filter, said, May::CHUNK, self.whose(told)));
+        let said = self
+            .call(filter, told, true)
+            .and_then(|said| judge::judge(filter, said, May::CHUNK, self.whose(filter, told)));
         match said {
             Ok(Step::Next { changes, delay }) => {
                 let mut made = Made::Same;

@@ -30,7 +30,7 @@ use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::PairMetrics;
-use crate::trial::{End, Ends};
+use crate::trial::{End, Ends, Flow, Trial};
 use crate::worker::Worker;
 
 /// Dialling ends so much before the time of its attempt does, so that the attempt knows of it.
@@ -180,16 +180,13 @@ impl<'a> Attempts<'a> {
         self.repeating.clone()
     }
 
-    /// The end of an attempt that begins now. One whose answer is a stream has none of its own.
-    pub(super) fn attempt_bounds(&self) -> Option<Box<Ends>> {
-        let whole = self.attempt_timeout.and_then(End::after)?;
-        Some(Box::new(Ends { whole: Some(whole), stream: None }))
-    }
-
-    /// When its answer has to begin, and when it has to be over, by these and by the time of them all.
-    pub(super) fn ends(&self, attempt: Option<&Ends>) -> Ends {
-        let all = self.until.ends();
-        Ends { whole: End::earlier(attempt.and_then(|attempt| attempt.whole), all.whole), ..all }
+    /// The end of an attempt that begins now, and what tells whether that counts: one whose answer is a stream has none of its
+    /// own. Its trial is told the ends by this and by the time of them all.
+    pub(super) fn bounds<'t>(&self, trial: Option<&Trial<'t>>) -> (Option<Box<Ends>>, Option<&'t Flow>) {
+        let (whole, all) = (self.attempt_timeout.and_then(End::after), self.until.ends());
+        Trial::set_ends(trial, Ends { whole: End::earlier(whole, all.whole), ..all });
+        let own = whole.is_some().then(|| Box::new(Ends { whole, stream: None }));
+        (own, Trial::flow(trial))
     }
 
     /// The gate that a request has to pass before its first attempt, and its destination.

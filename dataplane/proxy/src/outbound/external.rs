@@ -27,7 +27,6 @@ use crate::snapshot::{Below, Served, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::PairMetrics;
-use crate::trial::Trial;
 use crate::worker::Worker;
 
 /// A way out of the mesh, held beyond the snapshot that says it.
@@ -195,9 +194,7 @@ pub(super) async fn send(
     loop {
         attempts.begin()?;
         mirrors.start(worker, from, call);
-        let bounds = attempts.attempt_bounds();
-        Trial::set_ends(call.trial, attempts.ends(bounds.as_deref()));
-        let bounds = (bounds, Trial::flow(call.trial));
+        let bounds = attempts.bounds(call.trial);
         let carried = exit.carry(worker, (from, client), attempts, permit, filtered, call);
         let ended = super::within(bounds, pin!(carried), Failed::Final).await;
         call.record.log(|log| log.tried(attempts.holds().was_refused()));

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use weft_filter_host::Chain;
-use weft_policy::bundle::{Bundle, Direction, ObjectName, Route, RouteAction, RouteRule, ServedWorkload};
+use weft_policy::bundle::{Bundle, Direction, ObjectName, Route, RouteRule, ServedWorkload};
+use weft_policy::route::mirrors;
 
 use super::SnapshotError;
 use super::stages::{Stage, holds_for};
@@ -49,20 +50,9 @@ fn holds(bundle: &Bundle, (callee, outside): (&ObjectName, bool)) -> bool {
 /// names of services.
 fn callees(rule: &RouteRule) -> impl Iterator<Item = (&ObjectName, bool)> {
     let of_backends = rule.backends.iter().filter_map(|backend| Some((backend.service.as_ref()?, backend.outside)));
-    let actions = rule.actions.iter().chain(rule.backends.iter().flat_map(|backend| &backend.actions));
-    let mirrored = actions.filter_map(|action| match action {
-        RouteAction::Mirror(mirror) => mirror.service.as_ref().map(|service| (service, false)),
-        RouteAction::Redirect(_)
-        | RouteAction::Cors(_)
-        | RouteAction::RequestHeaders(_)
-        | RouteAction::ResponseHeaders(_)
-        | RouteAction::Rewrite(_)
-        | RouteAction::RequestTimeoutMs(_)
-        | RouteAction::AttemptTimeoutMs(_)
-        | RouteAction::Retry(_)
-        | RouteAction::Persistence(_) => None,
-    });
-    of_backends.chain(mirrored)
+    let of_rule = mirrors(&rule.actions);
+    let copies = of_rule.chain(rule.backends.iter().flat_map(|backend| mirrors(&backend.actions)));
+    of_backends.chain(copies.filter_map(|mirror| Some((mirror.service.as_ref()?, false))))
 }
 
 impl RuleChains {

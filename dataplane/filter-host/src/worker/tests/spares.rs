@@ -1,19 +1,10 @@
 //! Instances that wait, configured, for a worker: when a request has to wait for `configure`, and when not.
 
-use std::time::Instant;
-
 use super::*;
+use crate::clock::tests::until;
 
 fn host_with_spares() -> Host {
     Host::new(HostConfig { max_instances: 1, ..HostConfig::default() }).expect("a host")
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
-        std::thread::yield_now();
-    }
 }
 
 /// Traps on every request of the caller `evil`.
