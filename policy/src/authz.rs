@@ -99,6 +99,13 @@ pub struct Source {
     pub not_ip_blocks: Vec<String>,
 }
 
+impl Source {
+    /// True where it looks at the peer's address.
+    fn is_placed(&self) -> bool {
+        !self.ip_blocks.is_empty() || !self.not_ip_blocks.is_empty()
+    }
+}
+
 /// Operation that a rule covers. All lists given must hold; any entry of a list will do, but headers must all hold. Methods
 /// and names of headers that servers may take for the same (`delete`, `X_Role`) can't pass a deny rule.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -125,6 +132,13 @@ pub struct Operation {
     pub hosts: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_hosts: Vec<String>,
+}
+
+impl Operation {
+    /// True where it looks at the host that is asked for.
+    fn is_hosted(&self) -> bool {
+        !self.hosts.is_empty() || !self.not_hosts.is_empty()
+    }
 }
 
 /// One of `exact`, `prefix`, `present`. A header sent several times meets an allow rule if all its values do, a deny
@@ -248,8 +262,8 @@ impl Engine {
             allow: Rules::default(),
             no_match: None,
             needed_headers: names.collect(),
-            needs_address: sources.any(|from| !from.ip_blocks.is_empty() || !from.not_ip_blocks.is_empty()),
-            needs_authority: operations().any(|to| !to.hosts.is_empty() || !to.not_hosts.is_empty()),
+            needs_address: sources.any(Source::is_placed),
+            needs_authority: operations().any(Operation::is_hosted),
         };
         let mut allowing: Vec<&str> = Vec::new();
         for policy in &config.policies {

@@ -343,12 +343,17 @@ pub fn diff(old: &Bundle, new: &Bundle) -> Delta {
 }
 
 /// The endpoints of a service that it has no longer, or as another place or identity under the same name: they go at once,
-/// ahead of `diff`.
-pub fn withdrawn(before: &Service, now: Option<&Service>) -> impl Iterator<Item = Key> {
-    let stays = move |old: &Endpoint| {
-        now.and_then(|service| service.endpoints.get(&old.workload)).is_some_and(|new| new.is_same_place(old))
+/// ahead of `diff`. Of a service that is not there `now` those that `is_gone` tells.
+pub fn withdrawn(
+    before: &Service,
+    now: Option<&Service>,
+    is_gone: impl Fn(&Endpoint) -> bool,
+) -> impl Iterator<Item = Key> {
+    let has_left = move |old: &Endpoint| match now {
+        Some(now) => now.endpoints.get(&old.workload).is_none_or(|new| !new.is_same_place(old)),
+        None => is_gone(old),
     };
-    let left = before.endpoints.values().filter(move |endpoint| !stays(endpoint));
+    let left = before.endpoints.values().filter(move |endpoint| has_left(endpoint));
     left.map(|endpoint| Key::Endpoint { service: before.name.clone(), workload: endpoint.workload.clone() })
 }
 

@@ -213,11 +213,19 @@ fn host_of(query: &Query) -> Cow<'_, str> {
 
 /// Rules are judged by the caller's name alone: whether anybody has it is nobody's question but that of who asks.
 fn unknown_account(world: &World, namespace: &str, account: &str) -> Option<String> {
-    let has_it = |workload: &Object<WorkloadSpec>| {
-        workload.metadata.namespace == namespace && workload.spec.service_account == account
-    };
-    let is_known = world.workloads().any(has_it);
+    let is_known = workloads_of(world, namespace, account).next().is_some();
     (!is_known).then(|| format!("no workload has the account {namespace}/{account}: this is told of one that would"))
+}
+
+/// The workloads that have an account.
+fn workloads_of<'w>(
+    world: &'w World,
+    namespace: &str,
+    account: &str,
+) -> impl Iterator<Item = &'w Object<WorkloadSpec>> {
+    world
+        .workloads()
+        .filter(move |workload| workload.metadata.namespace == namespace && workload.spec.service_account == account)
 }
 
 fn resolve<'t>(

@@ -9,20 +9,13 @@ impl Config {
     #[must_use]
     pub fn without_places(&self) -> Option<Self> {
         let rules = || self.policies.iter().flat_map(|policy| &policy.rules);
-        let has_places = rules().any(|rule| rule.from.iter().any(is_placed) || rule.to.iter().any(is_hosted));
+        let has_places =
+            rules().any(|rule| rule.from.iter().any(Source::is_placed) || rule.to.iter().any(Operation::is_hosted));
         has_places.then(|| {
             let policies = self.policies.iter().map(policy).collect();
             Self { trust_domain: self.trust_domain.clone(), policies }
         })
     }
-}
-
-fn is_placed(source: &Source) -> bool {
-    !source.ip_blocks.is_empty() || !source.not_ip_blocks.is_empty()
-}
-
-fn is_hosted(operation: &Operation) -> bool {
-    !operation.hosts.is_empty() || !operation.not_hosts.is_empty()
 }
 
 fn policy(policy: &Policy) -> Policy {
@@ -32,12 +25,12 @@ fn policy(policy: &Policy) -> Policy {
 
 /// `None`: it is left out.
 fn rule(action: Action, index: usize, rule: &Rule) -> Option<Rule> {
-    let from = list(action, &rule.from, is_placed, |source| Source {
+    let from = list(action, &rule.from, Source::is_placed, |source| Source {
         ip_blocks: Vec::new(),
         not_ip_blocks: Vec::new(),
         ..source.clone()
     })?;
-    let to = list(action, &rule.to, is_hosted, |operation| Operation {
+    let to = list(action, &rule.to, Operation::is_hosted, |operation| Operation {
         hosts: Vec::new(),
         not_hosts: Vec::new(),
         ..operation.clone()

@@ -46,7 +46,7 @@ fn bundle(revision: u64, services: &[Service]) -> Bundle {
 
 /// Everything that is withdrawn from one bundle to the next, as it goes ahead.
 fn removals(old: &Bundle, new: &Bundle) -> Delta {
-    let removals = old.services.iter().flat_map(|(name, service)| withdrawn(service, new.services.get(name)));
+    let removals = old.services.iter().flat_map(|(name, service)| withdrawn(service, new.services.get(name), |_| true));
     Delta { revision: new.revision, removals: removals.collect(), subtractive: true, ..Delta::default() }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::told::EndpointExplanation;
-use super::{Asked, What};
+use super::{Asked, What, workloads_of};
 use crate::authz::{Engine, Request};
 use crate::bundle::WorkloadPort;
 use crate::identity::SpiffeId;
@@ -15,9 +15,7 @@ const ADDRESSES: usize = 64;
 
 /// The addresses of the workloads that have an account, in order; `None` alone: nobody has it, and none is known.
 pub(super) fn addresses_of(world: &World, caller: &SpiffeId) -> Vec<Option<IpAddr>> {
-    let own = world.workloads().filter(|workload| {
-        workload.metadata.namespace == caller.namespace() && workload.spec.service_account == caller.service_account()
-    });
+    let own = workloads_of(world, caller.namespace(), caller.service_account());
     let addresses: BTreeSet<IpAddr> = own.map(|workload| workload.spec.address.to_canonical()).collect();
     if addresses.is_empty() {
         return vec![None];

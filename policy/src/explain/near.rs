@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::workloads_of;
 use crate::bundle::{Locality, Nearness, Place, Service, Spread};
 use crate::identity::SpiffeId;
 use crate::plan::{World, effective};
@@ -11,10 +12,7 @@ use crate::plan::{World, effective};
 pub(super) fn near_first(world: &World, principal: &SpiffeId, service: &Service) -> Option<String> {
     let spread = service.spread.as_deref().filter(|it| it.locality.is_some() || !it.shares.is_empty())?;
     let by = effective(world, &service.name).into_iter().find(|it| it.setting == "loadBalancing.locality")?;
-    let (namespace, account) = (principal.namespace(), principal.service_account());
-    let own = world
-        .workloads()
-        .filter(|workload| workload.metadata.namespace == namespace && workload.spec.service_account == account);
+    let own = workloads_of(world, principal.namespace(), principal.service_account());
     let places: BTreeMap<String, Place<'_>> = own
         .map(|workload| Place::of(&workload.metadata.labels))
         .filter(|place| !place.is_unknown())

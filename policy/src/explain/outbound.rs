@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Explanation, stand_in};
+use super::{Explanation, stand_in, workloads_of};
 use crate::bundle::{Direction, FilterAttachment, FilterMode};
 use crate::identity::SpiffeId;
 use crate::plan::{World, filters_for};
 
 /// The filters of a caller's workloads.
 pub(super) fn filters(world: &World, caller: &SpiffeId) -> BTreeMap<String, FilterAttachment> {
-    let own = world.workloads().filter(|workload| workload.metadata.namespace == caller.namespace());
-    let own = own.filter(|workload| workload.spec.service_account == caller.service_account());
+    let own = workloads_of(world, caller.namespace(), caller.service_account());
     let served: Vec<_> = own.map(|workload| workload.name()).collect();
     filters_for(world, &served)
 }

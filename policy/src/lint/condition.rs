@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Severity;
 use crate::authz::{self, Action, HeaderCondition};
+use crate::host::is_below;
 use crate::resource::access::{OperationSpec, SourceSpec};
 
 /// The side of a rule that an entry is on.
@@ -73,8 +74,7 @@ pub(super) fn never_asked(to: &OperationSpec) -> Option<Never> {
 
 /// A pattern of hosts holds for all that another one does.
 fn covers_host(wide: &str, narrow: &str) -> bool {
-    wide == narrow
-        || wide.strip_prefix('*').is_some_and(|suffix| narrow.len() > suffix.len() && narrow.ends_with(suffix))
+    wide == narrow || wide.strip_prefix('*').is_some_and(|end| is_below(narrow, end))
 }
 
 /// Every address of a block lies in one that is excepted.

@@ -85,7 +85,7 @@ pub struct ExternalTlsSpec {
     /// TLS is begun on ports of tcp as well, where the app speaks plain.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub under_tcp: bool,
-    #[serde(default, skip_serializing_if = "TlsVersion::is_default")]
+    #[serde(default, skip_serializing_if = "value::is_default")]
     pub min_version: TlsVersion,
     /// The certificate that the server may ask for, by its name in the caller's proxy's own configuration.
     #[serde(default, deserialize_with = "value::label_option", skip_serializing_if = "Option::is_none")]
@@ -100,13 +100,6 @@ pub enum TlsVersion {
     #[default]
     #[serde(rename = "1.3")]
     V1_3,
-}
-
-impl TlsVersion {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

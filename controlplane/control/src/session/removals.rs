@@ -49,18 +49,10 @@ fn withdrawn(before: &ToldSet, after: &ToldSet, world: &World) -> Vec<Key> {
         if now.is_some_and(|now| Arc::ptr_eq(now, told)) {
             continue;
         }
-        let Some(service) = told.service() else { continue };
-        let left = delta::withdrawn(service, now.and_then(|now| now.service()));
-        if now.is_some() {
-            keys.extend(left);
-            continue;
+        if let Some(service) = told.service() {
+            let now = now.and_then(|now| now.service());
+            keys.extend(delta::withdrawn(service, now, |endpoint| !has_endpoint(world, endpoint)));
         }
-        keys.extend(left.filter(|key| match key {
-            Key::Endpoint { workload, .. } => {
-                service.endpoints.get(workload).is_none_or(|endpoint| !has_endpoint(world, endpoint))
-            }
-            Key::Mesh | Key::Workload(_) | Key::Service(_) | Key::Route(_) | Key::External(_) | Key::Filter(_) => true,
-        }));
     }
     keys
 }

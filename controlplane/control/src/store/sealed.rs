@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use weft_policy::resource::{Kind, Resource};
+use weft_store::{Range, Version};
 
-use super::{Store, StoreError, Write, write_record};
+use super::{OBJECTS, Store, StoreError, Write, parsed, texts, write_record};
 use crate::seal::Seal;
 
 /// True for the key of the record of a Secret.
@@ -39,9 +40,9 @@ impl Store {
     pub(crate) fn seal_all(&self) -> Result<usize, StoreError> {
         let Some(seal) = &self.seal else { return Ok(0) };
         loop {
-            let frozen = self.frozen()?;
+            let (version, records) = self.secrets()?;
             let mut writes = Vec::new();
-            for (key, record) in frozen.objects::<Value>().read.into_iter().filter(|(key, _)| is_of_secret(key)) {
+            for (key, record) in records {
                 let plain = write_record(&record)?;
                 let json = seal.close(&plain)?;
                 if json != plain {
@@ -52,7 +53,7 @@ impl Store {
             if count == 0 {
                 return Ok(0);
             }
-            match self.commit_behind(Some(frozen.version), None, writes) {
+            match self.commit_behind(Some(version), None, writes) {
                 // Another control plane changed something meanwhile.
                 Err(error) if error.is_conflict() => {}
                 done => return done.map(|_| count),
@@ -60,10 +61,20 @@ impl Store {
         }
     }
 
+    /// The records of Secrets that can be read, by key, and the commit that they are of.
+    fn secrets(&self) -> Result<(Version, Vec<(String, Value)>), StoreError> {
+        let kind = Kind::Secret.plural();
+        // `0` is the next character behind `/`.
+        let range = Range { from: format!("{kind}/"), to: Some(format!("{kind}0")), ..Range::all(OBJECTS) };
+        let reading = self.rows.read(vec![range])?;
+        let records = reading.rows.into_iter().flatten().map(texts);
+        Ok((reading.version, parsed(OBJECTS, records).read))
+    }
+
     /// The Secrets of which a value can't be opened with this key, or without any.
     pub(crate) fn unopened(&self, seal: Option<&Seal>) -> Result<Vec<String>, StoreError> {
-        let rows = self.objects::<Value>()?.read.into_iter().filter(|(key, _)| is_of_secret(key));
-        let unopened = rows.filter_map(|(_, record)| {
+        let (_, records) = self.secrets()?;
+        let unopened = records.into_iter().filter_map(|(_, record)| {
             let resource = serde_json::from_value::<Resource>(record["entry"]["resource"].clone());
             let Ok(Resource::Secret(mut secret)) = resource else { return None };
             if let Some(seal) = seal {

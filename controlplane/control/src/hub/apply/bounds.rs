@@ -24,10 +24,10 @@ pub(super) fn check(draft: &Draft, before: &World, changes: &[Change]) -> Result
     }
     let namespaces: BTreeSet<&str> = touched().map(|key| key.namespace.as_str()).collect();
     for name in namespaces {
-        let (was, now) = (before.applied_bytes(name), draft.world.applied_bytes(name));
         // What proxies are told of a policy has the values that it grants.
-        let (granted, grants) = (granted_bytes(before, name), granted_bytes(&draft.world, name));
-        if now + grants > namespace && now + grants > was + granted {
+        let (now, grants) = (draft.world.applied_bytes(name), granted_bytes(&draft.world, name));
+        let was = || before.applied_bytes(name) + granted_bytes(before, name);
+        if now + grants > namespace && now + grants > was() {
             let limit = "limits.max_namespace_bytes";
             let secrets = match grants {
                 0 => String::new(),
