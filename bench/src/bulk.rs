@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -177,19 +178,84 @@ fn serve(mut stream: TcpStream, bytes: u64) -> Option<()> {
             }
         } else if head.starts_with("PUT /up ") {
             let length =
-                lower.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<u64>().ok())?;
-            let mut rest = length.checked_sub(left.len() as u64)?;
-            left.clear();
-            let mut piece = vec![0; PIECE];
-            while rest > 0 {
-                let size = usize::try_from(rest).unwrap_or(PIECE).min(PIECE);
-                let read = stream.read(&mut piece[..size]).ok().filter(|read| *read > 0)?;
-                rest -= read as u64;
-            }
+                lower.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<u64>().ok());
+            let mut body = Upload::behind(&mut stream, &left);
+            let length = match length {
+                Some(length) => body.skip(length).map(|()| length)?,
+                None if lower.contains("\r\ntransfer-encoding: chunked\r\n") => body.chunks()?,
+                None => return None,
+            };
+            left = body.rest();
             answer(&mut stream, &length.to_string())?;
         } else {
             answer(&mut stream, &format!("{:0<128}", "weft-bench-"))?;
         }
+    }
+}
+
+/// The body of an upload, as it comes.
+struct Upload<'s> {
+    stream: &'s mut TcpStream,
+    buffer: Vec<u8>,
+    /// Where what is here and not taken yet lies.
+    here: Range<usize>,
+}
+
+impl<'s> Upload<'s> {
+    /// `came`: with its head.
+    fn behind(stream: &'s mut TcpStream, came: &[u8]) -> Self {
+        let mut buffer = came.to_vec();
+        buffer.resize(came.len().max(PIECE), 0);
+        Self { stream, buffer, here: 0..came.len() }
+    }
+
+    /// Bytes that are here and not taken yet; waits where there are none.
+    fn here(&mut self) -> Option<&[u8]> {
+        if self.here.is_empty() {
+            self.here = 0..self.stream.read(&mut self.buffer).ok().filter(|read| *read > 0)?;
+        }
+        Some(&self.buffer[self.here.clone()])
+    }
+
+    fn skip(&mut self, mut count: u64) -> Option<()> {
+        while count > 0 {
+            let here = self.here()?.len();
+            let skipped = usize::try_from(count).unwrap_or(here).min(here);
+            self.here.start += skipped;
+            count -= skipped as u64;
+        }
+        Some(())
+    }
+
+    /// Up to the end of a line, which is taken too.
+    fn line(&mut self) -> Option<Vec<u8>> {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            line.push(*self.here()?.first()?);
+            self.here.start += 1;
+        }
+        Some(line)
+    }
+
+    /// A body in chunks, up to its end: how long it was. A filter that sees a body makes its length unknown.
+    fn chunks(&mut self) -> Option<u64> {
+        let mut length = 0;
+        loop {
+            let line = String::from_utf8(self.line()?).ok()?;
+            let size = u64::from_str_radix(line.split(';').next()?.trim(), 16).ok()?;
+            if size == 0 {
+                while self.line()? != b"\r\n" {}
+                return Some(length);
+            }
+            self.skip(size)?;
+            length += size;
+            (self.line()? == b"\r\n").then_some(())?;
+        }
+    }
+
+    /// What was read beyond it.
+    fn rest(self) -> Vec<u8> {
+        self.buffer[self.here].to_vec()
     }
 }
 
@@ -238,6 +304,12 @@ mod tests {
             .collect::<Vec<_>>()
             .as_slice());
         assert!(up.ends_with(b"\r\n\r\n300000"));
+        let chunks = b"PUT /up HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n1f\r\n0123456789012345678901234567890\r\n0\r\n\r\n";
+        let twice = ask(&[&chunks[..], b"GET / HTTP/1.1\r\n\r\n"].concat());
+        assert!(
+            twice.starts_with(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n34HTTP/1.1 200 OK"),
+            "what follows is read too"
+        );
         assert!(ask(b"GET / HTTP/1.1\r\n\r\n").len() > 128);
     }
 }
