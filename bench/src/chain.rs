@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::load::Entry;
-use crate::options::{BEFORE, Places};
+use crate::options::{BEFORE, Places, ROUTED};
 use crate::process::{Process, Usage, wait_for};
 use crate::{pki, weft};
 
@@ -39,7 +39,7 @@ impl Chain {
 }
 
 /// In the order of the report.
-pub(crate) const NAMES: &[&str] = &["weft", "weft-filters", "haproxy", "nginx", "envoy-h2", "envoy-h3", BEFORE];
+pub(crate) const NAMES: &[&str] = &["weft", "weft-filters", ROUTED, "haproxy", "nginx", "envoy-h2", "envoy-h3", BEFORE];
 
 const ORIGIN: &str = "127.0.0.1:19080";
 const ORIGIN_PORT: u16 = 19080;
@@ -70,7 +70,7 @@ impl<'o> Bench<'o> {
         let (index, _) = NAMES.iter().enumerate().find(|(_, known)| **known == name).context("a known chain")?;
         let ports = 19100 + 10 * u16::try_from(index)?;
         let mut chain = match name {
-            "weft" | "weft-filters" | BEFORE => weft::start(self, name)?,
+            "weft" | "weft-filters" | ROUTED | BEFORE => weft::start(self, name)?,
             "haproxy" => self.pair(name, ports, "cfg", |file| {
                 let mut haproxy = Command::new("haproxy");
                 haproxy.args(["-db", "-f"]).arg(file);

@@ -7,6 +7,8 @@ use clap::{Args, ValueEnum};
 
 /// The chain of Weft as an earlier build has it.
 pub(crate) const BEFORE: &str = "weft-before";
+/// The chain with routes and a TrafficPolicy.
+pub(crate) const ROUTED: &str = "weft-routed";
 
 /// Folders and programs that a comparison needs.
 #[derive(Debug, Args)]

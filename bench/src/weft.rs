@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::chain::{Bench, Chain};
 use crate::load::Entry;
-use crate::options::BEFORE;
+use crate::options::{BEFORE, ROUTED};
 use crate::process::{Process, wait_for};
 
 /// One control plane and its pair of sidecars: at which addresses, and from which hosts they run.
@@ -74,10 +74,12 @@ impl Host {
     }
 }
 
-/// Without filters, with them, or as an earlier build has it: pairs that run side by side on loopback.
+/// As it comes, with filters, with routes and a TrafficPolicy, or as an earlier build has it: pairs that run side by side on
+/// loopback.
 pub(crate) fn start(bench: &Bench<'_>, name: &'static str) -> Result<Chain> {
     let (digit, manifest) = match name {
         "weft" => (1, "weft.yaml"),
+        ROUTED => (6, "weft-routed.yaml"),
         BEFORE => (3, "weft.yaml"),
         _ => (2, "weft-filters.yaml"),
     };
