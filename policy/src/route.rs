@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bundle::{Bundle, ObjectName, Protocol, Route, RouteRule, Service, ServicePort};
 use crate::host::bare;
-use crate::path::{self, NormalPath};
+use crate::path::NormalPath;
 use crate::scope::Ask;
 
 pub use action::AnswerEdits;
@@ -37,7 +37,6 @@ pub use cors::Preflight;
 use external::Externals;
 pub use external::WayOut;
 use filtered::RuleFilters;
-use matching::Read;
 use mirror::RuleMirrors;
 pub use mirror::{Copied, mirrors};
 use pattern::Patterns;
@@ -275,20 +274,7 @@ impl RouteTable {
         Some(Resolved { service, port: address.port(), endpoint: Some(workload), outside: false })
     }
 
-    /// The rule of the routes of a service that a request meets.
-    /// `path`, `query`: one reading of the head's target.
-    fn decide(
-        &self,
-        to: &Resolved<'_>,
-        from_namespace: &str,
-        head: &HeadView<'_>,
-        (path, query): (&str, QueryReading),
-    ) -> RouteDecision<'_> {
-        let path = path::decode(path);
-        let read = Read { head, path: &path, query };
-        self.routed(to).map_or(RouteDecision::Default, |routed| routed.decide(to.port, from_namespace, &read))
-    }
-
+    /// The routes that are attached to it.
     fn routed(&self, to: &Resolved<'_>) -> Option<&Routed> {
         let routed = self.routed[usize::from(to.outside)].get(&to.service.name);
         routed.filter(|_| to.endpoint.is_none()).map(Arc::as_ref)
@@ -299,29 +285,6 @@ impl RouteTable {
     pub fn leads_requests(&self, to: &Resolved<'_>, from_namespace: &str) -> bool {
         self.routed(to).is_some_and(|routed| routed.has_requests(to.port, from_namespace))
     }
-
-    /// How else servers may read the method and the fields, where rules of this service look at them.
-    fn head_readings<'h>(&self, to: &Resolved<'_>, head: &HeadView<'h>) -> Vec<HeadView<'h>> {
-        let Some(routed) = self.routed(to) else { return Vec::new() };
-        let fields = head.others.iter().filter(|_| routed.by_field);
-        let mut heads: Vec<_> = fields.map(|fields| HeadView { headers: *fields, ..*head }).collect();
-        if let Some(method) = routed.by_method.then(|| folded(head.method)).flatten() {
-            let also: Vec<_> = std::iter::once(head).chain(&heads).map(|head| HeadView { method, ..*head }).collect();
-            heads.extend(also);
-        }
-        heads
-    }
-
-    /// How else the query may be read that rules of this service look at.
-    fn query_readings(&self, to: &Resolved<'_>, head: &HeadView<'_>) -> Vec<QueryReading> {
-        let is_looked_at = self.routed(to).is_some_and(|routed| routed.by_query);
-        head.path.query().filter(|_| is_looked_at).map(QueryReading::others).unwrap_or_default()
-    }
-}
-
-/// The method that servers which fold its letters take another for.
-fn folded(method: &str) -> Option<&'static str> {
-    METHODS.into_iter().find(|known| known.eq_ignore_ascii_case(method)).filter(|known| *known != method)
 }
 
 /// The place of the backend for one request: weights in proportion, `dice` uniform over all of `u64`. `None`: no backend,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::action::{Actions, AnswerEdits, Setting, deadline};
 use super::cors::{self, Preflight, Sharing};
+use super::matching::Read;
 use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, WayOut, pick_backend};
 use crate::bundle::{
@@ -369,7 +370,10 @@ pub fn choose<'t>(
     from_namespace: &str,
     head: &HeadView<'_>,
 ) -> Result<Choice<'t>, RouteRefusal> {
-    let decide = |head: &HeadView<'_>, path: &str, query| table.decide(to, from_namespace, head, (path, query));
+    let Some(routed) = table.routed(to) else { return Ok(Choice::Direct(*to)) };
+    let decide = |head: &HeadView<'_>, path: &str, query| {
+        routed.decide(to.port, from_namespace, &Read { head, path: &path::decode(path), query })
+    };
     let standard = head.path.standard();
     let met = match decide(head, &standard, QueryReading::STANDARD) {
         RouteDecision::Default => return Ok(Choice::Direct(*to)),
@@ -382,7 +386,7 @@ pub fn choose<'t>(
         }
         RouteDecision::Default | RouteDecision::NoMatch => false,
     };
-    let others = table.query_readings(to, head);
+    let others = routed.query_readings(head);
     let queries = || std::iter::once(QueryReading::STANDARD).chain(others.iter().copied());
     if head.path.is_ambiguous() {
         for path in head.path.readings(&to.service.path_reading)?.iter() {
@@ -394,7 +398,7 @@ pub fn choose<'t>(
     if others.iter().any(|query| differs(head, &standard, *query)) {
         return Err(RouteRefusal::AmbiguousQuery { route: met.route.name.clone() });
     }
-    let heads = table.head_readings(to, head);
+    let heads = routed.head_readings(head);
     if !heads.is_empty() {
         let readings = head.path.readings(&to.service.path_reading)?;
         let paths: Vec<&str> = std::iter::once(&*standard).chain(readings.iter()).collect();

@@ -8,7 +8,7 @@ use super::matching::{Candidate, Read, layer};
 use super::mirror::RuleMirrors;
 use super::pattern::Patterns;
 use super::stream::Streams;
-use super::{MetRule, RouteDecision};
+use super::{HeadView, METHODS, MetRule, QueryReading, RouteDecision};
 use crate::bundle::{Route, RouteKind};
 
 /// Routes with one parent.
@@ -118,6 +118,22 @@ impl Routed {
         self.decision(attached.is_some(), first)
     }
 
+    /// How else servers may read the method and the fields, where rules of these routes look at them.
+    pub(super) fn head_readings<'h>(&self, head: &HeadView<'h>) -> Vec<HeadView<'h>> {
+        let fields = head.others.iter().filter(|_| self.by_field);
+        let mut heads: Vec<_> = fields.map(|fields| HeadView { headers: *fields, ..*head }).collect();
+        if let Some(method) = self.by_method.then(|| folded(head.method)).flatten() {
+            let also: Vec<_> = std::iter::once(head).chain(&heads).map(|head| HeadView { method, ..*head }).collect();
+            heads.extend(also);
+        }
+        heads
+    }
+
+    /// How else the query may be read that rules of these routes look at.
+    pub(super) fn query_readings(&self, head: &HeadView<'_>) -> Vec<QueryReading> {
+        head.path.query().filter(|_| self.by_query).map(QueryReading::others).unwrap_or_default()
+    }
+
     /// True where routes of requests hold for this caller and port.
     pub(super) fn has_requests(&self, port: u16, from_namespace: &str) -> bool {
         self.groups.iter().any(|(scope, _)| scope.holds(port, from_namespace))
@@ -152,4 +168,9 @@ impl Routed {
         }
         self.decision(attached.is_some(), None)
     }
+}
+
+/// The method that servers which fold its letters take another for.
+fn folded(method: &str) -> Option<&'static str> {
+    METHODS.into_iter().find(|known| known.eq_ignore_ascii_case(method)).filter(|known| *known != method)
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bundle::RpcMatch;
+use crate::route::matching::Read;
 
 /// A seeded source of numbers.
 struct Dice(u64);
@@ -89,9 +90,12 @@ fn agrees_with_asking_each_in_turn() {
             let standard = path.standard();
             let decoded = crate::path::decode(&standard);
             let read = Read { head: &head, path: &decoded, query: QueryReading::STANDARD };
-            let in_turn = table.routed(&to).map(|routed| routed.decide_in_turn(port, from, &read));
-            let expect = label(&in_turn.unwrap_or(RouteDecision::Default));
-            let got = label(&table.decide(&to, from, &head, (&standard, QueryReading::STANDARD)));
+            let of = |decide: fn(&Routed, u16, &str, &Read<'_, '_>) -> String| {
+                let routed = table.routed(&to);
+                routed.map_or_else(|| label(&RouteDecision::Default), |routed| decide(routed, port, from, &read))
+            };
+            let expect = of(|routed, port, from, read| label(&routed.decide_in_turn(port, from, read)));
+            let got = of(|routed, port, from, read| label(&routed.decide(port, from, read)));
             assert_eq!(got, expect, "seed {seed}: {method} {at}{query} {headers:?} {from} {port} {routes:#?}");
             found += usize::from(got.contains(" of "));
             refused += usize::from(got == "404");
@@ -119,7 +123,8 @@ fn what_did_not_change_is_not_compiled_again() {
     assert_eq!(met(&next, "shop", 80, "GET", "/w1", &[]), "web");
     let to = next.by_host("api.shop", 80, "shop").unwrap();
     let head = HeadView { method: "GET", path: &path("/w1"), host: None, headers: &|_| None, others: &[] };
-    assert_eq!(label(&next.decide(&to, "shop", &head, ("/w1", QueryReading::STANDARD))), "new of shop/a");
+    let read = Read { head: &head, path: b"/w1", query: QueryReading::STANDARD };
+    assert_eq!(label(&next.routed(&to).unwrap().decide(80, "shop", &read)), "new of shop/a");
     // One route less is another set of routes; none is none.
     let less = RouteTable::following(&bundle(&[&of_web]), Some(&next));
     assert_eq!(less.routed[0].keys().collect::<Vec<_>>(), [&name("shop/web")]);
