@@ -1,21 +1,28 @@
-//! The clock that ends calls: it moves the engine's epoch while a filter may run, and sleeps while none does. Invariant: from
-//! the start of a call until its first strike the clock is not parked; at each strike the call says that it goes on.
+//! The clock that ends calls: it moves the engine's epoch while a filter may run, and sleeps while none does. It strides while
+//! calls are short, as nearly all are, and hurries once it has struck one. Invariant: from the start of a call until its first
+//! strike the clock is not parked; at each strike the call says that it goes on.
 
 use std::sync::atomic::{
-    AtomicBool, AtomicU8,
+    AtomicBool, AtomicU8, AtomicU32,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// How often the clock moves while it runs: a little more often than each millisecond, so that calls end within 2 ms of their
-/// time.
+/// How often the clock moves while it hurries: a little more often than each millisecond, so that calls end within 2 ms of
+/// their time.
 pub(crate) const TICK: Duration = Duration::from_micros(800);
-/// The tick of a call at which the clock first strikes: one to two ticks' time after the start.
-pub(crate) const FIRST_STRIKE: u64 = 2;
-/// The clock asks this often whether anybody calls, each second: it is parked after one to two such times without a call.
-const WINDOW: u64 = 1_250;
+/// How often it moves else. Each move takes a processor from whoever runs, so there are few.
+pub(crate) const STRIDE: Duration = Duration::from_millis(3);
+/// For calls with less time than this the clock hurries from their start: half of it is less than a stride.
+pub(crate) const SHORT: Duration = Duration::from_millis(6);
+/// Ticks for which it hurries after it has struck a call.
+const STRUCK: u32 = 2;
+/// Ticks for which it hurries after a call with a short budget: a tenth of a second, so that it does not begin anew for each.
+const LINGER: u32 = 125;
+/// The clock asks this often whether anybody calls: it is parked after one to two such times without a call.
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// Somebody has called since the clock last asked.
 const CALLED: u8 = 0;
@@ -28,6 +35,8 @@ const PARKED: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Clock {
     state: AtomicU8,
+    /// Ticks for which it still hurries.
+    haste: AtomicU32,
     stopped: AtomicBool,
     thread: OnceLock<Thread>,
 }
@@ -35,8 +44,12 @@ pub(crate) struct Clock {
 impl Clock {
     /// Starts the thread, parked; `tick` is what it does while it runs.
     pub(crate) fn start(tick: impl FnMut() + Send + 'static) -> std::io::Result<Arc<Self>> {
-        let clock =
-            Arc::new(Self { state: AtomicU8::new(PARKED), stopped: AtomicBool::new(false), thread: OnceLock::new() });
+        let clock = Arc::new(Self {
+            state: AtomicU8::new(PARKED),
+            haste: AtomicU32::new(0),
+            stopped: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        });
         let running = clock.clone();
         let named = thread::Builder::new().name("weft-filter-clock".to_owned());
         let thread = named.spawn(move || running.run(tick))?.thread().clone();
@@ -44,8 +57,21 @@ impl Clock {
         Ok(clock)
     }
 
-    /// A call starts, or goes on past its deadline.
-    pub(crate) fn call(&self) {
+    /// A call starts that has so much time.
+    pub(crate) fn call(&self, budget: Duration) {
+        self.say_called();
+        if budget < SHORT && self.haste.load(Relaxed) < LINGER / 2 {
+            self.hurry(LINGER);
+        }
+    }
+
+    /// A call that was struck goes on.
+    pub(crate) fn go_on(&self) {
+        self.say_called();
+        self.hurry(STRUCK);
+    }
+
+    fn say_called(&self) {
         // This load may miss a change that is not visible yet. That does no harm: the clock waits a window between
         // asking and parking, much longer than a store takes to be seen.
         if self.state.load(Relaxed) != CALLED {
@@ -56,6 +82,13 @@ impl Clock {
     #[cold]
     fn wake(&self) {
         if self.state.swap(CALLED, AcqRel) == PARKED {
+            self.unpark();
+        }
+    }
+
+    #[cold]
+    fn hurry(&self, ticks: u32) {
+        if self.haste.fetch_max(ticks, AcqRel) == 0 {
             self.unpark();
         }
     }
@@ -77,19 +110,30 @@ impl Clock {
     }
 
     fn run(&self, mut tick: impl FnMut()) {
-        let mut ticks = 0;
+        let mut ran = Duration::ZERO;
         while !self.stopped.load(Relaxed) {
             if self.is_parked() {
                 thread::park();
-                ticks = 0;
+                ran = Duration::ZERO;
                 continue;
             }
-            thread::sleep(TICK);
+            if self.haste.load(Acquire) == 0 {
+                thread::park_timeout(STRIDE);
+                if self.haste.load(Acquire) > 0 {
+                    continue;
+                }
+                ran += STRIDE;
+            } else {
+                thread::sleep(TICK);
+                ran += TICK;
+                // Only this thread subtracts, and only from more than none: it can't wrap. Haste that was asked for just before is
+                // one tick shorter.
+                self.haste.fetch_sub(1, AcqRel);
+            }
             tick();
-            ticks += 1;
             // A call that began just before this question is struck, and says that it goes on, long before the next one.
-            if ticks > WINDOW {
-                ticks = 0;
+            if ran > WINDOW {
+                ran = Duration::ZERO;
                 let asked = self.state.compare_exchange(CALLED, ASKED, AcqRel, Acquire);
                 if asked == Err(ASKED) {
                     let _ = self.state.compare_exchange(ASKED, PARKED, AcqRel, Acquire);
@@ -107,6 +151,7 @@ pub(crate) mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(30);
+    const LONG: Duration = Duration::from_secs(1);
 
     pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
         let start = Instant::now();
@@ -128,16 +173,34 @@ pub(crate) mod tests {
     #[test]
     fn it_sleeps_while_nothing_runs() {
         let (clock, ticks) = counted();
-        clock.call();
+        let start = Instant::now();
+        clock.call(LONG);
         until("it ticks for a call", || ticks.load(Relaxed) > 3);
         until("it is parked when no other follows", || clock.is_parked());
         let parked = ticks.load(Relaxed);
-        assert!(parked >= 2 * WINDOW, "it asked first, and waited: {parked}");
+        assert!(start.elapsed() >= WINDOW, "it asked first, and waited");
         let start = Instant::now();
-        until("time passes", || start.elapsed() > TICK * 20);
+        until("time passes", || start.elapsed() > STRIDE * 6);
         assert!(ticks.load(Relaxed) <= parked + 1, "it sleeps");
-        clock.call();
+        clock.call(LONG);
         until("it ticks again", || ticks.load(Relaxed) > parked + 3);
+        clock.stop();
+    }
+
+    #[test]
+    fn it_strides_until_it_strikes_and_hurries_for_short_budgets() {
+        let (clock, ticks) = counted();
+        let start = Instant::now();
+        until("it strides", || {
+            clock.call(SHORT);
+            ticks.load(Relaxed) >= 40
+        });
+        assert!(start.elapsed() >= STRIDE * 39, "40 strides in {:?}", start.elapsed());
+        clock.go_on();
+        assert_eq!(clock.haste.load(Relaxed), STRUCK, "it hurries for what was struck");
+        until("it strides again", || clock.haste.load(Relaxed) == 0);
+        clock.call(SHORT / 2);
+        assert!(clock.haste.load(Relaxed) > STRUCK, "others follow a call with a short budget");
         clock.stop();
     }
 

@@ -1,12 +1,13 @@
 //! When a call has had its time: once it has used that on the processor. The engine's clock counts wall time, but a thread
 //! that the machine did not run is not to blame. So the clock strikes early in a call and then with each of its ticks, and
-//! the call asks the processor each time. Invariant: a loop is ended within its budget and 2 ms.
+//! the call asks the processor each time. What came before the first strike counts as it passed on the wall, up to a stride of
+//! the clock and to half of the budget. Invariant: a loop is ended within its budget and 2 ms.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::UpdateDeadline;
 
-use crate::clock::TICK;
+use crate::clock::STRIDE;
 
 /// Deadline of instantiation and `configure` where nobody waits for them.
 pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -17,20 +18,26 @@ pub(crate) const FORGET_TIMEOUT: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Deadline {
     budget: Duration,
-    /// Processor time of the thread when the clock first struck during this call.
-    struck: Option<Duration>,
+    start: Instant,
+    /// At the first strike: what counts of the time before it, and the processor time of the thread.
+    struck: Option<(Duration, Duration)>,
 }
 
 impl Deadline {
+    /// Of a call that starts now.
     pub(crate) fn new(budget: Duration) -> Self {
-        Self { budget, struck: None }
+        Self { budget, start: Instant::now(), struck: None }
     }
 
-    /// The clock has struck. How much of the time before its first strike, one to two ticks, the call was run is not known:
-    /// one tick counts, of a short budget half.
-    pub(crate) fn strike(&mut self, now: Duration) -> UpdateDeadline {
-        let struck = *self.struck.get_or_insert(now);
-        let used = now.saturating_sub(struck).saturating_add(TICK.min(self.budget / 2));
+    /// The clock has struck, and the thread has used so much processor time.
+    pub(crate) fn strike(&mut self, processor: Duration) -> UpdateDeadline {
+        self.strike_at(processor, self.start.elapsed())
+    }
+
+    fn strike_at(&mut self, processor: Duration, wall: Duration) -> UpdateDeadline {
+        let before = wall.min(STRIDE).min(self.budget / 2);
+        let (before, struck) = *self.struck.get_or_insert((before, processor));
+        let used = before.saturating_add(processor.saturating_sub(struck));
         if used < self.budget { UpdateDeadline::Continue(1) } else { UpdateDeadline::Interrupt }
     }
 }
@@ -49,43 +56,53 @@ pub(crate) fn thread_time() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::FIRST_STRIKE;
+    use crate::clock::{SHORT, TICK};
 
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
     fn time_off_the_processor_does_not_count() {
         let mut deadline = Deadline::new(MS * 10);
-        assert!(matches!(deadline.strike(MS * 100), UpdateDeadline::Continue(1)));
-        assert!(matches!(deadline.strike(MS * 100), UpdateDeadline::Continue(1)), "it was not run meanwhile");
-        assert!(matches!(deadline.strike(MS * 109), UpdateDeadline::Continue(1)));
-        assert!(matches!(deadline.strike(MS * 110), UpdateDeadline::Interrupt));
-        let mut deadline = Deadline::new(MS * 10);
-        assert!(matches!(deadline.strike(MS * 120), UpdateDeadline::Continue(1)), "a new call");
+        assert!(matches!(deadline.strike_at(MS * 100, MS), UpdateDeadline::Continue(1)), "one counts");
+        assert!(
+            matches!(deadline.strike_at(MS * 100, MS * 50), UpdateDeadline::Continue(1)),
+            "it was not run meanwhile"
+        );
+        assert!(matches!(deadline.strike_at(MS * 108, MS * 60), UpdateDeadline::Continue(1)));
+        assert!(matches!(deadline.strike_at(MS * 109, MS * 61), UpdateDeadline::Interrupt));
+        for (budget, own) in [(10, 7), (4, 2)] {
+            let mut deadline = Deadline::new(MS * budget);
+            let mut goes_on =
+                |ms: u32| matches!(deadline.strike_at(MS * (120 + ms), MS * 70), UpdateDeadline::Continue(1));
+            assert!(goes_on(0) && goes_on(own - 1) && !goes_on(own), "{own} of {budget} are its own");
+        }
     }
 
-    /// A loop, on the processor from its start, with a clock whose ticks come late by up to 60 us: when it ends.
-    fn end(budget: Duration, start: Duration, late: Duration) -> Duration {
+    /// A loop, on the processor from its start, with a clock that strikes it first after `first` and whose ticks come late:
+    /// when it ends.
+    fn end(budget: Duration, first: Duration, late: Duration) -> Duration {
         let mut deadline = Deadline::new(budget);
-        let period = TICK + late;
-        let before = u64::try_from(start.as_nanos() / period.as_nanos()).expect("a small number");
-        let first = u32::try_from(before + FIRST_STRIKE).expect("a small number");
-        (first..)
-            .map(|tick| period * tick)
-            .find(|now| matches!(deadline.strike(*now), UpdateDeadline::Interrupt))
+        (0..)
+            .map(|tick| first + (TICK + late) * tick)
+            .find(|now| matches!(deadline.strike_at(*now, *now), UpdateDeadline::Interrupt))
             .expect("an end")
-            .saturating_sub(start)
     }
 
     #[test]
     fn a_loop_ends_within_its_budget_and_two_milliseconds() {
         const US: Duration = Duration::from_micros(1);
-        for budget in [1, 2, 3, 7, 10, 50, 1_000] {
+        for budget in [1, 2, 3, 4, 5, 6, 7, 10, 50, 1_000] {
             let budget = MS * budget;
-            for (start, late) in (0..900).map(|start| (US * start, US * (start * 7 % 61))) {
-                let took = end(budget, start, late);
-                assert!(took <= budget + MS * 2, "{budget:?} from {start:?}, ticks late by {late:?}: {took:?}");
-                assert!(took >= budget, "{budget:?} from {start:?}, ticks late by {late:?}: {took:?}");
+            // A stride that is cut short for another call is followed by a tick.
+            let gait = if budget < SHORT { TICK } else { STRIDE + TICK };
+            let firsts = (0..3_860).map(|first| (US * first, US * (first * 7 % 61)));
+            for (first, late) in firsts.filter(|(first, late)| *first <= gait + *late) {
+                let took = end(budget, first, late);
+                assert!(
+                    took <= budget + MS * 2,
+                    "{budget:?}, first struck after {first:?}, late by {late:?}: {took:?}"
+                );
+                assert!(took >= budget, "{budget:?}, first struck after {first:?}, late by {late:?}: {took:?}");
             }
         }
     }

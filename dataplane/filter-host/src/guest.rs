@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use wasmtime::{Engine, Store, Trap};
 
-use crate::clock::FIRST_STRIKE;
 use crate::deadline::{Deadline, thread_time};
 use crate::failure::{Failure, HostRefusal};
 use crate::hook::{Said, Told};
@@ -102,7 +101,7 @@ fn store(engine: &Engine, shared: &Arc<Shared>, setup: &Setup, within: Duration)
     store.limiter(|state| state);
     store.set_hostcall_fuel(HANDED_OVER);
     store.epoch_deadline_callback(|mut store| {
-        store.data().shared.clock.call();
+        store.data().shared.clock.go_on();
         Ok(store.data_mut().deadline.strike(thread_time()))
     });
     arm(&mut store, &setup.shared, within);
@@ -114,8 +113,10 @@ fn arm(store: &mut Store<State>, config: &Arc<ConfigShared>, timeout: Duration) 
     let state = store.data_mut();
     state.enter(config);
     state.deadline = Deadline::new(timeout);
-    state.shared.clock.call();
-    store.set_epoch_deadline(FIRST_STRIKE);
+    let clock = Arc::clone(&state.shared.clock);
+    // One move of the clock strikes the call. Set first: a clock that is parked meanwhile is woken for it.
+    store.set_epoch_deadline(1);
+    clock.call(timeout);
 }
 
 /// One call for a configuration, ended by its clock. Its failure says where more memory was refused meanwhile.
