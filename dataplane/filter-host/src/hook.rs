@@ -3,7 +3,6 @@
 
 use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode};
-use smallvec::SmallVec;
 use weft_policy::path::NormalPath;
 
 use crate::chain::{Attributes, Callout, CalloutAnswer, Summary};
@@ -160,7 +159,7 @@ pub(crate) struct Said {
     /// What the next call of the stream is handed; `None` leaves it as it is.
     pub(crate) cookie: Option<Vec<u8>>,
     /// What it wants asked of services, which counts only where it waits.
-    pub(crate) callouts: SmallVec<[Callout; 4]>,
+    pub(crate) callouts: Vec<Callout>,
 }
 
 #[derive(Debug, Default)]

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
 use wasmtime::ResourceLimiter;
 use weft_policy::component;
 
@@ -189,7 +188,7 @@ pub(crate) struct State {
     config: Option<Arc<ConfigShared>>,
     pub(crate) metrics: Handles<CustomMetric>,
     pub(crate) limits: Handles<Buckets>,
-    callouts: SmallVec<[Callout; MAX_CALLOUTS]>,
+    callouts: Vec<Callout>,
     pub(crate) wasi: Wasi,
     /// Bytes of all its memories, and elements of all its tables.
     memory: u64,
@@ -205,7 +204,7 @@ impl State {
             config: None,
             metrics: Handles::default(),
             limits: Handles::default(),
-            callouts: SmallVec::new(),
+            callouts: Vec::new(),
             wasi: Wasi::default(),
             memory: 0,
             table_elements: 0,
@@ -223,7 +222,7 @@ impl State {
     }
 
     /// The callouts that the last call asked for, in order.
-    pub(crate) fn take_callouts(&mut self) -> SmallVec<[Callout; MAX_CALLOUTS]> {
+    pub(crate) fn take_callouts(&mut self) -> Vec<Callout> {
         std::mem::take(&mut self.callouts)
     }
 

@@ -93,10 +93,7 @@ pub(super) fn judge(filter: &Prepared, said: Said, may: May, whose: Whose<'_>) -
         }
         Verdict::Reset(reason) => return Ok(cut(filter, reason, false, whose)),
         Verdict::Close(reason) => return Ok(cut(filter, reason, true, whose)),
-        Verdict::Wait(ms) => {
-            let calls = said.callouts.into_vec();
-            return wait(filter, calls, ms, may);
-        }
+        Verdict::Wait(ms) => return wait(filter, said.callouts, ms, may),
         Verdict::Unknown(name) => {
             let name = shown(&name);
             return Err(Failure::invalid(format!("the verdict {name:?}, which this release does not know")));
