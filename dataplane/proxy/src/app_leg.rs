@@ -97,35 +97,55 @@ impl AppLeg<'_> {
         filtered: &mut Filtered<'_>,
         call: &mut Call<'_, '_>,
     ) -> Result<(), Failed> {
-        let kept = match new {
-            true => Err(permit),
-            false => self.apps.checkout_kept(sockets, version, call.holder, permit),
-        };
-        let mut conn = match kept {
-            Ok(conn) => conn,
-            // Boxed: rare, and larger than all the rest of a request's leg to its app.
-            Err(permit) => Box::pin(self.connect(sockets, version, permit, call)).await?,
-        };
-        let end = call.body.is_end();
-        let exchanged = match &mut conn.conn {
-            Conn::H1(h1) => match h1.send(call.head, end).await {
-                Ok(streams) => exchange(streams, self.idle, filtered, call, Party::App).await,
-                Err(error) => Err(Unanswered::new(Party::App, error)),
-            },
-            Conn::H2(h2) => match h2.slot.send(call.head, end).await {
-                Ok((mut send, mut receive)) => {
-                    let streams = (SendBody::H2(&mut send), ResponseRecv::H2(&mut receive));
-                    exchange(streams, self.idle, filtered, call, Party::App).await
-                }
-                Err(error) => Err(Unanswered::new(Party::App, error)),
-            },
-        };
-        match exchanged {
+        let mut conn = self.connection(sockets, version, new, permit, call).await?;
+        match self.carry_over(&mut conn.conn, filtered, call).await {
             Ok(()) => {
                 self.apps.put_back(conn);
                 Ok(())
             }
             Err(unanswered) => Err(failed(conn, unanswered)),
+        }
+    }
+
+    /// A kept connection, where that may be one and there is one.
+    async fn connection(
+        &self,
+        sockets: &[PlainSocket],
+        version: Version,
+        new: bool,
+        permit: Permit,
+        call: &mut Call<'_, '_>,
+    ) -> Result<AppConn, Failed> {
+        let kept = match new {
+            true => Err(permit),
+            false => self.apps.checkout_kept(sockets, version, call.holder, permit),
+        };
+        match kept {
+            Ok(conn) => Ok(conn),
+            // Boxed: rare, and larger than all the rest of a request's leg to its app.
+            Err(permit) => Box::pin(self.connect(sockets, version, permit, call)).await,
+        }
+    }
+
+    /// Carries the exchange over a connection.
+    async fn carry_over(
+        &self,
+        conn: &mut Conn,
+        filtered: &mut Filtered<'_>,
+        call: &mut Call<'_, '_>,
+    ) -> Result<(), Unanswered> {
+        let end = call.body.is_end();
+        let unsent = |error| Unanswered::new(Party::App, error);
+        match conn {
+            Conn::H1(h1) => {
+                let streams = h1.send(call.head, end).await.map_err(unsent)?;
+                exchange(streams, self.idle, filtered, call, Party::App).await
+            }
+            Conn::H2(h2) => {
+                let (mut send, mut receive) = h2.slot.send(call.head, end).await.map_err(unsent)?;
+                let streams = (SendBody::H2(&mut send), ResponseRecv::H2(&mut receive));
+                exchange(streams, self.idle, filtered, call, Party::App).await
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod following;
 mod gathered;
+mod own;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -25,18 +26,19 @@ use weft_filter_host::Cut;
 use weft_transport::http::{Frame, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
 use weft_transport::mesh::Code;
 
+pub use own::{NotTaken, answer};
 pub use source::{Gathering, Kept, Source, Stage, Ungathered};
 pub use tunnel::{TunnelEnd, cut, tunnel};
 
 use following::trailers_discard;
 use gathered::Gathered;
+use own::replace;
 use upload::{GivenUp, Upload};
 
 use crate::filtering::{Filtered, Unjudged};
 use crate::mesh;
 use crate::reply::{Failure, WEFT_REPLY, WEFT_UNSERVED, told};
 use crate::stalls::{Load, Pace, Stalled, Stalls};
-use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
 use crate::trial::{Again, Begun, End, Ends, Flow, Kind};
 
@@ -162,7 +164,8 @@ async fn give(from: &mut Source<'_>, to: &mut SendBody<'_>, data: Bytes, books: 
     }
     let load = Load { moves: data.len(), held: from.held() + to.held() + data.len() };
     let written = pin!(to.data(data));
-    books.stalls.unless_reset(&books.pace, load, from.reading_ahead(written)).await?.map_err(|_| PumpError::Sink)
+    let written = pin!(from.reading_ahead(written));
+    books.stalls.unless_reset(&books.pace, load, written).await?.map_err(|_| PumpError::Sink)
 }
 
 /// Bytes that may still wait to be written when an exchange is over.
@@ -170,10 +173,10 @@ const LITTLE: usize = 16 * 1_024;
 
 /// Ends a message, and stays with it until most of it has been written.
 async fn finish(to: &mut SendBody<'_>, trailers: Option<HeaderMap>, stalls: &Stalls) -> Result<(), PumpError> {
-    stalls.once(to.held(), to.finish(trailers)).await?.map_err(|_| PumpError::Sink)?;
+    stalls.once(to.held(), pin!(to.finish(trailers))).await?.map_err(|_| PumpError::Sink)?;
     let held = to.held();
     if held > LITTLE {
-        stalls.once(held, to.written()).await?;
+        stalls.once(held, pin!(to.written())).await?;
     }
     Ok(())
 }
@@ -197,11 +200,8 @@ async fn next_frame(
     let load = Load { moves: to.held(), held: from.held() + to.held() };
     {
         let flushed = pin!(to.flush());
-        books
-            .stalls
-            .unless_reset(&books.pace, load, from.reading_ahead(flushed))
-            .await?
-            .map_err(|_| PumpError::Sink)?;
+        let flushed = pin!(from.reading_ahead(flushed));
+        books.stalls.unless_reset(&books.pace, load, flushed).await?.map_err(|_| PumpError::Sink)?;
     }
     let next = match select(pin!(from.frame()), pin!(to.gone())).await {
         Either::Left((frame, _)) => Some(frame),
@@ -420,7 +420,9 @@ async fn final_head(
         terms.expects &= head.status != StatusCode::CONTINUE;
         mesh::strip_response(&mut head.headers, false);
         let told = if let Some(responder) = responder.as_mut() {
-            let told = tell(terms.idle.stalls, answer.held(), responder.interim(&head));
+            // Boxed: few answers have any.
+            let mut told = Box::pin(responder.interim(&head));
+            let told = tell(terms.idle.stalls, answer.held(), told.as_mut());
             upload.race(pin!(told)).await?
         } else {
             Ok(())
@@ -445,7 +447,7 @@ pub async fn in_time<F: Future>(attempt: Option<End>, awaited: Pin<&mut F>) -> R
 async fn tell<T>(
     stalls: &Stalls,
     held: usize,
-    told: impl Future<Output = Result<T, StreamError>>,
+    told: Pin<&mut impl Future<Output = Result<T, StreamError>>>,
 ) -> Result<T, ExchangeError> {
     let told = stalls.once(held, told).await.map_err(ExchangeError::Stalled)?;
     told.map_err(|_| ExchangeError::ClientGone)
@@ -499,13 +501,7 @@ async fn respond(
     let stalls = terms.idle.stalls;
     if let Some(body) = replaced {
         source.stop(Code::REQUEST_CANCELLED);
-        let length = body.len();
-        let sink = tell(stalls, length, pin!(responder.head(&head, body.is_empty()))).await?;
-        if !body.is_empty() {
-            tell(stalls, length, pin!(send_all(sink, body))).await?;
-            received.bytes.set(length as u64);
-        }
-        return Ok(());
+        return Box::pin(replace(&head, body, responder, stalls, received)).await;
     }
     if let Some(flow) = terms.flow {
         flow.begins(kind);
@@ -514,8 +510,10 @@ async fn respond(
     if !ended && terms.filtered.look_at_answer(&mut source) {
         head.headers.remove(CONTENT_LENGTH);
     }
-    let (held, written) = (source.held(), pin!(responder.head(&head, ended)));
-    let mut sink = tell(stalls, held, source.reading_ahead(written)).await?;
+    let mut sink = {
+        let (held, written) = (source.held(), pin!(responder.head(&head, ended)));
+        tell(stalls, held, pin!(source.reading_ahead(written))).await?
+    };
     if ended {
         return Ok(());
     }
@@ -562,8 +560,8 @@ async fn switched(
     terms.answered(Answered { own: head.status, at: Instant::now(), sent: head.status, late: false });
     let responder = responder.take().expect("a response has one final head");
     let (stalls, held) = (terms.idle.stalls, source.held());
-    let mut sink = tell(stalls, held, responder.head(&head, false)).await?;
-    tell(stalls, held, sink.flush()).await?;
+    let mut sink = tell(stalls, held, pin!(responder.head(&head, false))).await?;
+    tell(stalls, held, pin!(sink.flush())).await?;
     match Box::pin(tunnel((body, &mut sink), (&mut source, up), (sent, received), terms.idle)).await {
         TunnelEnd::Finished | TunnelEnd::Idle => Ok(()),
         TunnelEnd::Stalled(stalled) => Err(ExchangeError::Stalled(stalled)),
@@ -594,7 +592,7 @@ async fn download(
         Err(late) => {
             from.stop(Code::REQUEST_CANCELLED);
             // DEADLINE_EXCEEDED.
-            end_call(4, &format!("weft: {late}"), to, (progress, terms.idle.stalls)).await;
+            Box::pin(end_call(4, &format!("weft: {late}"), to, (progress, terms.idle.stalls))).await;
             return Err(ExchangeError::Late(late));
         }
     };
@@ -613,7 +611,8 @@ async fn download(
         // The app's own reset is the client's to see.
         Err(PumpError::Source(error)) if terms.grpc && !matches!(error, StreamError::Reset(_)) => {
             // UNAVAILABLE.
-            end_call(14, &format!("weft: the answer broke off: {error}"), to, (progress, terms.idle.stalls)).await;
+            let message = format!("weft: the answer broke off: {error}");
+            Box::pin(end_call(14, &message, to, (progress, terms.idle.stalls))).await;
             Err(ExchangeError::Broken(error))
         }
         Err(PumpError::Source(error)) => {
@@ -650,41 +649,5 @@ async fn end_call(status: u16, message: &str, to: &mut SendBody<'_>, (progress, 
     trailers.insert("grpc-status", HeaderValue::from(status));
     trailers.insert("grpc-message", crate::reply::percent_encode(message));
     progress.grpc_status.set(Some(status));
-    let _ = stalls.once(to.held(), to.finish(Some(trailers))).await;
-}
-
-/// An answer of the proxy's own was not taken whole.
-#[derive(Debug)]
-pub struct NotTaken;
-
-/// Bytes that the head of an answer of the proxy's own takes, about.
-const OWN_HEAD: usize = 512;
-
-/// Sends an answer of the proxy's own. While its client takes nothing, it is on the books of what is held; and it is given
-/// up after a while.
-pub async fn answer(
-    responder: Responder<'_>,
-    head: &ResponseHead,
-    body: Bytes,
-    idle: Idle<'_>,
-) -> Result<(), NotTaken> {
-    let held = OWN_HEAD + body.len();
-    let sending = async {
-        let sink = responder.head(head, body.is_empty()).await?;
-        if body.is_empty() { Ok(()) } else { send_all(sink, body).await }
-    };
-    match tokio::time::timeout(idle.own_answer, idle.stalls.once(held, sending)).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(_)) | Err(Stalled { .. })) => Err(NotTaken),
-        Err(_) => {
-            Limited::OwnAnswers.hit();
-            Err(NotTaken)
-        }
-    }
-}
-
-/// Sends a whole small body and ends the message.
-async fn send_all(mut to: SendBody<'_>, body: Bytes) -> Result<(), StreamError> {
-    to.data(body).await?;
-    to.finish(None).await
+    let _ = stalls.once(to.held(), pin!(to.finish(Some(trailers)))).await;
 }

@@ -8,7 +8,7 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -133,17 +133,21 @@ impl Stalls {
     }
 
     /// Waits for a write that stands for itself; else as [`Stalls::unless_reset`].
-    pub async fn once<F: Future>(&self, held: usize, write: F) -> Result<F::Output, Stalled> {
+    pub async fn once<F: Future>(&self, held: usize, write: Pin<&mut F>) -> Result<F::Output, Stalled> {
         self.unless_reset(&Pace::default(), Load { moves: held, held }, write).await
     }
 
     /// Waits for `write`, the next of a stream at this pace. While it is pending, its stream is one that holds bytes for a
-    /// receiver that takes nothing.
+    /// receiver that takes nothing. It is pinned by its caller: each function that takes a future by value keeps it twice.
     ///
     /// # Errors
     /// The stream is to be reset. What `write` was given may have been written in part.
-    pub async fn unless_reset<F: Future>(&self, pace: &Pace, load: Load, write: F) -> Result<F::Output, Stalled> {
-        let mut write = pin!(write);
+    pub async fn unless_reset<F: Future>(
+        &self,
+        pace: &Pace,
+        load: Load,
+        mut write: Pin<&mut F>,
+    ) -> Result<F::Output, Stalled> {
         let mut entry: Option<Entry<'_>> = None;
         poll_fn(|cx| {
             if let Poll::Ready(written) = write.as_mut().poll(cx) {

@@ -6,11 +6,13 @@ use std::rc::Rc;
 
 use http::{Method, Version};
 use tracing::{debug, warn};
-use weft_transport::http::{Refusal, Refused};
+use weft_transport::http::{RecvBody, Refusal, Refused, RequestHead, Responder};
 use weft_transport::mesh::{MeshLimits, MeshRequest, MeshServer};
 use weft_transport::quic::Handshake;
 
 use super::{Caller, serve, tcp};
+use crate::call::Request;
+use crate::relay::Source;
 use crate::reply::Side;
 use crate::telemetry::{counters, throttle};
 use crate::worker::Worker;
@@ -74,11 +76,8 @@ async fn streams(worker: &Rc<Worker>, caller: Rc<Caller>, server: &MeshServer) {
 }
 
 async fn stream(worker: &Rc<Worker>, caller: &Caller, incoming: &mut MeshRequest) {
-    match incoming.head().await {
-        Ok(head) if head.method == Method::CONNECT && head.protocol.is_none() => {
-            Box::pin(tcp::serve(worker, caller, head, incoming.exchange())).await;
-        }
-        Ok(head) => serve(worker, caller, head, incoming.exchange()).await,
+    let head = match incoming.head().await {
+        Ok(head) => head,
         Err(error) => {
             debug!(peer = %caller.identity, %error, "no request from a peer");
             if let Some(refused) = incoming.refused() {
@@ -86,6 +85,16 @@ async fn stream(worker: &Rc<Worker>, caller: &Caller, incoming: &mut MeshRequest
                 let identity = Some(&caller.identity);
                 worker.ledger.refused(from, identity, Version::HTTP_3, &refused, snapshot.as_ref());
             }
+            return;
         }
+    };
+    if head.method == Method::CONNECT && head.protocol.is_none() {
+        return Box::pin(tcp::serve(worker, caller, head, incoming.exchange())).await;
     }
+    serve(worker, caller, &mut request_of(worker, head, incoming.exchange())).await;
+}
+
+fn request_of<'a>(worker: &Worker, head: RequestHead, (body, responder): (RecvBody<'a>, Responder<'a>)) -> Request<'a> {
+    let body = Source::replayable(body, worker.shared.config.limits.replay_buffer_bytes);
+    Request { head, body, responder: Some(responder) }
 }

@@ -1,6 +1,6 @@
 //! Streams that are behind, over the budget, and those that keep up.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 
 use futures_util::FutureExt as _;
 
@@ -8,8 +8,8 @@ use super::*;
 
 const AFTER: Duration = Duration::from_secs(1);
 
-fn stuck(stalls: &Stalls, bytes: usize) -> impl Future<Output = Result<(), Stalled>> {
-    stalls.once(bytes, std::future::pending())
+async fn stuck(stalls: &Stalls, bytes: usize) -> Result<(), Stalled> {
+    stalls.once(bytes, pin!(std::future::pending())).await
 }
 
 /// Which of them have ended.
@@ -21,7 +21,7 @@ fn polled<F: Future>(streams: &mut [Pin<Box<F>>]) -> Vec<bool> {
 fn a_write_that_waits_for_nothing_is_not_on_the_books() {
     let budget = Arc::new(StallBudget::new(0, AFTER));
     let stalls = Stalls::of(&budget);
-    assert_eq!(stalls.once(100, std::future::ready(7)).now_or_never(), Some(Ok(7)));
+    assert_eq!(stalls.once(100, pin!(std::future::ready(7))).now_or_never(), Some(Ok(7)));
     assert_eq!((budget.sums(), stalls.next.get()), (StallSums::default(), 0));
 }
 
@@ -89,7 +89,8 @@ fn a_stream_that_is_behind_has_stalled_as_soon_as_it_waits() {
     let budget = Arc::new(StallBudget::new(150, AFTER));
     let stalls = Stalls::of(&budget);
     let (behind, keeps_up) = (Pace(Cell::new(AFTER * 2)), Pace::default());
-    let wait = |pace| stalls.unless_reset(pace, Load { moves: 1, held: 100 }, std::future::pending::<()>());
+    let wait =
+        async |pace| stalls.unless_reset(pace, Load { moves: 1, held: 100 }, pin!(std::future::pending::<()>())).await;
     let (mut first, mut second) = (Box::pin(wait(&keeps_up)), Box::pin(wait(&behind)));
     assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
     for _ in 0..3 {
