@@ -1,13 +1,21 @@
-//! The retry budget: retries are a share of requests, so that a failing service is not buried under them. Invariant:
-//! what is not used is not saved up, neither the share of requests that are over nor the time in which nobody retried.
+//! The retry budget: retries are a share of requests, so that a failing service is not buried under them. What callers have
+//! retried counts as well, or each tier in front of it would add its own share. Invariant: what is not used is not saved up,
+//! neither the share of requests that are over nor the time in which nobody retried.
 
 #[cfg(test)]
 mod models;
 
 use std::time::Duration;
 
-/// A retry takes as much of the share; it is kept in hundredths.
-const WHOLE: u64 = 100;
+use crate::callers::{Heard, WHOLE};
+
+/// Parts of a percent of a request.
+const PERCENT: u64 = WHOLE / 100;
+/// Requests to one destination that are made because of one retry of a caller, at the most: whoever sends much of its own accord
+/// loses little of it to few callers.
+const FAN_OUT: u64 = 4;
+/// Retries of callers that are remembered until requests follow them, at the most.
+const SAVED: u64 = 20;
 /// Nanoseconds of a second: what one retry takes of the reserve, in the unit of `full_at`.
 const SECOND: u128 = 1_000_000_000;
 
@@ -22,40 +30,69 @@ pub struct Allowance {
 
 /// Of the requests 20 % may be retries, and 3 a second where that is more. A retry is granted where either has one left
 /// and takes one of both: the reserve is a least rate, and adds nothing to the share of a busy service. Of a share as
-/// much is kept as comes of the requests that are under way, and the reserve of one second.
+/// much is kept as comes of the requests that are under way, and the reserve of one second. A request that is itself sent
+/// because a caller retried takes one of both too, and adds nothing.
 #[derive(Debug, Clone)]
 pub struct RetryBudget {
     allowance: Allowance,
     /// Requests that had come when it was last asked.
     seen: u64,
-    /// Left of their share, in hundredths of a retry.
-    share: u64,
+    /// When that was, the parts of callers' retries that it had heard of by then, and the parts that those may still take.
+    asked_at: Duration,
+    heard: u64,
+    for_callers: u128,
+    /// Parts that are left of their share. What callers' retries took beyond it is owed, up to as much as is kept.
+    share: i128,
     /// When the reserve is whole again, in nanoseconds times the retries of a second.
     full_at: u128,
 }
 
 impl RetryBudget {
     pub fn new(allowance: Allowance) -> Self {
-        Self { allowance, seen: 0, share: 0, full_at: 0 }
+        Self { allowance, seen: 0, asked_at: Duration::ZERO, heard: 0, for_callers: 0, share: 0, full_at: 0 }
     }
 
     /// Takes one retry; false: there is none left, the failure stands. `requests`: that have come so far; `under_way`:
-    /// of those.
-    pub fn withdraw(&mut self, now: Duration, requests: u64, under_way: u64) -> bool {
+    /// of those; `heard`: how much of what made them come was sent again before.
+    pub fn withdraw(&mut self, now: Duration, requests: u64, under_way: u64, heard: Heard) -> bool {
         let Allowance { percent, per_second } = self.allowance;
-        let kept = per_second.saturating_mul(WHOLE).max(under_way.saturating_mul(percent));
-        let come = requests.saturating_sub(self.seen).saturating_mul(percent);
-        self.share = self.share.saturating_add(come).min(kept);
-        self.seen = self.seen.max(requests);
+        let elapsed = now.saturating_sub(self.asked_at).as_nanos();
+        let (parts, before) = self.come(requests, heard);
+        self.asked_at = self.asked_at.max(now);
+        let kept = per_second.saturating_mul(WHOLE).max(under_way.saturating_mul(percent.saturating_mul(PERCENT)));
+        let come = (parts - before).saturating_mul(percent.into()) / 100 - before;
+        self.share = self.share.saturating_add(come).clamp(-i128::from(kept), kept.into());
         let now = now.as_nanos().saturating_mul(per_second.into());
         let whole = SECOND * u128::from(per_second);
-        let used = self.full_at.saturating_sub(now).saturating_add(SECOND);
-        let granted = self.share >= WHOLE || used <= whole;
+        // What was taken longer than a second ago has come back since.
+        let taken = before.unsigned_abs().saturating_mul(SECOND / u128::from(WHOLE)).saturating_mul(SECOND);
+        let taken = taken / elapsed.max(SECOND);
+        self.full_at = self.full_at.max(now.saturating_add(self.used(now).saturating_add(taken).min(whole)));
+        let used = self.used(now).saturating_add(SECOND);
+        let granted = self.share >= WHOLE.into() || used <= whole;
         if granted {
-            self.share = self.share.saturating_sub(WHOLE);
+            self.share = (self.share - i128::from(WHOLE)).max(self.share.min(0));
             self.full_at = self.full_at.max(now.saturating_add(used.min(whole)));
         }
         granted
+    }
+
+    /// Parts of the requests that have come since it was last asked: all, and those that callers had sent before.
+    fn come(&mut self, requests: u64, heard: Heard) -> (i128, i128) {
+        let new = u128::from(requests.saturating_sub(self.seen));
+        let more = u128::from(heard.parts.saturating_sub(self.heard)) * u128::from(FAN_OUT);
+        (self.seen, self.heard) = (self.seen.max(requests), self.heard.max(heard.parts));
+        let due = new * u128::from(heard.share.min(WHOLE));
+        let may_take = self.for_callers + more;
+        let taken = due.min(may_take);
+        self.for_callers = (may_take - taken).min(u128::from(FAN_OUT * SAVED * WHOLE));
+        let signed = |parts: u128| i128::try_from(parts).unwrap_or(i128::MAX);
+        (signed(new * u128::from(WHOLE)), signed(taken))
+    }
+
+    /// Of the reserve.
+    fn used(&self, now: u128) -> u128 {
+        self.full_at.saturating_sub(now)
     }
 }
 
@@ -67,7 +104,7 @@ mod tests {
 
     /// Takes all that is left.
     fn drain(budget: &mut RetryBudget, now: Duration, requests: u64, under_way: u64) -> u64 {
-        (0..).take_while(|_| budget.withdraw(now, requests, under_way)).count().try_into().unwrap()
+        (0..).take_while(|_| budget.withdraw(now, requests, under_way, Heard::default())).count().try_into().unwrap()
     }
 
     #[test]
@@ -104,8 +141,10 @@ mod tests {
     #[test]
     fn odd_numbers_do_no_harm() {
         let most = Allowance { percent: u64::MAX, per_second: u64::MAX };
-        assert!(RetryBudget::new(most).withdraw(Duration::MAX, u64::MAX, u64::MAX));
-        assert!(RetryBudget::new(most).withdraw(Duration::ZERO, 0, 0));
+        let (none, all) = (Heard::default(), Heard { share: u64::MAX, parts: u64::MAX });
+        assert!(RetryBudget::new(most).withdraw(Duration::MAX, u64::MAX, u64::MAX, none));
+        assert!(RetryBudget::new(most).withdraw(Duration::ZERO, 0, 0, none));
+        assert!(!RetryBudget::new(DEFAULT).withdraw(Duration::from_millis(900), 1_000, u64::MAX, all));
     }
 
     /// All requests fail, and each asks for three more attempts: what reaches the service is at most a fifth more,
@@ -118,7 +157,7 @@ mod tests {
             let (mut retries, requests) = (0, rate * millis / 1_000);
             for request in 1..=requests {
                 let now = Duration::from_secs(60) + Duration::from_secs(request) / u32::try_from(rate).unwrap();
-                retries += (0..3).filter(|_| budget.withdraw(now, calm + request, 4)).count();
+                retries += (0..3).filter(|_| budget.withdraw(now, calm + request, 4, Heard::default())).count();
             }
             let most = usize::try_from(requests / 5 + 3).unwrap();
             assert!(retries <= most, "{retries} retries of {requests} requests, {rate} a second");

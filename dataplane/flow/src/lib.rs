@@ -5,6 +5,7 @@ mod backoff;
 mod balancer;
 mod bucket;
 mod budget;
+mod callers;
 mod deadline;
 mod gradient;
 mod health;
@@ -19,6 +20,7 @@ pub use balancer::{
 };
 pub use bucket::TokenBucket;
 pub use budget::{Allowance, RetryBudget};
+pub use callers::{CallersRetries, Claims, Heard, WHOLE as WHOLE_RETRY};
 pub use deadline::Deadline;
 pub use gradient::{Gradient, GradientSettings, Measured};
 pub use health::{Checked, Health, Rounds, Thresholds};

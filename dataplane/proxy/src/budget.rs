@@ -1,14 +1,15 @@
 //! The retry budgets of this proxy: one for each destination, shared by all workers, so that more workers don't mean
-//! more retries. What one grants is `weft_flow`'s decision; here is counted what it is told. Requests count without a
-//! lock, those that ask for a retry share one.
+//! more retries, and what callers have retried already, which counts in all of them. What one grants is `weft_flow`'s
+//! decision; here is counted what it is told. Requests count without a lock, those that ask for a retry share one.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use weft_flow::{Allowance, RetryBudget};
+use weft_flow::{Allowance, CallersRetries, Claims, RetryBudget};
 use weft_policy::bundle::ObjectName;
 
 type Known = Arc<Mutex<BTreeMap<ObjectName, Weak<Budget>>>>;
@@ -17,6 +18,7 @@ type Known = Arc<Mutex<BTreeMap<ObjectName, Weak<Budget>>>>;
 #[derive(Debug, Clone)]
 pub struct Budgets {
     allowance: Allowance,
+    callers: Arc<CallersRetries>,
     budgets: Known,
     /// The same of ExternalServices, which may have the names of services.
     outside: Known,
@@ -24,7 +26,20 @@ pub struct Budgets {
 
 impl Budgets {
     pub fn new(allowance: Allowance) -> Self {
-        Self { allowance, budgets: Arc::default(), outside: Arc::default() }
+        Self { allowance, callers: Arc::default(), budgets: Arc::default(), outside: Arc::default() }
+    }
+
+    /// Counts a request of a caller that stands for so many parts of a retry, as far as its claims go.
+    pub fn arrived(&self, by: &Cell<Claims>, now: Duration, parts: u64) {
+        let mut claims = by.get();
+        let granted = claims.granted(parts, self.allowance.percent);
+        by.set(claims);
+        self.callers.arrived(now, granted);
+    }
+
+    /// Parts of a retry that a request of our own stands for.
+    pub fn behind(&self, now: Duration) -> u64 {
+        self.callers.heard(now).share
     }
 
     /// The budget of a destination.
@@ -43,7 +58,7 @@ impl Budgets {
             return known;
         }
         budgets.retain(|_, budget| budget.strong_count() > 0);
-        let budget = Arc::new(Budget::new(self.allowance));
+        let budget = Arc::new(Budget::behind(Arc::clone(&self.callers), self.allowance));
         budgets.insert(destination.clone(), Arc::downgrade(&budget));
         budget
     }
@@ -52,6 +67,7 @@ impl Budgets {
 /// A retry budget with what it goes by.
 #[derive(Debug)]
 pub struct Budget {
+    callers: Arc<CallersRetries>,
     /// All that ever came.
     requests: AtomicU64,
     under_way: AtomicU64,
@@ -59,9 +75,14 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Of requests that nobody sent before.
     pub fn new(allowance: Allowance) -> Self {
+        Self::behind(Arc::default(), allowance)
+    }
+
+    fn behind(callers: Arc<CallersRetries>, allowance: Allowance) -> Self {
         let (requests, under_way) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { requests, under_way, granted: Mutex::new(RetryBudget::new(allowance)) }
+        Self { callers, requests, under_way, granted: Mutex::new(RetryBudget::new(allowance)) }
     }
 
     /// Takes one retry; false: there is none left, the failure stands. `now`: on the clock that all workers share.
@@ -69,7 +90,7 @@ impl Budget {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         // Read behind the lock, so that nobody tells of fewer requests than were told of before.
         let (requests, under_way) = (self.requests.load(Ordering::Relaxed), self.under_way.load(Ordering::Relaxed));
-        granted.withdraw(now, requests, under_way)
+        granted.withdraw(now, requests, under_way, self.callers.heard(now))
     }
 }
 
@@ -121,6 +142,26 @@ mod tests {
         let (inside, outside) = (budgets.of(&name), budgets.outside(&name));
         assert!(Arc::ptr_eq(&outside, &budgets.outside(&name)));
         assert_eq!((drain(&inside), drain(&outside)), (3, 3), "a Service of its name takes nothing of it");
+    }
+
+    #[test]
+    fn what_callers_retried_counts_in_the_budgets_of_all() {
+        let (budgets, name) = (Budgets::new(DEFAULT), ObjectName::new("shop", "web"));
+        let (budget, claims, at) = (budgets.of(&name), Cell::default(), Duration::from_secs(9));
+        let arrive = |retry: u64| {
+            (0..60).for_each(|request| {
+                budgets.arrived(&claims, at, if request % 6 == 5 { retry } else { 0 });
+            })
+        };
+        let of_all: Vec<_> = (0..60).map(|_| Counted::of(&*budget)).collect();
+        arrive(weft_flow::WHOLE_RETRY);
+        assert_eq!(drain(&budget), 1, "they have had the share of all of it, and most of the reserve");
+        assert!(budgets.behind(at) > 1_500, "whom we send to is told");
+        drop(of_all);
+        arrive(0);
+        let _of_all: Vec<_> = (0..60).map(|_| Counted::of(&*budget)).collect();
+        assert_eq!(budgets.behind(at), 0);
+        assert!(drain(&budget) >= 3, "nobody retries any more");
     }
 
     #[test]

@@ -14,8 +14,9 @@ use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 use http::{Method, Version};
+use weft_flow::WHOLE_RETRY;
 use weft_policy::bundle::{AppVersion, TunnelRefusal, WorkloadPort};
-use weft_transport::http::{RecvBody, RequestHead, Responder, StreamError};
+use weft_transport::http::{RequestHead, StreamError};
 
 pub use self::caller::Caller;
 use self::standing::until_denied;
@@ -24,7 +25,6 @@ use crate::deadline::Until;
 use crate::filtering::{self, Filtered, Place, Rest};
 use crate::mesh;
 use crate::record::Record;
-use crate::relay::Source;
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Current, HeldWorkload, Served, ServedSocket, Snapshot};
 use crate::sockets::PlainSocket;
@@ -32,22 +32,15 @@ use crate::trial::{Ends, Flow, Trial};
 use crate::worker::Worker;
 
 /// Serves one request of a peer. Always answers, always counts.
-async fn serve(
-    worker: &Rc<Worker>,
-    caller: &Caller,
-    head: RequestHead,
-    (body, responder): (RecvBody<'_>, Responder<'_>),
-) {
+async fn serve(worker: &Rc<Worker>, caller: &Caller, request: &mut Request<'_>) {
     let _in_flight = worker.in_flight.enter();
-    let body = Source::replayable(body, worker.shared.config.limits.replay_buffer_bytes);
-    let mut request = Request { head, body, responder: Some(responder) };
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
     let mut record = Record::open(Side::Inbound, caller.address, &request.head, access_log);
     let held = OnceCell::new();
     let mut filtered = None;
     let result = match snapshot {
-        Some(snapshot) => carry(worker, snapshot, caller, &mut request, &mut record, (&held, &mut filtered)).await,
+        Some(snapshot) => carry(worker, snapshot, caller, &mut *request, &mut record, (&held, &mut filtered)).await,
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {
@@ -101,6 +94,7 @@ async fn carry<'h>(
     drop(snapshot);
     let filtered = filtered.insert(Filtered::new(&worker.filters, &served.inbound));
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
+    count(worker, caller, &said);
     filtered.look_at_request(body, head);
     let (until, head) = (tell(said.deadline.take(head), head)?, &*head);
     let version = app_version(app_speaks, said.version, head.protocol.is_some());
@@ -143,11 +137,16 @@ async fn carry<'h>(
             Either::Right((denied, _)) => Err(Failed::Final(denied)),
         }
     };
-    let ended = match call.body.is_forged() {
-        true => Err(Failed::Final(Failure::TunnelForbidden(TunnelRefusal::Upgraded))),
-        false => ended,
-    };
+    if call.body.is_forged() {
+        return Err(Failure::TunnelForbidden(TunnelRefusal::Upgraded));
+    }
     ended.map_err(unserved)
+}
+
+/// Counts a request that the filters let pass, by what its caller's proxy says of earlier attempts.
+fn count(worker: &Worker, caller: &Caller, said: &mesh::Said) {
+    worker.ledger.counters.retries_received.increment((said.retried == WHOLE_RETRY).into());
+    worker.shared.budgets.arrived(&caller.claims, worker.now(), said.retried);
 }
 
 /// Tells the app what is left of the request's time.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
+use weft_flow::WHOLE_RETRY;
 use weft_policy::authz::{is_alike, is_of_mesh};
 use weft_policy::bundle::ServedWorkload;
 use weft_policy::identity::SpiffeId;
@@ -76,6 +77,10 @@ pub const WEFT_NO_HOST: HeaderName = HeaderName::from_static("weft-no-host");
 /// Counts the attempts of a request that is sent again although somebody may have acted on it, for the app: from 2.
 pub const WEFT_ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
 
+/// Says which part of the requests that this one may have come of were retries, in ten thousandths, where it is none itself. An
+/// older proxy does not look at it.
+pub const WEFT_BEHIND: HeaderName = HeaderName::from_static("weft-behind");
+
 /// Fields that a stamp has without an allocation: those of a request whose time ends, and that is no gRPC call.
 const USUAL_FIELDS: usize = 4;
 
@@ -108,6 +113,14 @@ impl Stamp {
         Self { fields, authority }
     }
 
+    /// Tells how much of a retry a first attempt stands for, too.
+    pub fn behind(mut self, parts: u64) -> Self {
+        if parts > 0 && !self.fields.iter().any(|(name, _)| *name == WEFT_ATTEMPT) {
+            self.fields.push((WEFT_BEHIND, HeaderValue::from(parts)));
+        }
+        self
+    }
+
     /// Tells what is left of the request's time, too.
     pub fn telling(mut self, until: &Until) -> Self {
         self.fields.extend(until.to_proxy());
@@ -129,6 +142,9 @@ pub struct Said {
     pub mirrored: bool,
     /// A filter of its caller has sent it.
     pub is_callout: bool,
+    /// Parts of a retry that it stands for: all where its caller's proxy has sent it before, to somebody who may have acted on
+    /// it; else as many as that proxy was told of.
+    pub retried: u64,
     /// How long its caller waits.
     pub deadline: deadline::Said,
 }
@@ -151,11 +167,13 @@ pub fn take(head: &mut RequestHead) -> Said {
     }
     let deadline = deadline::Said::read_of_proxy(&head.headers);
     let attempt = text(&WEFT_ATTEMPT).and_then(|value| value.parse::<u16>().ok());
+    let behind = || text(&WEFT_BEHIND)?.parse().ok();
+    let retried = if attempt.is_some_and(|attempt| attempt > 1) { WHOLE_RETRY } else { behind().unwrap_or_default() };
     strip(&mut head.headers);
     if let Some(attempt) = attempt {
         head.headers.insert(WEFT_ATTEMPT, HeaderValue::from(attempt));
     }
-    Said { destination, source, version, mirrored, is_callout, deadline }
+    Said { destination, source, version, mirrored, is_callout, retried, deadline }
 }
 
 /// The caller as metrics name it: identity from TLS, the rest as its proxy says, as far as it is fit for a label.
@@ -225,7 +243,7 @@ mod tests {
         let mut head = head(&[("weft-dst", "6.6.6.6:6"), ("weft-evil", "1"), ("accept", "*/*")]);
         strip(&mut head.headers);
         let (socket, source) = (HeaderValue::from_static("[::1]:8080"), HeaderValue::from_static("web-1;web;v2"));
-        let stamp = Stamp::new(&head, &socket, &source, 2);
+        let stamp = Stamp::new(&head, &socket, &source, 2).behind(1_700);
         let added = stamp.added();
         head.authority = added.authority.cloned();
         head.headers.extend(added.fields.iter().cloned());
@@ -235,6 +253,10 @@ mod tests {
         assert_eq!(said.destination, Some("[::1]:8080".parse().unwrap()));
         assert_eq!(said.version, Version::HTTP_10);
         assert_eq!((head.headers.len(), &head.headers["weft-attempt"]), (2, &HeaderValue::from_static("3")));
+        assert_eq!(said.retried, WHOLE_RETRY, "it is a retry itself");
+        head.headers.extend(Stamp::new(&head, &socket, &source, 0).behind(1_700).added().fields.iter().cloned());
+        head.headers.remove("weft-attempt");
+        assert_eq!((take(&mut head).retried, head.headers.len()), (1_700, 1), "the app is not told");
         let caller: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
         let peer = source_peer(&caller, said.source.as_ref());
         assert_eq!((peer.workload.as_str(), peer.app.as_str(), peer.version.as_str()), ("web-1", "web", "v2"));

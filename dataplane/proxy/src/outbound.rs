@@ -44,7 +44,7 @@ use crate::deadline::{Said, Until};
 use crate::filtering::{self, Filtered, Rest};
 use crate::gate::{Gate, Place, Wait};
 use crate::life;
-use crate::mesh::{self, Stamp};
+use crate::mesh;
 use crate::record::Record;
 use crate::relay::{self, ClientGone};
 use crate::reply::{Failure, Side};
@@ -301,7 +301,7 @@ async fn exchange(
         let client = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
         // Proved by TLS just now.
         call.record.log(|log| log.destination = Some(peer.destination().to_string()));
-        let stamp = Stamp::new(call.head, &socket, &from.source, attempt.repeat).telling(&attempt.until);
+        let stamp = attempt.stamp(call.head, &socket, &from.source);
         return client.carry(&stamp.added(), worker.idle(), filtered, call).await;
     }
     let address = std::net::SocketAddr::new(destination.endpoint.address, attempt.port);

@@ -2,6 +2,7 @@
 //! more often than they say and the budget grants, and nothing that somebody may have acted on twice unless they say so.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use http::Method;
 use serde_json::json;
@@ -28,7 +29,9 @@ impl Cart {
         let mesh = Mesh::start().await;
         let (mut apps, mut servers) = (Vec::new(), Vec::new());
         for name in ENDPOINTS {
-            let workload = Workload::server(name, 8080, "http").of("cart");
+            // They send little themselves.
+            let limits = json!({"retry_budget_per_second": 1});
+            let workload = Workload::server(name, 8080, "http").of("cart").setting("limits", limits);
             apps.push(App::start(name, workload.ip, 8080).await);
             servers.push(mesh.sidecar(workload).await);
         }
@@ -150,6 +153,50 @@ async fn no_more_attempts_are_made_than_are_asked_for_and_granted() {
     let attempts = cart.served() - before;
     assert!((400 + 70..=400 + 80 + 3).contains(&attempts), "{attempts} attempts");
     assert!(cart.caller.metrics().await.sum("weft_retries_refused_total", &[]) > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_callers_send_again_is_not_sent_again_behind_them() {
+    let cart = Cart::start().await;
+    let workload = Workload::server("stock", 8080, "http");
+    let stock = App::start("stock", workload.ip, 8080).await;
+    let _stock = cart.mesh.sidecar(workload).await;
+    for service in ["cart", "stock"] {
+        let parent = format!("parentRefs: [{{group: '', kind: Service, name: {service}}}]");
+        let retry = "retry: {codes: [503], attempts: 2, backoff: 1ms}";
+        let text = format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: {service}, namespace: default}}, \
+             spec: {{{parent}, rules: [{{backendRefs: [{{name: {service}, port: 80}}], {retry}}}]}}}}\n"
+        );
+        assert_eq!(cart.mesh.weft_reading(&text, &["apply", "-f", "-", "--wait", "30s"]).code, 0);
+    }
+    let [tier, other] = &cart.servers[..] else { panic!("two endpoints") };
+    // In turn, one of the two would have all first attempts and the other all retries.
+    cart.apply("TrafficPolicy", "targetRefs: [{kind: Service, name: cart}], loadBalancing: {algorithm: Random}");
+    stock.fail(503);
+    let (mut shopper, mut to_stock) = (cart.client().await, Client::through(tier.proxy(), "stock").await);
+    for _ in 0..100 {
+        assert_eq!(to_stock.get("/who").await.status, 503);
+    }
+    let alone = stock.served() - 100;
+    assert!(alone >= 17, "{alone} of its own");
+    // All that reaches the tier fails, and is sent again and again.
+    cart.fail(503);
+    let (before, start) = (stock.served(), Instant::now());
+    for _ in 0..100 {
+        assert_eq!(shopper.get("/who").await.status, 503);
+        assert_eq!(to_stock.get("/who").await.status, 503);
+    }
+    let received =
+        [tier.metrics().await, other.metrics().await].map(|metrics| metrics.sum("weft_retries_received_total", &[]));
+    let behind = stock.served() - before - 100;
+    // The first requests tell of it, and one retry a second is always granted.
+    assert!(
+        behind <= 5 + start.elapsed().as_secs(),
+        "{behind} behind those of its callers: {received:?} of {}",
+        cart.served()
+    );
+    assert!(received.iter().all(|received| *received >= 20.0), "{received:?} of {} requests", cart.served());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,11 @@
 //! The proxy at the other end of a mesh connection, and what is kept of it between its requests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use http::HeaderValue;
+use weft_flow::Claims;
 use weft_policy::bundle::WorkloadPort;
 use weft_policy::identity::SpiffeId;
 
@@ -25,6 +26,8 @@ pub struct Caller {
     /// Whom the connections to apps that it causes are counted for.
     pub(super) holder: Holder,
     most_pairs: usize,
+    /// What it may still say to have been sent before.
+    pub(super) claims: Cell<Claims>,
     pairs: RefCell<Pairs>,
     /// `x-forwarded-client-cert` of this caller's requests, and the workload that it was made for.
     client_cert: RefCell<Option<(SpiffeId, HeaderValue)>>,
@@ -89,6 +92,7 @@ impl Caller {
             address,
             served,
             most_pairs,
+            claims: Cell::default(),
             pairs: RefCell::default(),
             client_cert: RefCell::default(),
         }

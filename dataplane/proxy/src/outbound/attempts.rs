@@ -11,6 +11,7 @@ use weft_filter_host::Permit;
 use weft_flow::{Deadline, Outcome, Purpose, Sign, Wanted};
 use weft_policy::bundle::{Hedge, ObjectName, Retry, Service};
 use weft_policy::route::{KeptTarget, Target};
+use weft_transport::http::RequestHead;
 use weft_transport::mesh::MeshClient;
 use weft_transport::quic::PeerKey;
 
@@ -25,6 +26,7 @@ use crate::call::Call;
 use crate::deadline::Until;
 use crate::destination::{Destination, ServiceState};
 use crate::gate::{Gate, Place, Wait};
+use crate::mesh::Stamp;
 use crate::relay::Answered;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
@@ -446,6 +448,12 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    /// What the proxy of its endpoint is told beside the head.
+    pub(super) fn stamp(&self, head: &RequestHead, socket: &HeaderValue, source: &HeaderValue) -> Stamp {
+        let behind = self.worker.shared.budgets.behind(self.picked);
+        Stamp::new(head, socket, source, self.repeat).behind(behind).telling(&self.until)
+    }
+
     /// A connection to the endpoint's proxy, for what `permit` lets pass.
     pub(super) async fn connect(&self, peer: &PeerKey, permit: Permit) -> Result<PeerConn, NotConnected> {
         match self.client(peer).await {

@@ -27,7 +27,7 @@ use crate::call::Failed;
 use crate::deadline::Until;
 use crate::filtering::{self, Place, SendCallout};
 use crate::life;
-use crate::mesh::{self, Stamp};
+use crate::mesh;
 use crate::quota::Quota;
 use crate::reply::{Failure, Party};
 use crate::snapshot::HeldWorkload;
@@ -244,7 +244,7 @@ async fn attempted(
     let unprocessed = |(failure, permit)| Asked::Failed(Failed::Unprocessed(failure, permit));
     let conn = attempt.connect(peer, permit).await.map_err(unprocessed)?;
     let socket = destination.socket(attempt.port);
-    let stamp = Stamp::new(question.head, &socket, &from.source, 0).telling(&attempt.until);
+    let stamp = attempt.stamp(question.head, &socket, &from.source);
     let started = conn.start(question.head, &stamp.added(), question.body.is_empty()).await;
     let (mut stream, permit) = started.map_err(Asked::Failed)?;
     answered(stream.exchange(), Party::Peer, question).await.map_err(|unanswered| Asked::of(unanswered, permit))

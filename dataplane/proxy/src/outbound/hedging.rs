@@ -16,7 +16,6 @@ use super::attempts::{Attempt, Attempts};
 use super::peer_leg::Opened;
 use crate::call::{Call, Failed};
 use crate::filtering::Filtered;
-use crate::mesh::Stamp;
 use crate::record::Unanswered;
 use crate::relay::{self, ClientGone};
 use crate::reply::{Failure, Party};
@@ -164,7 +163,7 @@ async fn open(from: &Served, attempt: &Attempt<'_>, permit: Permit, head: &Reque
     let socket = destination.socket(attempt.port);
     let connected = attempt.connect(peer, permit).await;
     let conn = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
-    let stamp = Stamp::new(head, &socket, &from.source, attempt.repeat).telling(&attempt.until);
+    let stamp = attempt.stamp(head, &socket, &from.source);
     conn.send(head, &stamp.added()).await
 }
 

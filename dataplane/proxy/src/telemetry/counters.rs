@@ -29,6 +29,7 @@ pub struct Counters {
     pub ejections: metrics::Counter,
     near: [metrics::Counter; 5],
     pub mirrored_served: metrics::Counter,
+    pub retries_received: metrics::Counter,
     detected: [metrics::Counter; 5],
 }
 
@@ -92,6 +93,7 @@ impl Counters {
             ejections: counter(Metric::Ejections),
             near: NEAR.map(near),
             mirrored_served: counter(Metric::MirroredServed),
+            retries_received: counter(Metric::RetriesReceived),
             detected: DETECTED.map(|protocol| metrics::counter!(Metric::Detected.name(), "protocol" => protocol)),
         }
     }

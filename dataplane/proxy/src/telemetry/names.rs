@@ -88,6 +88,7 @@ metrics! {
     AdaptiveLimit = "weft_adaptive_limit", Gauge, "Requests that may be under way to a service at a time, as their latency has it now, by service.";
     Mirrored = "weft_mirrored_requests_total", Counter, "Copies of requests that routes mirror, by what became of them (result).";
     MirrorsInFlight = "weft_mirrored_requests_in_flight", Gauge, "Copies of requests under way.";
+    RetriesReceived = "weft_retries_received_total", Counter, "Requests of peers that they have sent before to somebody who may have acted on them.";
     MirroredServed = "weft_mirrored_requests_served_total", Counter, "Requests of peers that are copies, which their routes mirror.";
     Passthrough = "weft_passthrough_connections_total", Counter, "Connections and requests to destinations outside the mesh.";
     PlaintextRefused = "weft_inbound_plaintext_refused_total", Counter, "Plain-text connections refused under Strict.";
