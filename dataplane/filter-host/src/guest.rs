@@ -113,10 +113,9 @@ fn arm(store: &mut Store<State>, config: &Arc<ConfigShared>, timeout: Duration) 
     let state = store.data_mut();
     state.enter(config);
     state.deadline = Deadline::new(timeout);
-    let clock = Arc::clone(&state.shared.clock);
     // One move of the clock strikes the call. Set first: a clock that is parked meanwhile is woken for it.
     store.set_epoch_deadline(1);
-    clock.call(timeout);
+    store.data().shared.clock.call(timeout);
 }
 
 /// One call for a configuration, ended by its clock. Its failure says where more memory was refused meanwhile.
