@@ -58,7 +58,7 @@ impl Budgets {
             return known;
         }
         budgets.retain(|_, budget| budget.strong_count() > 0);
-        let budget = Arc::new(Budget::behind(Arc::clone(&self.callers), self.allowance));
+        let budget = Arc::new(Budget::told_by(Arc::clone(&self.callers), self.allowance));
         budgets.insert(destination.clone(), Arc::downgrade(&budget));
         budget
     }
@@ -77,10 +77,10 @@ pub struct Budget {
 impl Budget {
     /// Of requests that nobody sent before.
     pub fn new(allowance: Allowance) -> Self {
-        Self::behind(Arc::default(), allowance)
+        Self::told_by(Arc::default(), allowance)
     }
 
-    fn behind(callers: Arc<CallersRetries>, allowance: Allowance) -> Self {
+    fn told_by(callers: Arc<CallersRetries>, allowance: Allowance) -> Self {
         let (requests, under_way) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { callers, requests, under_way, granted: Mutex::new(RetryBudget::new(allowance)) }
     }

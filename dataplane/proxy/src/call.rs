@@ -1,7 +1,7 @@
 //! A request on its way through the proxy, and how an attempt to send it may fail. Shared by both sides.
 
 use weft_filter_host::Permit;
-use weft_transport::http::{RequestHead, Responder};
+use weft_transport::http::{RecvBody, RequestHead, Responder};
 
 use crate::apps::Holder;
 use crate::record::{Record, Unanswered};
@@ -15,6 +15,13 @@ pub struct Request<'a> {
     pub head: RequestHead,
     pub body: Source<'a>,
     pub responder: Option<Responder<'a>>,
+}
+
+impl<'a> Request<'a> {
+    /// As it was read. `replay`: bytes of its body that are kept, so that it can be sent again.
+    pub fn read(head: RequestHead, (body, responder): (RecvBody<'a>, Responder<'a>), replay: usize) -> Self {
+        Self { head, body: Source::replayable(body, replay), responder: Some(responder) }
+    }
 }
 
 /// A request on its way: what is sent, and where the answer and the account of it go. The head is the one that filters and

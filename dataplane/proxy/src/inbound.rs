@@ -40,7 +40,7 @@ async fn serve(worker: &Rc<Worker>, caller: &Caller, request: &mut Request<'_>) 
     let held = OnceCell::new();
     let mut filtered = None;
     let result = match snapshot {
-        Some(snapshot) => carry(worker, snapshot, caller, &mut *request, &mut record, (&held, &mut filtered)).await,
+        Some(snapshot) => carry(worker, snapshot, caller, request, &mut record, (&held, &mut filtered)).await,
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {

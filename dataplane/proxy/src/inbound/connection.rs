@@ -6,13 +6,12 @@ use std::rc::Rc;
 
 use http::{Method, Version};
 use tracing::{debug, warn};
-use weft_transport::http::{RecvBody, Refusal, Refused, RequestHead, Responder};
+use weft_transport::http::{Refusal, Refused};
 use weft_transport::mesh::{MeshLimits, MeshRequest, MeshServer};
 use weft_transport::quic::Handshake;
 
 use super::{Caller, serve, tcp};
 use crate::call::Request;
-use crate::relay::Source;
 use crate::reply::Side;
 use crate::telemetry::{counters, throttle};
 use crate::worker::Worker;
@@ -91,10 +90,6 @@ async fn stream(worker: &Rc<Worker>, caller: &Caller, incoming: &mut MeshRequest
     if head.method == Method::CONNECT && head.protocol.is_none() {
         return Box::pin(tcp::serve(worker, caller, head, incoming.exchange())).await;
     }
-    serve(worker, caller, &mut request_of(worker, head, incoming.exchange())).await;
-}
-
-fn request_of<'a>(worker: &Worker, head: RequestHead, (body, responder): (RecvBody<'a>, Responder<'a>)) -> Request<'a> {
-    let body = Source::replayable(body, worker.shared.config.limits.replay_buffer_bytes);
-    Request { head, body, responder: Some(responder) }
+    let replay = worker.shared.config.limits.replay_buffer_bytes;
+    serve(worker, caller, &mut Request::read(head, incoming.exchange(), replay)).await;
 }

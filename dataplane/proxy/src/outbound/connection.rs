@@ -23,7 +23,6 @@ use super::routing::Way;
 use super::{Origin, Target, routing, serve, tcp};
 use crate::call::Request;
 use crate::record::Record;
-use crate::relay::Source;
 use crate::reply::{Failure, Side};
 use crate::telemetry::counters::Limited;
 use crate::worker::Worker;
@@ -229,7 +228,7 @@ async fn serve_h1(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin:
             }
         };
         let h1::Exchange { head, body, responder } = exchange;
-        let mut request = Request { head, body: Source::replayable(body, replay), responder: Some(responder) };
+        let mut request = Request::read(head, (body, responder), replay);
         if request.head.method != Method::CONNECT {
             serve(worker, &origin, &mut request).await;
             continue;
@@ -289,8 +288,8 @@ async fn serve_h2(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin:
         let (worker, origin) = (Rc::clone(worker), origin.clone());
         tokio::task::spawn_local(async move {
             head.version = Version::HTTP_2;
-            let body = Source::replayable(RecvBody::H2(&mut body), replay);
-            let mut request = Request { head, body, responder: Some(Responder::H2(&mut answer)) };
+            let streams = (RecvBody::H2(&mut body), Responder::H2(&mut answer));
+            let mut request = Request::read(head, streams, replay);
             if request.head.method == Method::CONNECT {
                 let why = "CONNECT over HTTP/2 is not built; use HTTP/1.1".into();
                 return Box::pin(refuse(&worker, &origin, &mut request, &Failure::NotImplemented(why))).await;
