@@ -54,13 +54,13 @@ impl Cart {
 
     /// Applies an object called cart, and waits until every proxy has it.
     fn apply(&self, kind: &str, spec: &str) {
-        self.apply_with(kind, "", spec);
+        self.apply_with(kind, ("cart", ""), spec);
     }
 
-    fn apply_with(&self, kind: &str, annotations: &str, spec: &str) {
+    fn apply_with(&self, kind: &str, (name, annotations): (&str, &str), spec: &str) {
         let version = if kind == "HTTPRoute" { "gateway.networking.k8s.io/v1" } else { "weft.dev/v1alpha1" };
         let text = format!(
-            "{{apiVersion: {version}, kind: {kind}, metadata: {{name: cart, namespace: default, annotations: \
+            "{{apiVersion: {version}, kind: {kind}, metadata: {{name: {name}, namespace: default, annotations: \
              {{{annotations}}}}}, spec: {{{spec}}}}}\n"
         );
         let applied = self.mesh.weft_reading(&text, &["apply", "-f", "-", "--wait", "30s"]);
@@ -69,9 +69,13 @@ impl Cart {
 
     /// A rule for the service with these further fields.
     fn route(&self, annotations: &str, fields: &str) {
-        let parent = "parentRefs: [{group: '', kind: Service, name: cart}]";
-        let rule = format!("{parent}, rules: [{{backendRefs: [{{name: cart, port: 80}}], {fields}}}]");
-        self.apply_with("HTTPRoute", annotations, &rule);
+        self.route_of("cart", annotations, fields);
+    }
+
+    fn route_of(&self, service: &str, annotations: &str, fields: &str) {
+        let parent = format!("parentRefs: [{{group: '', kind: Service, name: {service}}}]");
+        let rule = format!("{parent}, rules: [{{backendRefs: [{{name: {service}, port: 80}}], {fields}}}]");
+        self.apply_with("HTTPRoute", (service, annotations), &rule);
     }
 
     async fn client(&self) -> Client {
@@ -162,13 +166,7 @@ async fn what_callers_send_again_is_not_sent_again_behind_them() {
     let stock = App::start("stock", workload.ip, 8080).await;
     let _stock = cart.mesh.sidecar(workload).await;
     for service in ["cart", "stock"] {
-        let parent = format!("parentRefs: [{{group: '', kind: Service, name: {service}}}]");
-        let retry = "retry: {codes: [503], attempts: 2, backoff: 1ms}";
-        let text = format!(
-            "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: {service}, namespace: default}}, \
-             spec: {{{parent}, rules: [{{backendRefs: [{{name: {service}, port: 80}}], {retry}}}]}}}}\n"
-        );
-        assert_eq!(cart.mesh.weft_reading(&text, &["apply", "-f", "-", "--wait", "30s"]).code, 0);
+        cart.route_of(service, "", "retry: {codes: [503], attempts: 2, backoff: 1ms}");
     }
     let [tier, other] = &cart.servers[..] else { panic!("two endpoints") };
     // In turn, one of the two would have all first attempts and the other all retries.

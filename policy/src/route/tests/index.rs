@@ -90,12 +90,11 @@ fn agrees_with_asking_each_in_turn() {
             let standard = path.standard();
             let decoded = crate::path::decode(&standard);
             let read = Read { head: &head, path: &decoded, query: QueryReading::STANDARD };
-            let of = |decide: fn(&Routed, u16, &str, &Read<'_, '_>) -> String| {
-                let routed = table.routed(&to);
-                routed.map_or_else(|| label(&RouteDecision::Default), |routed| decide(routed, port, from, &read))
-            };
-            let expect = of(|routed, port, from, read| label(&routed.decide_in_turn(port, from, read)));
-            let got = of(|routed, port, from, read| label(&routed.decide(port, from, read)));
+            let routed = table.routed(&to);
+            let in_turn = routed.map(|routed| routed.decide_in_turn(port, from, &read));
+            let expect = label(&in_turn.unwrap_or(RouteDecision::Default));
+            let decided = routed.map(|routed| routed.decide(port, from, &read));
+            let got = label(&decided.unwrap_or(RouteDecision::Default));
             assert_eq!(got, expect, "seed {seed}: {method} {at}{query} {headers:?} {from} {port} {routes:#?}");
             found += usize::from(got.contains(" of "));
             refused += usize::from(got == "404");
