@@ -239,7 +239,7 @@ impl ResponseHead {
     /// The head of an answer whose content is dropped though its length was promised; `None` where it needs no change.
     pub(crate) fn emptied(&self, to_head: bool) -> Option<Self> {
         let promised = !to_head && Content::of(self.status) == Content::Empty;
-        let mut head = self.headers.contains_key(CONTENT_LENGTH).then(|| self.clone()).filter(|_| promised)?;
+        let mut head = (promised && self.headers.contains_key(CONTENT_LENGTH)).then(|| self.clone())?;
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         Some(head)
     }

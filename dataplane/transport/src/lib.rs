@@ -1,6 +1,7 @@
 //! How bytes travel: capture, detection, TLS identity, QUIC, HTTP/3, HTTP/2, HTTP/1. Knows no rule: which request may go
 //! where is decided by `weft-policy` and carried out by `weft-proxy`.
 
+pub mod between;
 mod block;
 mod cancels;
 pub mod capture;

@@ -11,6 +11,7 @@ mod tests;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, header};
 
+use crate::between;
 use integer::Int;
 use table::{Entry, Match};
 
@@ -182,7 +183,8 @@ fn literal<S: Sink>(
     }
     //= rfc9114#section-4.2
     // Characters in field names MUST be lower case: `from_lowercase` refuses the others.
-    let name = HeaderName::from_lowercase(name).map_err(|_| Error::Field("field name"))?;
+    let known = between::named(name).map(Ok);
+    let name = known.unwrap_or_else(|| HeaderName::from_lowercase(name)).map_err(|_| Error::Field("field name"))?;
     budget.spend(name.as_str().len() + value.len(), name != header::COOKIE)?;
     sink.field(name, field_value(value, never_indexed)?)
 }

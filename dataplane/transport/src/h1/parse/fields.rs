@@ -77,12 +77,13 @@ pub(super) enum TransferEncoding {
     Malformed,
 }
 
-/// Fields that a proxy may add on the way; room for them from the start spares growing the map.
+/// Fields that a proxy may add to a request on the way; room for them from the start spares growing the map.
 const ADDED: usize = 4;
 
 impl Fields {
     pub(super) fn collect(raw: &[httparse::Header<'_>], shared: &Shared<'_>, of: Of) -> Result<Self, Rejection> {
-        let mut fields = Fields { map: HeaderMap::with_capacity(raw.len() + ADDED), ..Fields::default() };
+        let added = if of == Of::Request { ADDED } else { 0 };
+        let mut fields = Fields { map: HeaderMap::with_capacity(raw.len() + added), ..Fields::default() };
         for field in raw {
             let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "malformed header name")?;
             match name.as_str() {
