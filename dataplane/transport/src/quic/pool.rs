@@ -208,6 +208,11 @@ impl Pool {
         self.inner.least_loaded(key).ok_or_else(|| ConnectError::new(key, lost()))
     }
 
+    /// A connection that stands and takes a further request. `None`: there is none, and none is dialled.
+    pub fn at_once(&self, key: &PeerKey) -> Option<h3::Client> {
+        self.inner.free(self.inner.peers.borrow().get(key)?)
+    }
+
     /// As `get`, for a request that may go nowhere else. Waits for a silent peer as long as a connection to it stands, and
     /// `connect_timeout` where there is none: a peer that answers again within that time costs latency only. Cancel safe.
     pub async fn get_patiently(&self, key: &PeerKey, connect_timeout: Duration) -> Result<h3::Client, ConnectError> {
@@ -283,13 +288,16 @@ impl Inner {
         self.limits.streams_per_connection.min(self.dialer.windows().streams(distance))
     }
 
+    /// A connection that fits its peer and takes a further request.
+    fn free(&self, peer: &Peer) -> Option<h3::Client> {
+        let takes_more = |it: &&Rc<Pooled>| it.open_streams() < self.streams(it.distance());
+        peer.fitting(self.dial_patience(peer)).find(takes_more).map(|connection| connection.client())
+    }
+
     fn step(self: &Rc<Self>, key: &PeerKey) -> Result<Step, ConnectError> {
         let mut peers = self.peers.borrow_mut();
-        if let Some(peer) = peers.get(key)
-            && let Some(connection) =
-                peer.fitting(self.dial_patience(peer)).find(|it| it.open_streams() < self.streams(it.distance()))
-        {
-            return Ok(Step::Use(connection.client()));
+        if let Some(client) = peers.get(key).and_then(|peer| self.free(peer)) {
+            return Ok(Step::Use(client));
         }
         let peer = peers.entry(key.clone()).or_default();
         let held = peer.usable().count();

@@ -237,9 +237,12 @@ fn eviction_is_at_once_and_spares_what_is_under_way() {
         let key = key("cart", "shop", callee.address);
         let release = gate();
         let mut servers = serve(callee, &release);
+        assert!(pool.at_once(&key).is_none() && pool.stats().snapshot().dials == 0, "it dials nobody");
         let (_send, mut held) = request(&pool.get(&key).await.unwrap(), "/held").await;
         let first = servers.recv().await.unwrap();
+        assert!(pool.at_once(&key).is_some());
         pool.retain(|_| false);
+        assert!(pool.at_once(&key).is_none(), "it goes to none that was evicted");
         assert_eq!(pool.stats().snapshot().evicted, 1);
         // A request that comes now gets another connection.
         assert!(answered(&pool, &key).await);
