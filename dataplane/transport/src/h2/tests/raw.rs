@@ -42,6 +42,8 @@ pub(super) async fn next_frame(io: &mut (impl AsyncReadExt + Unpin)) -> Option<(
 /// says that it was a breach.
 async fn ended_by(bytes: Vec<u8>, limits: Limits) -> u32 {
     let (near, far) = duplex(64 * 1024);
+    // On a busy machine it may take long to read what was sent.
+    let limits = Limits { last_words: Duration::from_secs(60), ..limits };
     let server = tokio::task::spawn_local(async move {
         let mut server = ServerConn::new(far, Bytes::new(), &limits).await.unwrap();
         let breach = loop {
