@@ -1,10 +1,12 @@
-//! Compiled filters on disk, by digest of the binary and hash of the engine. Invariant: machine code is loaded only from
-//! a file that this process' user alone could write and whose own checksum holds; anything else is removed and compiled
-//! again. Of all that is kept, what was used least lately goes first.
+//! Compiled filters on disk, by digest of the binary and hash of the engine. Invariant: machine code is loaded only from a file
+//! that this process' user alone could write and whose checksum holds; anything else is removed and compiled again. It is mapped
+//! where the folder's mount lets files be run, else copied. What is mapped and never called takes no memory; the rest may be dropped
+//! and read again, as pages of a program are. Of all that is kept, what was used least lately goes first.
 
 use std::fs;
 use std::hash::{Hash as _, Hasher};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Seek as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,8 +18,13 @@ use wasmtime::component::Component;
 
 use crate::spec::Digest;
 
-const MAGIC: &[u8; 8] = b"WEFTCWA1";
-const HEADER: usize = MAGIC.len() + 32;
+/// First bytes of what stands behind the machine code; its sha256 follows. A mapping has to begin with the code.
+const MAGIC: &[u8; 8] = b"WEFTCWA2";
+const TRAILER: usize = MAGIC.len() + 32;
+/// End of the names of files of machine code.
+const SUFFIX: &str = ".mapped";
+/// The same in earlier releases, which had the checksum before the code.
+const EARLIER_SUFFIX: &str = ".cwasm";
 
 /// Leftovers are removed once nobody has used them for so long: an upgrade may be taken back.
 const LEFTOVER: Duration = Duration::from_secs(24 * 3_600);
@@ -144,30 +151,42 @@ impl Cache {
     }
 
     fn read(&self, path: &Path, engine: &Engine) -> Result<Option<Component>, String> {
-        let metadata = match fs::symlink_metadata(path) {
+        // A pipe in its place must not make us wait.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let mut file = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            metadata => metadata.map_err(|error| error.to_string())?,
+            opened => opened.map_err(|error| error.to_string())?,
         };
+        let metadata = file.metadata().map_err(|error| error.to_string())?;
         if !metadata.is_file() || metadata.mode() & 0o022 != 0 || metadata.uid() != self.owner {
             return Err("others may have written it".to_owned());
         }
-        let mut file = fs::File::open(path).map_err(|error| error.to_string())?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        let code = sound(&bytes).ok_or("it is damaged")?;
-        let component = deserialize(engine, code).map_err(|error| format!("it does not load: {error:#}"))?;
+        if !is_sound(&mut file, metadata.len()).map_err(|error| error.to_string())? {
+            return Err("it is damaged".to_owned());
+        }
+        let component = mapped(engine, &file).or_else(|error| {
+            let copy = copied(engine, &mut file, metadata.len())?;
+            tracing::warn!(path = %path.display(), %error, "a compiled filter can't be mapped to be run; it is copied to memory");
+            Ok::<_, wasmtime::Error>(copy)
+        });
+        let component = component.map_err(|error| format!("it does not load: {error:#}"))?;
         // It was used now, which keeps it longer than others.
         let _ = file.set_modified(SystemTime::now());
         Ok(Some(component))
     }
 
-    /// Keeps machine code; a failure is logged only, the next start compiles again.
-    pub(crate) fn store(&self, digest: &Digest, code: &[u8]) {
+    /// Keeps machine code, and gives the component of what is kept. A failure is logged only: the next start compiles again.
+    pub(crate) fn store(&self, digest: &Digest, code: &[u8], engine: &Engine) -> Option<Component> {
         let path = self.path(digest);
-        if let Err(error) = self.write(&path, code) {
-            tracing::warn!(path = %path.display(), %error, "compiled filter not kept on disk");
+        let kept = self.write(&path, code).map_err(|error| error.to_string());
+        let kept = kept.and_then(|()| self.read(&path, engine));
+        if let Err(reason) = &kept {
+            tracing::warn!(path = %path.display(), reason, "compiled filter not kept on disk");
+            let _ = fs::remove_file(&path);
         }
         self.tidy(Some(&path), SystemTime::now());
+        kept.ok().flatten()
     }
 
     /// Removes what nobody will load any more, and then what was used least lately until the rest is within its bounds.
@@ -216,7 +235,10 @@ impl Cache {
     /// True for compiled code of this engine, false for that of another one; `None`: it is no compiled code.
     fn is_own(&self, path: &Path) -> Option<bool> {
         let name = path.file_name()?.to_str()?;
-        let (_, engine) = name.strip_suffix(".cwasm")?.split_once('-')?;
+        if name.ends_with(EARLIER_SUFFIX) {
+            return Some(false);
+        }
+        let (_, engine) = name.strip_suffix(SUFFIX)?.split_once('-')?;
         Some(engine == self.engine)
     }
 
@@ -234,33 +256,59 @@ impl Cache {
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
         let _ = fs::remove_file(&temporary);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(code)?;
         file.write_all(MAGIC)?;
         file.write_all(&Sha256::digest(code))?;
-        file.write_all(code)?;
+        // What is mapped may be read again later: it is to be there by then.
+        file.sync_data()?;
         drop(file);
         fs::rename(&temporary, path)
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
-        self.directory.join(format!("{}-{}.cwasm", digest.hex(), self.engine))
+        self.directory.join(format!("{}-{}{SUFFIX}", digest.hex(), self.engine))
     }
 }
 
-/// The machine code of a file whose checksum holds.
-fn sound(bytes: &[u8]) -> Option<&[u8]> {
-    let (header, code) = bytes.split_at_checked(HEADER)?;
-    let checksum = header.strip_prefix(MAGIC)?;
-    (Sha256::digest(code).as_slice() == checksum).then_some(code)
+/// True where the checksum of a file with so many bytes holds.
+fn is_sound(file: &mut fs::File, bytes: u64) -> io::Result<bool> {
+    let Some(code) = bytes.checked_sub(TRAILER as u64) else { return Ok(false) };
+    let mut hasher = Sha256::new();
+    io::copy(&mut Read::take(&mut *file, code), &mut hasher)?;
+    let mut trailer = [0; TRAILER];
+    file.read_exact(&mut trailer)?;
+    Ok(trailer.strip_prefix(MAGIC).is_some_and(|checksum| checksum == hasher.finalize().as_slice()))
 }
 
-/// A component of machine code that was just made, or read from the cache: of no other.
+/// A component of machine code that was just made, or whose checksum was just found to hold: of no other.
 #[expect(unsafe_code, reason = "loading machine code that this process or its own child made, whole")]
 pub(crate) fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: `code` is what wasmtime's compiler gave. Either it was made just now, by this process or by its own child, which
-    // runs the same program and said how long it is; or it comes from a file in a directory that only our own user can write
-    // to, is owned by that user and by nobody else writable, and carries the sha256 of its content. So it is neither foreign,
-    // torn nor rotten. wasmtime itself refuses code of another version or configuration.
+    // runs the same program and said how long it is; or it comes from a file of the cache, as of `mapped`. So it is neither
+    // foreign, torn nor rotten. wasmtime itself refuses code of another version or configuration.
     unsafe { Component::deserialize(engine, code) }
+}
+
+/// A component of a file of the cache, whose checksum holds: its machine code, and what its memories begin with.
+#[expect(unsafe_code, reason = "loading machine code that this process made and kept, whole")]
+fn mapped(engine: &Engine, file: &fs::File) -> wasmtime::Result<Component> {
+    // The file that was looked at, whatever its name leads to by now.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // SAFETY: the file holds what wasmtime's compiler gave: it lies in a directory that only our own user can write to, is owned
+    // by that user and by nobody else writable, was on disk before it had its name, and carried the sha256 of its content a moment
+    // ago. Nothing changes it while it is mapped: files of the cache are made under another name, and replaced or removed by name.
+    // A disk that rots later under a running process is believed, as it is for the pages of our own program. wasmtime itself
+    // refuses code of another version or configuration.
+    unsafe { Component::deserialize_file(engine, path) }
+}
+
+/// The same for where nothing can be mapped to be run: a mount with `noexec`, or rules of the machine.
+fn copied(engine: &Engine, file: &mut fs::File, bytes: u64) -> wasmtime::Result<Component> {
+    file.rewind()?;
+    let mut code = Vec::new();
+    file.read_to_end(&mut code)?;
+    let end = usize::try_from(bytes)?.saturating_sub(TRAILER).min(code.len());
+    deserialize(engine, &code[..end])
 }
 
 /// std's `Hash` into sha256: the same on every machine, unlike std's own hasher.

@@ -279,12 +279,9 @@ impl Inner {
         }
         let compiled = compile::compile(&self.engine, (&self.config.compiler, &self.config.compile), wasm);
         let component = compiled.and_then(|code| {
-            let component = deserialize(&self.engine, &code);
-            let component = component.map_err(|error| CompileError::Refused(format!("{error:#}")))?;
-            if let Some(cache) = &self.cache {
-                cache.store(digest, &code);
-            }
-            Ok(component)
+            let kept = self.cache.as_ref().and_then(|cache| cache.store(digest, &code, &self.engine));
+            let component = kept.map_or_else(|| deserialize(&self.engine, &code), Ok);
+            component.map_err(|error| CompileError::Refused(format!("{error:#}")))
         });
         match &component {
             Ok(_) => self.compiles.done.note(began.elapsed()),
