@@ -24,9 +24,9 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// Of a call that starts now.
-    pub(crate) fn new(budget: Duration) -> Self {
-        Self { budget, start: Instant::now(), struck: None }
+    /// Of a call that started then.
+    pub(crate) fn new(budget: Duration, start: Instant) -> Self {
+        Self { budget, start, struck: None }
     }
 
     /// The clock has struck, and the thread has used so much processor time.
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn time_off_the_processor_does_not_count() {
-        let mut deadline = Deadline::new(MS * 10);
+        let mut deadline = Deadline::new(MS * 10, Instant::now());
         assert!(matches!(deadline.strike_at(MS * 100, MS), UpdateDeadline::Continue(1)), "one counts");
         assert!(
             matches!(deadline.strike_at(MS * 100, MS * 50), UpdateDeadline::Continue(1)),
@@ -71,7 +71,7 @@ mod tests {
         assert!(matches!(deadline.strike_at(MS * 108, MS * 60), UpdateDeadline::Continue(1)));
         assert!(matches!(deadline.strike_at(MS * 109, MS * 61), UpdateDeadline::Interrupt));
         for (budget, own) in [(10, 7), (4, 2)] {
-            let mut deadline = Deadline::new(MS * budget);
+            let mut deadline = Deadline::new(MS * budget, Instant::now());
             let mut goes_on =
                 |ms: u32| matches!(deadline.strike_at(MS * (120 + ms), MS * 70), UpdateDeadline::Continue(1));
             assert!(goes_on(0) && goes_on(own - 1) && !goes_on(own), "{own} of {budget} are its own");
@@ -81,7 +81,7 @@ mod tests {
     /// A loop, on the processor from its start, with a clock that strikes it first after `first` and whose ticks come late:
     /// when it ends.
     fn end(budget: Duration, first: Duration, late: Duration) -> Duration {
-        let mut deadline = Deadline::new(budget);
+        let mut deadline = Deadline::new(budget, Instant::now());
         (0..)
             .map(|tick| first + (TICK + late) * tick)
             .find(|now| matches!(deadline.strike_at(*now, *now), UpdateDeadline::Interrupt))

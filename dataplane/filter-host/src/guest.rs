@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Engine, Store, Trap};
 
@@ -36,6 +36,8 @@ pub(crate) struct Whom<'a> {
     pub(crate) id: u32,
     pub(crate) setup: &'a Setup,
     pub(crate) interest: &'a Interest,
+    /// When the call began.
+    pub(crate) start: Instant,
 }
 
 /// Why a filter did not come up.
@@ -104,15 +106,15 @@ fn store(engine: &Engine, shared: &Arc<Shared>, setup: &Setup, within: Duration)
         store.data().shared.clock.go_on();
         Ok(store.data_mut().deadline.strike(thread_time()))
     });
-    arm(&mut store, &setup.shared, within);
+    arm(&mut store, &setup.shared, (within, Instant::now()));
     store
 }
 
-/// Starts the clock of one call.
-fn arm(store: &mut Store<State>, config: &Arc<ConfigShared>, timeout: Duration) {
+/// Starts the clock of one call, which has so long from `start` on.
+fn arm(store: &mut Store<State>, config: &Arc<ConfigShared>, (timeout, start): (Duration, Instant)) {
     let state = store.data_mut();
     state.enter(config);
-    state.deadline = Deadline::new(timeout);
+    state.deadline = Deadline::new(timeout, start);
     // One move of the clock strikes the call. Set first: a clock that is parked meanwhile is woken for it.
     store.set_epoch_deadline(1);
     store.data().shared.clock.call(timeout);
@@ -122,10 +124,10 @@ fn arm(store: &mut Store<State>, config: &Arc<ConfigShared>, timeout: Duration) 
 fn called<T>(
     store: &mut Store<State>,
     config: &Arc<ConfigShared>,
-    timeout: Duration,
+    time: (Duration, Instant),
     call: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
 ) -> Result<T, Failure> {
-    arm(store, config, timeout);
+    arm(store, config, time);
     let before = memory_refusals(store);
     call(store).map_err(|error| Failure::of_call(&error, before != memory_refusals(store)))
 }

@@ -200,7 +200,7 @@ impl State {
         shared.stats.instances.add(1);
         Self {
             shared,
-            deadline: Deadline::new(CONFIGURE_TIMEOUT),
+            deadline: Deadline::new(CONFIGURE_TIMEOUT, Instant::now()),
             config: None,
             metrics: Handles::default(),
             limits: Handles::default(),

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use http::header::HeaderName;
@@ -62,7 +62,8 @@ impl Source for Linked {
 impl Guest for Instance {
     fn configure(&mut self, _id: u32, setup: &Setup, within: Duration) -> Result<Interest, StartError> {
         let Self { store, filter } = self;
-        let asked = called(store, &setup.shared, within, |store| filter.call_configure(store, &setup.json));
+        let asked =
+            called(store, &setup.shared, (within, Instant::now()), |store| filter.call_configure(store, &setup.json));
         let asked = asked.map_err(StartError::Configure)?.map_err(StartError::Refused)?;
         Interest::fixed(asked, setup.bounds).map_err(StartError::Interest)
     }
@@ -79,7 +80,9 @@ impl Guest for Instance {
         };
         let Self { store, filter } = self;
         let Setup { shared, call_timeout, bounds, .. } = whom.setup;
-        called(store, shared, *call_timeout, |store| dispatch(filter, store, asked, bounds.authorization, told))
+        called(store, shared, (*call_timeout, whom.start), |store| {
+            dispatch(filter, store, asked, bounds.authorization, told)
+        })
     }
 
     fn forget(&mut self, _id: u32, _shared: &Arc<ConfigShared>) -> Result<(), Failure> {

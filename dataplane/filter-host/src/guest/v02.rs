@@ -2,7 +2,7 @@
 //! packed buffer. A patch version is as good as another: names are looked up as `0.2`, whatever comes behind.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
@@ -140,7 +140,9 @@ impl Instance {
     fn try_configure(&mut self, id: u32, setup: &Setup, within: Duration) -> Result<Interest, StartError> {
         let Self { store, exports } = self;
         let configuration = &exports.configuration;
-        let asked = called(store, &setup.shared, within, |store| configuration.call_configure(store, id, &setup.json));
+        let asked = called(store, &setup.shared, (within, Instant::now()), |store| {
+            configuration.call_configure(store, id, &setup.json)
+        });
         let asked = asked.map_err(StartError::Configure)?.map_err(StartError::Refused)?;
         let asked: Vec<AskedHook> = asked.hooks.into_iter().map(asked_hook).collect();
         Interest::named(&asked, |hook| exports.has(hook), setup.bounds).map_err(StartError::Interest)
@@ -172,7 +174,8 @@ impl Guest for Instance {
         let call = types::Call { config: whom.id, stream: told.stream, cookie: std::mem::take(cookie) };
         let Self { store, exports } = self;
         let Setup { shared, call_timeout, .. } = whom.setup;
-        let result = called(store, shared, *call_timeout, |store| exports.dispatch(store, &call, told, buffer));
+        let result =
+            called(store, shared, (*call_timeout, whom.start), |store| exports.dispatch(store, &call, told, buffer));
         *cookie = call.cookie;
         let outcome = result?;
         let callouts = store.data_mut().take_callouts();
@@ -180,7 +183,7 @@ impl Guest for Instance {
     }
 
     fn forget(&mut self, id: u32, shared: &Arc<ConfigShared>) -> Result<(), Failure> {
-        arm(&mut self.store, shared, FORGET_TIMEOUT);
+        arm(&mut self.store, shared, (FORGET_TIMEOUT, Instant::now()));
         let result = self.exports.configuration.call_forget(&mut self.store, id);
         self.store.data_mut().forget(shared);
         result.map_err(|error| Failure::of_call(&error, false))

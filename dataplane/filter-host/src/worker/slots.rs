@@ -110,9 +110,9 @@ impl Slot {
             return (Err(Failure::new(FailureKind::NoInstance, "there is none")), Duration::ZERO);
         };
         let stats = filter.stats();
-        let whom = Whom { id, setup: &filter.setup, interest: &filter.interest };
         let processor = on_processor.then(thread_time);
         let start = Instant::now();
+        let whom = Whom { id, setup: &filter.setup, interest: &filter.interest, start };
         let result = instance.guest.call(whom, told, cookie, buffer);
         let wall = start.elapsed();
         let time = processor.map_or(wall, |before| thread_time().saturating_sub(before));
