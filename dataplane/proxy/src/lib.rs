@@ -22,6 +22,7 @@ pub mod via;
 pub mod apps;
 pub mod asking;
 pub mod budget;
+pub mod crew;
 pub mod destination;
 pub mod names;
 pub mod outside_certificates;

@@ -92,8 +92,9 @@ pub fn refuse_for_now(sockets: &[Sockets]) -> std::io::Result<AbortHandle> {
 
 /// Takes mesh connections.
 pub async fn accept_mesh(worker: Rc<Worker>, server: Rc<Server>) {
+    let crew = Rc::default();
     while let Some(handshake) = server.accept().await {
-        tokio::task::spawn_local(inbound::connection::run(Rc::clone(&worker), handshake));
+        tokio::task::spawn_local(inbound::connection::run(Rc::clone(&worker), Rc::clone(&crew), handshake));
     }
 }
 

@@ -12,12 +12,13 @@ use weft_transport::quic::Handshake;
 
 use super::{Caller, serve, tcp};
 use crate::call::Request;
+use crate::crew::{Crew, Job};
 use crate::reply::Side;
 use crate::telemetry::{counters, throttle};
 use crate::worker::Worker;
 
-/// Serves a connection attempt to its end.
-pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
+/// Serves a connection attempt to its end. `crew`: serves the streams of all of them.
+pub async fn run(worker: Rc<Worker>, crew: Rc<Crew<PeerStream>>, handshake: Handshake) {
     let address: SocketAddr = handshake.remote_address();
     let accepted = match handshake.finish().await {
         Ok(accepted) => accepted,
@@ -39,7 +40,7 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
     let (server, driver) = MeshServer::new(accepted, &limits);
     tokio::task::spawn_local(driver);
     let caller = Rc::new(Caller::new(server.peer().clone(), address, server.served().clone(), most_pairs));
-    streams(&worker, Rc::clone(&caller), &server).await;
+    streams(&worker, &crew, Rc::clone(&caller), &server).await;
     if let Some(breach) = server.breach() {
         counters::breach(&breach);
         let refused = Refused::reset(Refusal::Connection, breach.reason);
@@ -52,16 +53,16 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
     }
 }
 
-async fn streams(worker: &Rc<Worker>, caller: Rc<Caller>, server: &MeshServer) {
+async fn streams(worker: &Rc<Worker>, crew: &Rc<Crew<PeerStream>>, caller: Rc<Caller>, server: &MeshServer) {
     let mut draining = pin!(worker.draining.cancelled());
     let mut told = false;
     loop {
         tokio::select! {
             biased;
             incoming = server.accept() => match incoming {
-                Some(mut incoming) => {
+                Some(incoming) => {
                     let (worker, caller) = (Rc::clone(worker), Rc::clone(&caller));
-                    tokio::task::spawn_local(async move { stream(&worker, &caller, &mut incoming).await });
+                    crew.hand(PeerStream { worker, caller, incoming });
                 }
                 None => break,
             },
@@ -72,6 +73,19 @@ async fn streams(worker: &Rc<Worker>, caller: Rc<Caller>, server: &MeshServer) {
         }
     }
     server.drained().await;
+}
+
+/// One stream of a peer's connection.
+pub struct PeerStream {
+    worker: Rc<Worker>,
+    caller: Rc<Caller>,
+    incoming: MeshRequest,
+}
+
+impl Job for PeerStream {
+    async fn run(mut self) {
+        stream(&self.worker, &self.caller, &mut self.incoming).await;
+    }
 }
 
 async fn stream(worker: &Rc<Worker>, caller: &Caller, incoming: &mut MeshRequest) {
