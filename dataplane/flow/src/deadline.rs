@@ -9,9 +9,9 @@ pub struct Deadline(Option<Duration>);
 impl Deadline {
     pub const NEVER: Self = Self(None);
 
-    /// `timeout` from `now`; `None` or zero = never.
-    pub fn after(now: Duration, timeout: Option<Duration>) -> Self {
-        Self(timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| now.saturating_add(timeout)))
+    /// At a moment, which may have passed.
+    pub fn at(moment: Duration) -> Self {
+        Self(Some(moment))
     }
 
     /// Time left, zero once it has passed; `None` = no end.
@@ -39,23 +39,23 @@ mod tests {
 
     #[test]
     fn counts_down() {
-        fn check(timeout: Option<u64>, now: u64, remaining: Option<u64>, over: bool) {
-            let deadline = Deadline::after(Duration::from_secs(10), timeout.map(Duration::from_secs));
+        fn check(at: Option<u64>, now: u64, remaining: Option<u64>, over: bool) {
+            let deadline = at.map_or(Deadline::NEVER, |at| Deadline::at(Duration::from_secs(at)));
             let now = Duration::from_secs(now);
             assert_eq!(deadline.remaining(now), remaining.map(Duration::from_secs));
             assert_eq!(deadline.is_over(now), over);
         }
-        check(Some(5), 10, Some(5), false);
-        check(Some(5), 14, Some(1), false);
-        check(Some(5), 15, Some(0), true);
-        check(Some(5), 99, Some(0), true);
+        check(Some(15), 10, Some(5), false);
+        check(Some(15), 14, Some(1), false);
+        check(Some(15), 15, Some(0), true);
+        check(Some(15), 99, Some(0), true);
+        check(Some(0), 0, Some(0), true);
         check(None, 99, None, false);
-        check(Some(0), 99, None, false);
     }
 
     #[test]
     fn the_earlier_counts() {
-        let at = |secs| Deadline::after(Duration::ZERO, Some(Duration::from_secs(secs)));
+        let at = |secs| Deadline::at(Duration::from_secs(secs));
         assert_eq!(at(3).min(at(2)), at(2));
         assert_eq!(Deadline::NEVER.min(at(2)), at(2));
         assert_eq!(at(3).min(Deadline::NEVER), at(3));

@@ -6,7 +6,7 @@
 mod tests;
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Version;
 use weft_filter_host::Permit;
@@ -20,6 +20,7 @@ use crate::filtering::Filtered;
 use crate::record::Unanswered;
 use crate::relay::{self, ClientGone, Idle, Terms};
 use crate::reply::{Failure, Party};
+use crate::room::Room;
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::{Counters, Limited};
 use crate::trial::Trial;
@@ -36,8 +37,8 @@ pub struct AppLeg<'a> {
     pub counters: &'a Counters,
     /// Of requests that died on kept connections.
     pub budget: &'a Budget,
-    /// The worker's clock.
-    pub now: Duration,
+    /// When the worker's clock began.
+    pub start: Instant,
     pub connect_timeout: Duration,
     /// Times that a request is sent again after the app refused it unprocessed. An app that ends its connections by GOAWAY
     /// refuses what was sent too soon each time, so a crowd needs several.
@@ -71,7 +72,7 @@ impl AppLeg<'_> {
                 }
                 Err(Failed::Unanswered(failure, again)) => {
                     let repeatable = !new && is_idempotent(call.head.method.as_str()) && call.rewind();
-                    if !repeatable || !self.budget.withdraw(self.now) {
+                    if !repeatable || !self.budget.withdraw(self.start.elapsed()) {
                         return Err(Failed::Unfinished(failure, again));
                     }
                     permit = again;
@@ -201,8 +202,9 @@ pub async fn exchange(
         idle,
     };
     let accounts = (&call.record.sent, &call.record.received);
-    // Boxed: the two pumps are most of a request's future, and everything above carries them along.
-    let result = Box::pin(relay::exchange((&mut *call.body, &mut *call.responder), streams, terms, accounts)).await;
+    // The two pumps are most of a request's future, and everything above would carry them along.
+    let exchange = || relay::exchange((&mut *call.body, &mut *call.responder), streams, terms, accounts);
+    let result = Room::take().run(exchange).await;
     if let Some(answered) = call.record.answer.get() {
         call.record.answered(answered.sent);
     }

@@ -11,16 +11,12 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
+use weft_transport::between::{WEFT_ANSWER_MS, WEFT_TIMEOUT_MS};
 use weft_transport::http::RequestHead;
 
 use crate::reply::Failure;
 use crate::trial::{End, Ends};
 
-/// Milliseconds that the caller waits still, in any request: an app may say it, and is told it.
-pub const WEFT_TIMEOUT_MS: HeaderName = HeaderName::from_static("weft-timeout-ms");
-/// Milliseconds that are left of what only the operator set, from one proxy to another. A proxy of an earlier release takes it
-/// off and holds what the caller said.
-const WEFT_ANSWER_MS: HeaderName = HeaderName::from_static("weft-answer-ms");
 /// As [`WEFT_TIMEOUT_MS`], of a gRPC call (PROTOCOL-HTTP2.md of gRPC, `Timeout`).
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -35,7 +31,8 @@ pub struct Said {
     plain: Option<Duration>,
     /// By `weft-answer-ms`.
     answer: Option<Duration>,
-    came: Instant,
+    /// When they came, where they say anything. What only filters said counts from when it is taken.
+    came: Option<Instant>,
 }
 
 impl Said {
@@ -43,12 +40,14 @@ impl Said {
     /// several values the least counts.
     pub fn read(headers: &HeaderMap) -> Self {
         let plain = least(headers, &WEFT_TIMEOUT_MS, weft_flow::timeout_ms);
-        Self { plain, answer: None, came: Instant::now() }
+        let says = plain.is_some() || headers.contains_key(GRPC_TIMEOUT);
+        Self { plain, answer: None, came: says.then(Instant::now) }
     }
 
     /// The same of what another proxy says.
     pub fn read_of_proxy(headers: &HeaderMap) -> Self {
-        Self { answer: least(headers, &WEFT_ANSWER_MS, weft_flow::timeout_ms), ..Self::read(headers) }
+        let (said, answer) = (Self::read(headers), least(headers, &WEFT_ANSWER_MS, weft_flow::timeout_ms));
+        Self { answer, came: said.came.or_else(|| answer.map(|_| Instant::now())), ..said }
     }
 
     /// Takes what a gRPC call says of it off the head, and puts both together. An upgraded request has no deadline.
@@ -62,7 +61,7 @@ impl Said {
         if grpc.is_some() {
             headers.remove(GRPC_TIMEOUT);
         }
-        let told = |wait| End::told(wait, self.came);
+        let told = |wait| End::told(wait, self.came.unwrap_or_else(Instant::now));
         let caller = grpc.into_iter().chain(self.plain).min().map(told);
         Until::of(Times { caller, operator: self.answer.map(told), stream: None, in_grpc: grpc.is_some() })
     }
@@ -101,15 +100,19 @@ impl Until {
 
     /// The end of what has so long, whatever its answer is.
     pub fn whole(limit: Duration) -> Self {
-        Self::of(Times { caller: End::after(limit), ..Times::default() })
+        Self::of(Times { caller: End::after(limit, Instant::now()), ..Times::default() })
     }
 
     /// The earlier of this and of what the operator set. `stream`: for an answer that is a stream.
     #[must_use]
     pub fn and(&self, limit: Option<Duration>, stream: Option<Duration>) -> Self {
         let times = self.times();
-        let operator = End::earlier(limit.and_then(End::after), times.operator);
-        let stream = End::earlier(stream.and_then(End::after), times.stream);
+        if limit.is_none() && stream.is_none() {
+            return self.clone();
+        }
+        let now = Instant::now();
+        let own = |limit: Option<Duration>| limit.and_then(|limit| End::after(limit, now));
+        let (operator, stream) = (End::earlier(own(limit), times.operator), End::earlier(own(stream), times.stream));
         Self::of(Times { operator, stream, ..times })
     }
 
@@ -125,57 +128,54 @@ impl Until {
         Ends { whole: self.end(), stream: End::earlier(stream, caller) }
     }
 
-    /// The same, where there are any.
-    pub fn bounds(&self) -> Option<Box<Ends>> {
-        self.0.is_some().then(|| Box::new(self.ends()))
-    }
-
     /// The same for who only stands behind the one that holds them.
-    pub fn bounds_behind(&self) -> Option<Box<Ends>> {
-        let behind = |end: Option<End>| end.map(|end| end.later(BEHIND));
-        self.bounds().map(|ends| Box::new(Ends { whole: behind(ends.whole), stream: behind(ends.stream) }))
+    pub fn ends_behind(&self) -> Ends {
+        let (ends, behind) = (self.ends(), |end: Option<End>| end.map(|end| end.later(BEHIND)));
+        Ends { whole: behind(ends.whole), stream: behind(ends.stream) }
     }
 
     /// True where so little is left that the callee's proxy may hold it to be over.
     pub fn is_nearly_over(&self) -> bool {
-        self.end().is_some_and(|end| end.left() <= BEHIND)
+        self.end().is_some_and(|end| end.left(Instant::now()) <= BEHIND)
     }
 
     /// An error where nothing is left: the request is not sent.
     ///
     /// # Errors
     /// Its time is over.
-    pub fn check(&self) -> Result<(), Failure> {
+    pub fn check(&self, now: Instant) -> Result<(), Failure> {
         match self.end() {
-            Some(end) if end.left().is_zero() => Err(end.unsent()),
+            Some(end) if end.left(now).is_zero() => Err(end.unsent()),
             Some(_) | None => Ok(()),
         }
     }
 
-    /// The fields that tell an app what is left now.
-    pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        let plain = self.end().map(|end| (WEFT_TIMEOUT_MS, millis(end)));
-        plain.into_iter().chain(self.plain_field())
+    /// The fields that tell an app what is left.
+    pub fn fields(&self, now: Instant) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let plain = self.end().map(|end| (WEFT_TIMEOUT_MS, millis(end, now)));
+        plain.into_iter().chain(self.plain_field(now))
     }
 
     /// The fields that tell a callee's proxy, each time by itself.
-    pub fn to_proxy(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    pub fn to_proxy(&self, now: Instant) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let Times { caller, operator, .. } = self.times();
-        let is_earlier = |end: &End| caller.is_none_or(|caller| end.left() < caller.left());
-        let answer = operator.filter(is_earlier).map(|end| (WEFT_ANSWER_MS, millis(end)));
-        let plain = caller.map(|end| (WEFT_TIMEOUT_MS, millis(end)));
-        plain.into_iter().chain(self.plain_field()).chain(answer)
+        let is_earlier = |end: &End| caller.is_none_or(|caller| end.at() < caller.at());
+        let answer = operator.filter(is_earlier).map(|end| (WEFT_ANSWER_MS, millis(end, now)));
+        let plain = caller.map(|end| (WEFT_TIMEOUT_MS, millis(end, now)));
+        plain.into_iter().chain(self.plain_field(now)).chain(answer)
     }
 
     /// The one of them that a callee without a proxy knows, where the call had it. Its server ends streams by it, so that it is
     /// the caller's alone.
-    pub fn plain_field(&self) -> Option<(HeaderName, HeaderValue)> {
+    pub fn plain_field(&self, now: Instant) -> Option<(HeaderName, HeaderValue)> {
         let Times { caller, in_grpc, .. } = self.times();
-        let text = weft_flow::grpc_timeout_text(caller.filter(|_| in_grpc)?.left());
+        let text = weft_flow::grpc_timeout_text(caller.filter(|_| in_grpc)?.left(now));
         Some((GRPC_TIMEOUT, HeaderValue::try_from(text).expect("digits and a letter")))
     }
 }
 
-fn millis(end: End) -> HeaderValue {
-    HeaderValue::from(weft_flow::timeout_ms_number(end.left()))
+fn millis(end: End, now: Instant) -> HeaderValue {
+    // The conversion of a number that `HeaderValue` has makes two allocations.
+    let value = itoa::Buffer::new().format(weft_flow::timeout_ms_number(end.left(now))).parse();
+    value.expect("digits")
 }

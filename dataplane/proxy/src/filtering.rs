@@ -219,7 +219,7 @@ pub async fn request<'a>(
     head: &mut RequestHead,
     rest: Option<Rest<'_, '_>>,
 ) -> Result<(Filtered<'a>, Permit), Failure> {
-    let mut filtered = Filtered::new(filters, chain);
+    let mut filtered = Filtered::new(filters, chain, Instant::now());
     let permit = filtered.request(place, head, rest).await?;
     Ok((filtered, permit))
 }
@@ -252,7 +252,7 @@ pub async fn connection<'a>(
     chain: &Chain,
     place: &Place<'_>,
 ) -> Result<(Filtered<'a>, Permit), Failure> {
-    let mut filtered = Filtered::of(filters, Cow::Owned(chain.clone()));
+    let mut filtered = Filtered::of(filters, Cow::Owned(chain.clone()), Instant::now());
     filtered.asks_as = place.may_ask.then_some(place.workload);
     let judging = Judging { filters, link: &filtered.links[0], place, asks_as: filtered.asks_as };
     let permit = judging.connection().await?;
@@ -272,12 +272,12 @@ fn failure(reply: LocalReply) -> Failure {
 }
 
 impl<'a> Filtered<'a> {
-    /// A request that is to run through `chain`.
-    pub fn new(filters: &'a Filters, chain: &'a Chain) -> Self {
-        Self::of(filters, Cow::Borrowed(chain))
+    /// A request that is to run through `chain`. `start`: when it came.
+    pub fn new(filters: &'a Filters, chain: &'a Chain, start: Instant) -> Self {
+        Self::of(filters, Cow::Borrowed(chain), start)
     }
 
-    fn of(filters: &'a Filters, chain: Cow<'a, Chain>) -> Self {
+    fn of(filters: &'a Filters, chain: Cow<'a, Chain>, start: Instant) -> Self {
         let mut links = SmallVec::new();
         links.push(Link { chain, stream: filters.next_stream() });
         Self {
@@ -288,7 +288,7 @@ impl<'a> Filtered<'a> {
             session: None,
             asks_as: None,
             is_answered: false,
-            start: Instant::now(),
+            start,
             status: 0,
             bytes: (0, 0),
         }
@@ -400,6 +400,9 @@ impl<'a> Filtered<'a> {
 
 impl Drop for Filtered<'_> {
     fn drop(&mut self) {
+        if self.links.iter().all(|link| link.chain.is_empty()) {
+            return;
+        }
         let summary = Summary {
             status: self.status,
             duration: self.start.elapsed(),

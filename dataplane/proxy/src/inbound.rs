@@ -12,14 +12,17 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use http::{Method, Version};
+use tokio::time::Instant;
 use weft_flow::WHOLE_RETRY;
 use weft_policy::bundle::{AppVersion, TunnelRefusal, WorkloadPort};
 use weft_transport::http::{RequestHead, StreamError};
 
 pub use self::caller::Caller;
 use self::standing::until_denied;
+use crate::alarms::Alarms;
 use crate::call::{Call, Failed, Request};
 use crate::deadline::Until;
 use crate::filtering::{self, Filtered, Place, Rest};
@@ -92,18 +95,18 @@ async fn carry<'h>(
     let place = caller.place(address, (served, port)).speaking(said.version);
     let (place, app_speaks) = (Place { may_ask: !said.is_callout, ..place }, port.app_version);
     drop(snapshot);
-    let filtered = filtered.insert(Filtered::new(&worker.filters, &served.inbound));
+    let filtered = filtered.insert(Filtered::new(&worker.filters, &served.inbound, record.start()));
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
-    count(worker, caller, &said);
+    let now = count(worker, caller, &said);
     filtered.look_at_request(body, head);
-    let (until, head) = (tell(said.deadline.take(head), head)?, &*head);
+    let (until, head) = (tell(said.deadline.take(head), head, now)?, &*head);
     let version = app_version(app_speaks, said.version, head.protocol.is_some());
     // After an upgrade nobody judges what the client sends, and an app may take it for requests all the same.
     if head.protocol.as_ref().is_some_and(|protocol| !protocol.is_websocket()) {
         body.forbid_forgery();
     }
-    let (flow, bounds) = (Flow::default(), until.bounds_behind());
-    let trial = bounds.is_some().then(|| Trial::of(&flow));
+    let (flow, bounds) = (Flow::default(), until.ends_behind());
+    let trial = bounds.are_some().then(|| Trial::of(&flow));
     let mut call = Call { head, body, responder, record, holder: &caller.holder, trial: trial.as_ref() };
     let (leg, socket) = (worker.app_leg(connect_timeout), [PlainSocket::Served(socket)]);
     let ended = {
@@ -132,7 +135,7 @@ async fn carry<'h>(
             filtering::request(&worker.filters, &chain, &place_now, &mut head.clone(), None).await.map(drop)
         });
         let carried = pin!(leg.carry(&socket, version, permit, filtered, &mut call));
-        match select(pin!(within((bounds, &flow), carried)), pin!(denied)).await {
+        match select(pin!(within(&worker.alarms, (bounds, &flow), carried)), pin!(denied)).await {
             Either::Left((carried, _)) => carried,
             Either::Right((denied, _)) => Err(Failed::Final(denied)),
         }
@@ -143,30 +146,32 @@ async fn carry<'h>(
     ended.map_err(unserved)
 }
 
-/// Counts a request that the filters let pass, by what its caller's proxy says of earlier attempts.
-fn count(worker: &Worker, caller: &Caller, said: &mesh::Said) {
+/// Counts a request that the filters let pass, by what its caller's proxy says of earlier attempts. Gives the moment of that.
+fn count(worker: &Worker, caller: &Caller, said: &mesh::Said) -> Instant {
+    let now = Instant::now();
     worker.ledger.counters.retries_received.increment((said.retried == WHOLE_RETRY).into());
-    worker.shared.budgets.arrived(&caller.claims, worker.now(), said.retried);
+    worker.shared.budgets.arrived(&caller.claims, worker.time_of(now.into_std()), said.retried);
+    now
 }
 
 /// Tells the app what is left of the request's time.
-fn tell(until: Until, head: &mut RequestHead) -> Result<Until, Failure> {
-    until.check()?;
-    head.headers.extend(until.fields());
+fn tell(until: Until, head: &mut RequestHead, now: Instant) -> Result<Until, Failure> {
+    until.check(now)?;
+    head.headers.extend(until.fields(now));
     Ok(until)
 }
 
 /// Waits for `carried`, which tells `flow` what its answer is, but not for longer than its caller: dropping it cancels what
 /// the app does.
-async fn within<F>((ends, flow): (Option<Box<Ends>>, &Flow), carried: Pin<&mut F>) -> Result<(), Failed>
+fn within<'b, F>(
+    alarms: &'b Alarms,
+    (ends, flow): (Ends, &'b Flow),
+    carried: Pin<&'b mut F>,
+) -> impl Future<Output = Result<(), Failed>>
 where
     F: Future<Output = Result<(), Failed>>,
 {
-    match ends {
-        None => carried.await,
-        // Boxed: most requests have no end, and carry no timer about.
-        Some(ends) => Box::pin(ends.bound(flow, carried)).await.unwrap_or_else(|late| Err(Failed::Final(late))),
-    }
+    ends.bound(alarms, Some(flow), carried).map(|ended| ended.unwrap_or_else(|late| Err(Failed::Final(late))))
 }
 
 /// A request that this app provably has not seen, and another may: the caller's proxy may send it to another endpoint.

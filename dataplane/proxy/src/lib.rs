@@ -8,6 +8,7 @@ pub mod outbound;
 
 pub mod inbound;
 
+pub mod alarms;
 pub mod app_leg;
 pub mod call;
 pub mod copying;
@@ -28,6 +29,7 @@ pub mod names;
 pub mod outside_certificates;
 mod parts;
 pub mod quota;
+mod room;
 pub mod shares;
 pub mod snapshot;
 pub mod sockets;

@@ -95,6 +95,11 @@ impl Shortened {
     }
 }
 
+/// Seconds since 1970, by now.
+pub fn now() -> u64 {
+    unix(SystemTime::now())
+}
+
 /// Seconds since 1970.
 pub fn unix(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

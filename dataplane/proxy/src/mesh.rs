@@ -6,22 +6,18 @@ use std::net::SocketAddr;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 use weft_flow::WHOLE_RETRY;
 use weft_policy::authz::{is_alike, is_of_mesh};
 use weft_policy::bundle::ServedWorkload;
 use weft_policy::identity::SpiffeId;
+use weft_transport::between::{WEFT_DST, WEFT_SOURCE, WEFT_VERSION};
 use weft_transport::http::{Added, RequestHead, WEFT_OFFERS, WEFT_REASON};
 
 use crate::deadline::{self, Until};
 use crate::telemetry::series::Peer;
 use crate::telemetry::sources;
 
-/// The app socket at the far end.
-pub const WEFT_DST: HeaderName = HeaderName::from_static("weft-dst");
-/// The calling workload, for metric labels only: `name;app;version`.
-pub const WEFT_SOURCE: HeaderName = HeaderName::from_static("weft-source");
-/// The HTTP version that the calling app spoke: `1.0`, `1.1` or `2`.
-pub const WEFT_VERSION: HeaderName = HeaderName::from_static("weft-version");
 /// Identity of the caller, as the app is told (Envoy's field; sanitised on every hop).
 pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static(CLIENT_CERT);
 pub(crate) const CLIENT_CERT: &str = "x-forwarded-client-cert";
@@ -39,7 +35,8 @@ pub fn strip(headers: &mut HeaderMap) {
     if !headers.keys().any(is_internal) {
         return;
     }
-    let names: Vec<HeaderName> = headers.keys().filter(|name| is_internal(name)).cloned().collect();
+    let names: SmallVec<[HeaderName; USUAL_FIELDS]> =
+        headers.keys().filter(|name| is_internal(name)).cloned().collect();
     for name in names {
         headers.remove(name);
     }
@@ -81,7 +78,7 @@ pub const WEFT_ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
 /// older proxy does not look at it.
 pub const WEFT_BEHIND: HeaderName = HeaderName::from_static("weft-behind");
 
-/// Fields that a stamp has without an allocation: those of a request whose time ends, and that is no gRPC call.
+/// Fields that are stamped and stripped without an allocation: those of a request whose time ends, and that is no gRPC call.
 const USUAL_FIELDS: usize = 4;
 
 /// Fields and authority that the outbound side sends to one endpoint's proxy beside the stripped head of a request.
@@ -123,7 +120,7 @@ impl Stamp {
 
     /// Tells what is left of the request's time, too.
     pub fn telling(mut self, until: &Until) -> Self {
-        self.fields.extend(until.to_proxy());
+        self.fields.extend(until.to_proxy(Instant::now()));
         self
     }
 

@@ -27,8 +27,9 @@ use std::cell::{Cell, OnceCell};
 use std::convert::identity;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{Method, Version};
 use weft_filter_host::Permit;
 use weft_policy::bundle::{ObjectName, RouteName};
@@ -39,6 +40,7 @@ use self::mirror::Mirrors;
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
 use self::routing::Way;
+use crate::alarms::Alarms;
 use crate::call::{Call, Failed, Request};
 use crate::deadline::{Said, Until};
 use crate::filtering::{self, Filtered, Rest};
@@ -123,11 +125,11 @@ async fn carry<'h>(
     let Request { head, body, responder } = request;
     let place = filtering::Place::outbound(origin.peer.ip(), to.port, from).speaking(head.version);
     let place = filtering::Place { service: (!to.outside).then_some(&to.service.name), ..place };
-    let filtered = filtered.insert(Filtered::new(&worker.filters, &from.outbound));
+    let filtered = filtered.insert(Filtered::new(&worker.filters, &from.outbound, record.start()));
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
     let (mut attempts, mut mirrors, exit, permit) = {
         let to = (&to, led_out.as_deref());
-        let chance = (worker.dice(), life::unix(SystemTime::now()));
+        let chance = (worker.dice(), life::now as fn() -> u64);
         let plan = routing::route(&snapshot, from, to, (head, filtered.path()), chance)?;
         let rest = Rest { body: &mut *body, client: responder.as_mut() };
         let permit = filtered.take_rule(plan.filters(from)?, permit, place, head, rest).await?;
@@ -148,19 +150,21 @@ async fn carry<'h>(
     drop(led_out);
     drop(snapshot);
     filtered.look_at_request(body, head);
-    let (repeating, holds, bounds) = (attempts.repeating(), attempts.holds(), attempts.until().bounds());
+    let (repeating, holds, bounds) = (attempts.repeating(), attempts.holds(), attempts.until().ends());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
-    let (ends, received, flow) = (Cell::new(attempts.until().ends()), Cell::default(), Flow::default());
+    let (ends, received, flow) = (Cell::new(bounds), Cell::default(), Flow::default());
     let trial = Trial { again, ends: Some(&ends), begun: Some(&*holds), received: Some(&received), flow: &flow };
     let (bounds, holder) = ((bounds, Some(&flow)), origin.holder());
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
     let tries = (&mut attempts, &mut mirrors);
     match &exit {
-        None => within(bounds, pin!(send(worker, from, tries, permit, filtered, &mut call)), identity).await,
+        None => {
+            within(&worker.alarms, bounds, pin!(send(worker, from, tries, permit, filtered, &mut call)), identity).await
+        }
         Some(exit) => {
             let exit = (&**exit, &***from, origin.peer.ip());
             let mut sending = Box::pin(external::send(worker, exit, tries, permit, filtered, &mut call));
-            within(bounds, sending.as_mut(), identity).await
+            within(&worker.alarms, bounds, sending.as_mut(), identity).await
         }
     }
 }
@@ -181,19 +185,16 @@ fn goes_on(worker: &Worker, head: &mut RequestHead) -> Result<(), Failure> {
 }
 
 /// Waits for `sending`, which tells `flow` what its answer is, but not beyond the end of its time.
-async fn within<F, E>(
-    (ends, flow): (Option<Box<Ends>>, Option<&Flow>),
-    sending: Pin<&mut F>,
+fn within<'b, F, E>(
+    alarms: &'b Alarms,
+    (ends, flow): (Ends, Option<&'b Flow>),
+    sending: Pin<&'b mut F>,
     late: fn(Failure) -> E,
-) -> Result<(), E>
+) -> impl Future<Output = Result<(), E>>
 where
     F: Future<Output = Result<(), E>>,
 {
-    match ends.zip(flow) {
-        None => sending.await,
-        // Boxed: most requests have no end, and carry no timer about.
-        Some((ends, flow)) => Box::pin(ends.bound(flow, sending)).await.unwrap_or_else(|failure| Err(late(failure))),
-    }
+    ends.bound(alarms, flow, sending).map(move |ended| ended.unwrap_or_else(|failure| Err(late(failure))))
 }
 
 /// Sends the request to an endpoint; to another where the first provably did not process it.
@@ -216,9 +217,15 @@ async fn send(
         let ended = if let Some(after) = attempts.hedge_after(&attempt, call) {
             let (of, beside) = ((worker, from), (&*attempts, after));
             let mut racing = Box::pin(hedging::exchange(of, beside, &mut attempt, permit, filtered, call));
-            within(bounds, racing.as_mut(), Failed::Final).await
+            within(&worker.alarms, bounds, racing.as_mut(), Failed::Final).await
         } else {
-            within(bounds, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await
+            within(
+                &worker.alarms,
+                bounds,
+                pin!(exchange(worker, &attempt, from, permit, filtered, call)),
+                Failed::Final,
+            )
+            .await
         };
         attempt.was_given(call.body.is_end());
         call.record.log(|log| log.tried(attempts.holds().was_refused()));
@@ -324,7 +331,7 @@ async fn plainly(
     call: &mut Call<'_, '_>,
 ) -> Result<(), Failed> {
     let leg = worker.app_leg(connect_timeout);
-    let told = until.plain_field().map(|field| {
+    let told = until.plain_field(tokio::time::Instant::now()).map(|field| {
         let mut head = call.head.clone();
         head.headers.extend([field]);
         head

@@ -84,6 +84,11 @@ impl Record {
         }
     }
 
+    /// When the request came.
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
     /// The version that the client spoke, where another proxy stands between.
     pub fn spoken(&mut self, version: Version) {
         if !matches!(version, Version::HTTP_2 | Version::HTTP_3) && self.form == Form::Grpc {

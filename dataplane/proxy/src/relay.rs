@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use weft_filter_host::Cut;
 use weft_transport::http::{Frame, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
 use weft_transport::mesh::Code;
@@ -35,6 +35,7 @@ use gathered::Gathered;
 use own::replace;
 use upload::{GivenUp, Upload};
 
+use crate::alarms::Alarms;
 use crate::filtering::{Filtered, Unjudged};
 use crate::mesh;
 use crate::reply::{Failure, WEFT_REPLY, WEFT_UNSERVED, told};
@@ -215,9 +216,11 @@ fn broken(from: &mut Source<'_>, error: StreamError) -> PumpError {
     from.take_cut().map_or(PumpError::Source(error), PumpError::Cut)
 }
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// `grpc-status` of a trailer or trailers-only header block.
 pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 /// True where a proxy answers in its own name that the time of a request is over. `grpc`: the status in this head.
@@ -277,7 +280,7 @@ impl Terms<'_, '_> {
     }
 }
 
-/// How long nothing may move, and the account of what is held meanwhile.
+/// How long nothing may move, and where what waits meanwhile has its timers and is accounted for.
 #[derive(Debug, Clone, Copy)]
 pub struct Idle<'w> {
     /// In a tunnel.
@@ -286,13 +289,14 @@ pub struct Idle<'w> {
     pub late_upload: Duration,
     /// In an answer of the proxy's own.
     pub own_answer: Duration,
+    pub alarms: &'w Alarms,
     pub stalls: &'w Stalls,
 }
 
 #[cfg(test)]
 impl<'w> Idle<'w> {
-    pub(crate) fn of(all: Duration, stalls: &'w Stalls) -> Self {
-        Self { tunnel: all, late_upload: all, own_answer: all, stalls }
+    pub(crate) fn of(all: Duration, (alarms, stalls): (&'w Alarms, &'w Stalls)) -> Self {
+        Self { tunnel: all, late_upload: all, own_answer: all, alarms, stalls }
     }
 }
 
@@ -407,7 +411,7 @@ async fn final_head(
             head
         } else {
             let awaited = pin!(answer.head());
-            let awaited = pin!(in_time(terms.ends.whole, awaited));
+            let awaited = pin!(in_time(terms.ends.whole, terms.idle.alarms, awaited));
             let head = upload.race(pin!(unless_gone(awaited, responder.as_mut()))).await??;
             head.map_err(ExchangeError::Late)?.map_err(ExchangeError::Unanswered)?
         };
@@ -436,11 +440,12 @@ async fn final_head(
 }
 
 /// Waits for `awaited`, but not beyond the end of an attempt.
-pub async fn in_time<F: Future>(attempt: Option<End>, awaited: Pin<&mut F>) -> Result<F::Output, Failure> {
-    match attempt {
-        None => Ok(awaited.await),
-        Some(attempt) => attempt.bounds(awaited).await,
-    }
+pub async fn in_time<F: Future>(
+    attempt: Option<End>,
+    alarms: &Alarms,
+    awaited: Pin<&mut F>,
+) -> Result<F::Output, Failure> {
+    Ends { whole: attempt, stream: None }.bound(alarms, None, awaited).await
 }
 
 /// Waits for the client to take what it is told, while an answer that may hold `held` bytes waits behind it.
@@ -638,7 +643,7 @@ async fn watched(
         polled
     }));
     match is_cut {
-        true => terms.ends.bound(flow, pump).await,
+        true => terms.ends.bound(terms.idle.alarms, Some(flow), pump).await,
         false => Ok(pump.await),
     }
 }
@@ -646,7 +651,7 @@ async fn watched(
 /// Ends a gRPC answer whose app did not end it, with the status that says why.
 async fn end_call(status: u16, message: &str, to: &mut SendBody<'_>, (progress, stalls): (&Progress, &Stalls)) {
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from(status));
+    trailers.insert(GRPC_STATUS, HeaderValue::from(status));
     trailers.insert("grpc-message", crate::reply::percent_encode(message));
     progress.grpc_status.set(Some(status));
     let _ = stalls.once(to.held(), pin!(to.finish(Some(trailers)))).await;

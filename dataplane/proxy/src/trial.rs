@@ -5,16 +5,16 @@
 mod tests;
 
 use std::cell::Cell;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use tokio::task::coop;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use weft_transport::http::ResponseHead;
 
+use crate::alarms::Alarms;
 use crate::reply::Failure;
 
 /// What holds for one attempt of a request that may be followed by others.
@@ -156,23 +156,21 @@ impl Ends {
     ///
     /// # Errors
     /// It was not there by then.
-    pub async fn bound<F: Future>(self, flow: &Flow, mut awaited: Pin<&mut F>) -> Result<F::Output, Failure> {
-        let end = || if flow.is_stream() { self.stream } else { self.whole };
-        let Some(first) = self.whole.or(self.stream) else { return Ok(awaited.await) };
-        let mut timer = pin!(sleep_until(first.at));
-        std::future::poll_fn(|cx| {
+    pub fn bound<'b, F: Future>(
+        self,
+        alarms: &'b Alarms,
+        flow: Option<&'b Flow>,
+        mut awaited: Pin<&'b mut F>,
+    ) -> impl Future<Output = Result<F::Output, Failure>> {
+        let mut alarm = None;
+        std::future::poll_fn(move |cx| {
             if let Poll::Ready(output) = awaited.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            let Some(end) = end() else { return Poll::Pending };
-            if timer.deadline() != end.at {
-                timer.as_mut().reset(end.at);
-            }
-            // It ends what never has to wait, too.
-            let timed = pin!(coop::unconstrained(timer.as_mut()));
-            timed.poll(cx).map(|()| Err(end.late()))
+            let end = if flow.is_some_and(Flow::is_stream) { self.stream } else { self.whole };
+            let Some(end) = end else { return Poll::Pending };
+            alarm.get_or_insert_with(|| alarms.take()).poll(end.at, cx).map(|()| Err(end.late()))
         })
-        .await
     }
 }
 
@@ -186,8 +184,8 @@ pub struct End {
 }
 
 impl End {
-    pub fn after(limit: Duration) -> Option<Self> {
-        Some(Self { at: Instant::now().checked_add(limit)?, limit_ms: millis(limit), told: false })
+    pub fn after(limit: Duration, now: Instant) -> Option<Self> {
+        Some(Self { at: now.checked_add(limit)?, limit_ms: millis(limit), told: false })
     }
 
     /// The end of what the caller said when its request came that it waits, which has bounds.
@@ -201,9 +199,13 @@ impl End {
         Self { at: self.at + by, ..self }
     }
 
+    pub fn at(self) -> Instant {
+        self.at
+    }
+
     /// Time until then; zero once it is over.
-    pub fn left(self) -> Duration {
-        self.at.saturating_duration_since(Instant::now())
+    pub fn left(self, now: Instant) -> Duration {
+        self.at.saturating_duration_since(now)
     }
 
     /// The earlier of those that there are; of two at one moment the first.
@@ -224,14 +226,6 @@ impl End {
     #[must_use]
     pub fn min(self, other: Option<Self>) -> Self {
         other.filter(|other| other.at < self.at).unwrap_or(self)
-    }
-
-    /// Waits for `awaited` until then.
-    ///
-    /// # Errors
-    /// It was not there by then.
-    pub async fn bounds<T>(self, awaited: impl Future<Output = T>) -> Result<T, Failure> {
-        tokio::time::timeout_at(self.at, awaited).await.map_err(|_| self.late())
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use weft_transport::quic::Pool;
 
+use crate::alarms::Alarms;
 use crate::app_leg::AppLeg;
 use crate::apps::AppPool;
 use crate::copying::Copies;
@@ -37,6 +38,7 @@ pub struct Worker {
     pub uses: WorkerUses,
     pub ledger: Ledger,
     pub in_flight: InFlight,
+    pub alarms: Alarms,
     pub stalls: Stalls,
     pub copies: Copies,
     /// Notified of each swap to a snapshot that admits otherwise. Standing requests wait on this one of their own worker, so that
@@ -75,6 +77,7 @@ impl Worker {
             uses: WorkerUses::new(shared.uses.clone()),
             ledger,
             in_flight,
+            alarms: Alarms::default(),
             stalls: Stalls::of(&shared.stalls),
             copies: Copies::new(shared.config.limits.mirrors, shared.copies.clone()),
             admits_otherwise: Notify::new(),
@@ -92,7 +95,7 @@ impl Worker {
             apps: &self.apps,
             counters: &self.ledger.counters,
             budget: &self.shared.app_budget,
-            now: self.now(),
+            start: self.start,
             connect_timeout,
             resends: self.shared.config.limits.app_resends,
             idle: self.idle(),
@@ -106,6 +109,7 @@ impl Worker {
             tunnel: Duration::from_secs(limits.tunnel_idle_timeout_s),
             late_upload: Duration::from_secs(limits.late_upload_idle_timeout_s),
             own_answer: Duration::from_secs(limits.own_answer_timeout_s),
+            alarms: &self.alarms,
             stalls: &self.stalls,
         }
     }

@@ -16,6 +16,7 @@ use weft_transport::http::{Frame, ResponseHead};
 use weft_transport::{h1, h2};
 
 use super::*;
+use crate::alarms::Alarms;
 use crate::apps::Holder;
 use crate::config::{Limits, Listen};
 use crate::filtering::{self, Bodies, Filters, Place};
@@ -35,6 +36,7 @@ struct Parts {
     counters: Counters,
     budget: Budget,
     filters: Filters,
+    alarms: Alarms,
     stalls: Stalls,
     sockets: [PlainSocket; 1],
     version: Version,
@@ -50,6 +52,7 @@ impl Parts {
             counters: Counters::register(),
             budget: Budget::new(Allowance { percent: 20, per_second: 3 }),
             filters: Filters::new(&Host::new(HostConfig::default()).unwrap(), Bodies::of_tests()),
+            alarms: Alarms::default(),
             stalls: Stalls::of(&Arc::new(StallBudget::new(u64::MAX, Duration::from_secs(1)))),
             sockets: [PlainSocket::Outside(outside)],
             version,
@@ -62,10 +65,10 @@ impl Parts {
             apps: &self.apps,
             counters: &self.counters,
             budget: &self.budget,
-            now: Duration::ZERO,
+            start: Instant::now(),
             connect_timeout: second,
             resends: 16,
-            idle: Idle::of(second * 10, &self.stalls),
+            idle: Idle::of(second * 10, (&self.alarms, &self.stalls)),
         }
     }
 

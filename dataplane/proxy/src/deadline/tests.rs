@@ -33,7 +33,7 @@ const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
 async fn the_least_of_what_is_said_and_set_is_told_on() {
     fn check(fields: &[(&'static str, &'static str)], limit: Option<u64>, expect: &[(&'static str, &'static str)]) {
         let until = taken(fields, limit).0;
-        assert_eq!(until.fields().collect::<HeaderMap>(), headers(expect), "{fields:?} within {limit:?}");
+        assert_eq!(until.fields(Instant::now()).collect::<HeaderMap>(), headers(expect), "{fields:?} within {limit:?}");
     }
     check(&[], None, &[]);
     check(&[], Some(10_000), &[("weft-timeout-ms", "10000")]);
@@ -74,26 +74,26 @@ fn a_grpc_timeout_that_means_nothing_is_the_apps() {
 #[tokio::test(start_paused = true)]
 async fn what_is_left_shrinks_to_nothing() {
     let (until, _) = taken(&[GRPC, ("grpc-timeout", "100m")], Some(500));
-    let told = || until.fields().map(|(_, value)| value.to_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let told = || until.fields(Instant::now()).map(|(_, value)| value.to_str().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(told(), ["100", "100000u"]);
-    assert_eq!(until.plain_field().unwrap().0, "grpc-timeout");
+    assert_eq!(until.plain_field(Instant::now()).unwrap().0, "grpc-timeout");
     tokio::time::advance(Duration::from_millis(60)).await;
     assert_eq!(told(), ["40", "40000000n"]);
-    assert!(until.check().is_ok());
+    assert!(until.check(Instant::now()).is_ok());
     tokio::time::advance(Duration::from_millis(40)).await;
     assert_eq!(told(), ["0", "0n"]);
-    assert!(matches!(until.check(), Err(Failure::NoTimeLeft)));
-    assert_eq!(until.bounds_behind().unwrap().whole.unwrap().left(), BEHIND);
+    assert!(matches!(until.check(Instant::now()), Err(Failure::NoTimeLeft)));
+    assert_eq!(until.ends_behind().whole.unwrap().left(Instant::now()), BEHIND);
     // The operator's own is told as it always was.
     let (own, _) = taken(&[], Some(5));
     tokio::time::advance(Duration::from_millis(5)).await;
-    assert!(matches!(own.check(), Err(Failure::Timeout(5))));
+    assert!(matches!(own.check(Instant::now()), Err(Failure::Timeout(5))));
     // Time that went by before the fields were read counts.
     let mut late = head(&[GRPC, ("grpc-timeout", "100m")]);
     let said = Said::read(&late.headers);
     tokio::time::advance(Duration::from_millis(70)).await;
-    assert_eq!(said.take(&mut late).end().unwrap().left(), Duration::from_millis(30));
-    assert!(taken(&[("weft-timeout-ms", "0")], None).0.check().is_err());
+    assert_eq!(said.take(&mut late).end().unwrap().left(Instant::now()), Duration::from_millis(30));
+    assert!(taken(&[("weft-timeout-ms", "0")], None).0.check(Instant::now()).is_err());
 }
 
 #[test]
@@ -133,7 +133,7 @@ async fn a_peer_is_told_and_passes_on_what_is_left() {
     tokio::time::advance(Duration::from_millis(20)).await;
     let until = said.take(&mut call);
     assert_eq!(
-        until.fields().collect::<HeaderMap>(),
+        until.fields(Instant::now()).collect::<HeaderMap>(),
         headers(&[("weft-timeout-ms", "180"), ("grpc-timeout", "180000u")])
     );
 }
@@ -146,15 +146,16 @@ async fn a_peer_is_told_whose_time_it_is() {
         let (until, mut left) = taken(fields, limit);
         mesh::strip(&mut left);
         let of_call = left.into_iter().filter_map(|(name, value)| Some((name?, value)));
-        let to_proxy: HeaderMap = of_call.chain(until.to_proxy()).collect();
+        let to_proxy: HeaderMap = of_call.chain(until.to_proxy(Instant::now())).collect();
         assert_eq!(to_proxy, headers(told), "{fields:?} within {limit:?}");
         let mut call = RequestHead { headers: to_proxy, ..head(&[]) };
         let said = mesh::take(&mut call).deadline;
         let until = said.take(&mut call);
-        let behind = until.bounds_behind().map(|ends| *ends).unwrap_or_default();
-        let ms = |end: Option<End>| end.map(|end| u64::try_from((end.left() - BEHIND).as_millis()).unwrap());
+        let behind = until.ends_behind();
+        let ms =
+            |end: Option<End>| end.map(|end| u64::try_from((end.left(Instant::now()) - BEHIND).as_millis()).unwrap());
         assert_eq!([ms(behind.whole), ms(behind.stream)], ends, "{fields:?} within {limit:?}");
-        assert_eq!(until.fields().collect::<HeaderMap>(), headers(to_app), "{fields:?} within {limit:?}");
+        assert_eq!(until.fields(Instant::now()).collect::<HeaderMap>(), headers(to_app), "{fields:?} within {limit:?}");
     }
     let said: Told = &[("weft-timeout-ms", "500")];
     check(&[], None, &[], [None, None], &[]);
@@ -176,7 +177,7 @@ async fn a_stream_has_the_time_of_streams_and_the_callers() {
         let said = Said::read(&head.headers).take(&mut head);
         said.and(Some(Duration::from_millis(300)), stream.map(Duration::from_millis)).ends()
     };
-    let ms = |end: Option<End>| end.map(|end| end.left().as_millis());
+    let ms = |end: Option<End>| end.map(|end| end.left(Instant::now()).as_millis());
     let check = |ends: Ends, expect: [Option<u128>; 2]| assert_eq!([ms(ends.whole), ms(ends.stream)], expect);
     check(until(&[], None), [Some(300), None]);
     check(until(&[], Some(900)), [Some(300), Some(900)]);

@@ -152,9 +152,8 @@ impl<'a> Attempts<'a> {
 
     /// They have so long, all together.
     pub(super) fn within(self, until: Until) -> Self {
-        // What is over at once ends at once: no time would be no end.
-        let left = until.end().map(|end| end.left().max(Duration::from_nanos(1)));
-        Self { deadline: Deadline::after(self.worker.now(), left), until, ..self }
+        let deadline = until.end().map_or(Deadline::NEVER, |end| Deadline::at(self.worker.time_of(end.at().into())));
+        Self { deadline, until, ..self }
     }
 
     /// They belong to this session.
@@ -184,11 +183,11 @@ impl<'a> Attempts<'a> {
 
     /// The end of an attempt that begins now, and what tells whether that counts: one whose answer is a stream has none of its
     /// own. Its trial is told the ends by this and by the time of them all.
-    pub(super) fn bounds<'t>(&self, trial: Option<&Trial<'t>>) -> (Option<Box<Ends>>, Option<&'t Flow>) {
-        let (whole, all) = (self.attempt_timeout.and_then(End::after), self.until.ends());
+    pub(super) fn bounds<'t>(&self, trial: Option<&Trial<'t>>) -> (Ends, Option<&'t Flow>) {
+        let own = self.attempt_timeout.and_then(|limit| End::after(limit, tokio::time::Instant::now()));
+        let (whole, all) = (own, self.until.ends());
         Trial::set_ends(trial, Ends { whole: End::earlier(whole, all.whole), ..all });
-        let own = whole.is_some().then(|| Box::new(Ends { whole, stream: None }));
-        (own, Trial::flow(trial))
+        (Ends { whole, stream: None }, Trial::flow(trial))
     }
 
     /// The gate that a request has to pass before its first attempt, and its destination.
@@ -224,8 +223,8 @@ impl<'a> Attempts<'a> {
     ///
     /// # Errors
     /// Their time is over.
-    pub(super) fn begin(&self) -> Result<(), Failure> {
-        self.until.check()?;
+    pub(super) fn begin(&self, now: tokio::time::Instant) -> Result<(), Failure> {
+        self.until.check(now)?;
         if self.counts {
             self.holds.count(&self.state.budget);
         }
@@ -245,9 +244,9 @@ impl<'a> Attempts<'a> {
 
     /// Picks the endpoint of the next attempt.
     pub(super) fn pick(&self) -> Result<Attempt<'a>, Failure> {
-        self.begin()?;
-        let Self { worker, state, .. } = self;
-        let now = worker.now();
+        let (Self { worker, state, .. }, now) = (self, tokio::time::Instant::now());
+        self.begin(now)?;
+        let now = worker.time_of(now.into_std());
         let picked = match &self.direct {
             Some(workload) => state.direct(workload),
             None => self
@@ -469,6 +468,10 @@ impl Attempt<'_> {
 
     async fn client(&self, peer: &PeerKey) -> Result<MeshClient, Failure> {
         let (pool, timeout) = (&self.worker.pool, self.connect_timeout);
+        if let Some(client) = pool.at_once(peer) {
+            self.reached();
+            return Ok(client.into());
+        }
         let connected = if self.last {
             Ok(Box::pin(pool.get_patiently(peer, timeout)).await)
         } else {

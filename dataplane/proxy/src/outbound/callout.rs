@@ -7,7 +7,7 @@ mod answer;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
@@ -134,7 +134,7 @@ async fn ask(worker: &Rc<Worker>, workload: IpAddr, callout: Callout) -> Result<
     let _using = (!to.outside).then(|| worker.uses.begin(&snapshot, to.service));
     let path = filtering::normal_path(&head)?;
     let (attempts, exit) = {
-        let (to, chance) = ((&to, led_out.as_deref()), (worker.dice(), life::unix(SystemTime::now())));
+        let (to, chance) = ((&to, led_out.as_deref()), (worker.dice(), life::now as fn() -> u64));
         let plan = routing::route(&snapshot, &from, to, (&head, path.as_ref()), chance)?;
         plan.modify(&mut head)?;
         let exit = external::leaving(worker, &snapshot, &from, plan.exit(), &mut head)?;
@@ -157,7 +157,7 @@ async fn ask(worker: &Rc<Worker>, workload: IpAddr, callout: Callout) -> Result<
         let question = Question { head: &head, body: &callout.body, most: callout.most, room };
         return Box::pin(in_the_mesh(worker, &from, *attempts, permit, &question)).await;
     };
-    attempts.begin()?;
+    attempts.begin(tokio::time::Instant::now())?;
     let timeout = attempts.connect_timeout();
     let sockets = Box::pin(exit.sockets(worker, timeout, &from, workload)).await?;
     // Those outside are told nothing that only proxies say.

@@ -192,11 +192,11 @@ pub(super) async fn send(
     call.record.log(|log| log.upstream = Some(exit.to_string()));
     super::enter(attempts, call).await?;
     loop {
-        attempts.begin()?;
+        attempts.begin(tokio::time::Instant::now())?;
         mirrors.start(worker, from, call);
         let bounds = attempts.bounds(call.trial);
         let carried = exit.carry(worker, (from, client), attempts, permit, filtered, call);
-        let ended = super::within(bounds, pin!(carried), Failed::Final).await;
+        let ended = super::within(&worker.alarms, bounds, pin!(carried), Failed::Final).await;
         call.record.log(|log| log.tried(attempts.holds().was_refused()));
         let wait;
         (permit, wait) = match ended {

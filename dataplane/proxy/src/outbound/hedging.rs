@@ -75,7 +75,7 @@ pub(super) async fn exchange<'w>(
     let (beside, again) = (permit.of_copy(), permit.of_copy());
     let won = {
         let racing = pin!(race((worker, from), (attempts, after), attempt, (permit, beside), call.head));
-        let timed = pin!(relay::in_time(Trial::ends(call.trial).whole, racing));
+        let timed = pin!(relay::in_time(Trial::ends(call.trial).whole, &worker.alarms, racing));
         relay::unless_gone(timed, call.responder.as_mut()).await
     };
     let Won { opened, answer, by, was_hedged } = match won {

@@ -45,7 +45,7 @@ pub(super) async fn request<'h>(
     drop(snapshot);
     let Request { head, body, responder } = request;
     let place = Place::outbound(client, target.port(), from).speaking(head.version);
-    let filtered = filtered.insert(Filtered::new(&worker.filters, &from.outbound));
+    let filtered = filtered.insert(Filtered::new(&worker.filters, &from.outbound, record.start()));
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
     filtered.look_at_request(body, head);
     worker.shared.via.enter(head);

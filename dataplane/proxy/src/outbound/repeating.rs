@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
+use smallvec::SmallVec;
 use weft_flow::{Asked, Deadline, Repeats};
 use weft_policy::bundle::Retry;
 use weft_transport::http::ResponseHead;
@@ -34,19 +35,22 @@ pub(super) struct Repeating {
     holds: Rc<Holds>,
 }
 
+/// Statuses. Rules name few.
+type Codes = SmallVec<[u16; 8]>;
+
 /// The part that decides by the answer alone. Pure.
 pub(super) struct Rule {
-    codes: Vec<u16>,
+    codes: Codes,
     /// Of a request that is no gRPC call: none.
-    grpc_codes: Vec<u16>,
+    grpc_codes: Codes,
     /// The request's method is one of those.
     takes_method: bool,
 }
 
 impl Rule {
     pub(super) fn new(retry: &Retry, method: &Method, grpc: bool) -> Self {
-        let grpc_codes = if grpc { retry.grpc_codes.clone() } else { Vec::new() };
-        Self { codes: retry.codes.clone(), grpc_codes, takes_method: retry.takes(method.as_str()) }
+        let grpc_codes = if grpc { Codes::from_slice(&retry.grpc_codes) } else { Codes::new() };
+        Self { codes: Codes::from_slice(&retry.codes), grpc_codes, takes_method: retry.takes(method.as_str()) }
     }
 
     /// Whether an answer is one after which it is sent again. A peer's proxy that answers for an app which broke off says no

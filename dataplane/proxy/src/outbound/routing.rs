@@ -1,6 +1,7 @@
 //! Routing of a request by the snapshot: which service it addresses, and which rule, backend and port it is sent to.
 //! The decisions are `weft_policy::route`'s, which `weft explain` calls too; here they meet a head of ours. Pure.
 
+use std::cell::LazyCell;
 use std::time::Duration;
 
 use weft_filter_host::Chain;
@@ -160,7 +161,7 @@ pub(super) fn route<'s>(
     from: &Served,
     (to, way): (&Resolved<'s>, Option<&WayOut<'s>>),
     (head, path): (&RequestHead, Option<&NormalPath>),
-    (dice, now): (u64, u64),
+    (dice, clock): (u64, fn() -> u64),
 ) -> Result<Plan<'s>, Failure> {
     let path = path.ok_or(Failure::BadRequest("a request without a path".into()))?;
     let headers = |name: &str| head.headers.get(name).map(fields::text);
@@ -171,7 +172,9 @@ pub(super) fn route<'s>(
     let host = head.authority.as_ref().map(|authority| authority.host());
     let view = HeadView { method: head.method.as_str(), path, host, headers: &headers, others };
     let from_namespace = &from.workload.name.namespace;
-    let kept = |persistence: &Persistence, rule: &RouteRule| session::kept(persistence, rule, &head.headers, now);
+    // Few requests belong to a session.
+    let now = LazyCell::new(clock);
+    let kept = |persistence: &Persistence, rule: &RouteRule| session::kept(persistence, rule, &head.headers, *now);
     let (table, mesh) = (&snapshot.routes, &snapshot.mesh);
     let plan = match way {
         Some(way) => route::plan_outside(table, way, from_namespace, &view, dice, mesh),
@@ -181,7 +184,7 @@ pub(super) fn route<'s>(
     let session = plan.persistence.map(|persistence| {
         let (KeptTarget::Of(port) | KeptTarget::Number(port)) = plan.target.keep();
         let backend = session::backend_mark(&plan.service.name, port, plan.exit.is_some());
-        Session::new(persistence, backend, &head.headers, now)
+        Session::new(persistence, backend, &head.headers, *now)
     });
     Ok(Plan { goal: goal_of(&plan), route: plan.route, session, plan })
 }

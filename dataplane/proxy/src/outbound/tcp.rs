@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use weft_filter_host::Permit;
 use weft_policy::bundle::TunnelRefusal;
 use weft_policy::route::{self, Hello, Resolved, WayOut};
+use weft_transport::between::WEFT_SOURCE;
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tls::OutsideStream;
 use weft_transport::{h1, tcp};
@@ -26,7 +27,6 @@ use crate::apps::Share;
 use crate::call::Failed;
 use crate::filtering::{self, Filtered, Place};
 use crate::gate::Held;
-use crate::mesh;
 use crate::record::connection::ConnectionRecord;
 use crate::relay::{self, Source};
 use crate::reply::{Failure, Side};
@@ -268,7 +268,7 @@ async fn connect(
 /// The head of the CONNECT that opens a tunnel to the app at `socket`.
 pub(super) fn connect_head(socket: SocketAddr, source: &HeaderValue) -> RequestHead {
     let mut headers = HeaderMap::new();
-    headers.insert(mesh::WEFT_SOURCE, source.clone());
+    headers.insert(WEFT_SOURCE, source.clone());
     RequestHead {
         method: Method::CONNECT,
         authority: Some(socket.to_string().parse().expect("a socket address is an authority")),

@@ -105,7 +105,7 @@ async fn a_tunnel_in_which_nothing_moves_ends_after_its_time() {
     let (up, down, stalls) = (Progress::default(), Progress::default(), stalls(u64::MAX));
     let (client, app) = ((&mut from_client, &mut to_client), (&mut from_app, &mut to_app));
     let begun = tokio::time::Instant::now();
-    let end = tunnel(client, app, (&up, &down), Idle::of(LIMIT, &stalls)).await;
+    let end = tunnel(client, app, (&up, &down), Idle::of(LIMIT, (&Alarms::default(), &stalls))).await;
     assert_eq!(end, TunnelEnd::Idle);
     let took = begun.elapsed();
     assert!(took >= LIMIT && took < LIMIT + Duration::from_secs(1), "{took:?}");
@@ -340,8 +340,8 @@ async fn a_client_that_reads_no_interim_answers_is_let_go() {
         let place = Place::of_nobody();
         let chain = Chain::default();
         let (mut filtered, _permit) = filtering::request(&filters, &chain, &place, &mut head, None).await.unwrap();
-        let (status, stalls) = (Cell::default(), stalls(0));
-        let terms = terms(&mut filtered, &status, Idle::of(PATIENCE, &stalls));
+        let (status, alarms, stalls) = (Cell::default(), Alarms::default(), stalls(0));
+        let terms = terms(&mut filtered, &status, Idle::of(PATIENCE, (&alarms, &stalls)));
         let (mut body, mut responder) = (Source::once(body), Some(responder));
         let (sent, received) = (Progress::default(), Progress::default());
         let ways = (SendBody::H2(&mut up), ResponseRecv::H2(&mut answer));
@@ -385,8 +385,8 @@ async fn an_answer_of_the_proxys_own_that_nobody_takes_is_on_the_books_and_has_a
             let mut conn = h1::ServerConn::new(server, &Bytes::new(), h1::Limits::default());
             let exchange = conn.next().await.unwrap().unwrap();
             let budget = Arc::new(StallBudget::new(budget, Duration::ZERO));
-            let stalls = Stalls::of(&budget);
-            let idle = Idle { own_answer, ..Idle::of(PATIENCE, &stalls) };
+            let (alarms, stalls) = (Alarms::default(), Stalls::of(&budget));
+            let idle = Idle { own_answer, ..Idle::of(PATIENCE, (&alarms, &stalls)) };
             let held = Cell::new(0);
             let sweeps = async {
                 loop {

@@ -47,13 +47,13 @@ async fn app(phase: Phase) -> h2::ClientConn {
 
 /// Carries one request to `app`; gives how it ended.
 async fn carried(app: &h2::ClientConn, mut call: h2::Exchange, time: Time) -> &'static str {
-    let end = End::after(LIMIT);
+    let end = End::after(LIMIT, tokio::time::Instant::now());
     let (mut up, mut answer) = app.send(&call.head, call.body.is_end()).await.unwrap();
     let filters = Filters::new(&Host::new(HostConfig::default()).unwrap(), Bodies::of_tests());
     let (chain, place) = (Chain::default(), Place::of_nobody());
     let (mut filtered, _permit) = filtering::request(&filters, &chain, &place, &mut call.head, None).await.unwrap();
-    let (status, stalls) = (Cell::default(), stalls(u64::MAX));
-    let idle = Idle::of(if time == Time::Idle { LIMIT } else { PATIENCE }, &stalls);
+    let (status, alarms, stalls) = (Cell::default(), Alarms::default(), stalls(u64::MAX));
+    let idle = Idle::of(if time == Time::Idle { LIMIT } else { PATIENCE }, (&alarms, &stalls));
     let attempt = end.filter(|_| matches!(time, Time::Head | Time::Call));
     let ends = Ends { whole: attempt, stream: None };
     let terms = Terms { ends, grpc: time == Time::Call, ..terms(&mut filtered, &status, idle) };
@@ -61,7 +61,7 @@ async fn carried(app: &h2::ClientConn, mut call: h2::Exchange, time: Time) -> &'
     let (mut body, mut responder) = (Source::once(RecvBody::H2(&mut call.body)), Some(Responder::H2(&mut call.answer)));
     let ways = (SendBody::H2(&mut up), ResponseRecv::H2(&mut answer));
     let carried = pin!(exchange((&mut body, &mut responder), ways, terms, (&sent, &received)));
-    match in_time(end.filter(|_| time == Time::Request), carried).await {
+    match in_time(end.filter(|_| time == Time::Request), &alarms, carried).await {
         Ok(Ok(())) => "stands",
         Ok(Err(ExchangeError::Late(_))) | Err(_) if status.get().is_none() => "504",
         Ok(Err(ExchangeError::Late(_))) | Err(_) => "cut",
