@@ -64,6 +64,8 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     pub(crate) pss_kib: u64,
     pub(crate) rss_kib: u64,
+    /// Of that what is no page of a file, which the machine could drop and read again.
+    pub(crate) held_kib: u64,
 }
 
 impl Usage {
@@ -75,12 +77,13 @@ impl Usage {
             let rest = rollup.lines().find_map(|line| line.strip_prefix(key));
             rest.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
         };
-        Self { cpu: Duration::from_nanos(nanoseconds), pss_kib: kib("Pss:"), rss_kib: kib("Rss:") }
+        let (pss_kib, rss_kib, held_kib) = (kib("Pss:"), kib("Rss:"), kib("Anonymous:"));
+        Self { cpu: Duration::from_nanos(nanoseconds), pss_kib, rss_kib, held_kib }
     }
 
     pub(crate) fn plus(self, other: Self) -> Self {
         let (pss_kib, rss_kib) = (self.pss_kib + other.pss_kib, self.rss_kib + other.rss_kib);
-        Self { cpu: self.cpu + other.cpu, pss_kib, rss_kib }
+        Self { cpu: self.cpu + other.cpu, pss_kib, rss_kib, held_kib: self.held_kib + other.held_kib }
     }
 }
 

@@ -36,6 +36,7 @@ struct Case {
     chain: Chain,
     callee: String,
     cpu_us: Vec<f64>,
+    held_mib: Vec<f64>,
     memory_mib: Vec<f64>,
 }
 
@@ -49,8 +50,8 @@ pub(super) fn measure(bench: &Bench<'_>, extent: Extent) -> Result<Vec<Line>> {
         let chain = start(bench, Setup { number, name: what, workers: 2, attached, headers })?;
         load::closed_loop(&chain.entry, extent.connections, 1, &bench.scratch)
             .with_context(|| format!("warming {what}"))?;
-        let (cpu_us, memory_mib) = (Vec::new(), Vec::new());
-        cases.push(Case { what, filters, goals, chain, callee: callee(number), cpu_us, memory_mib });
+        let (cpu_us, held_mib, memory_mib) = (Vec::new(), Vec::new(), Vec::new());
+        cases.push(Case { what, filters, goals, chain, callee: callee(number), cpu_us, held_mib, memory_mib });
     }
     for round in 1..=extent.rounds {
         // Forth and back, as in `peers`.
@@ -66,8 +67,10 @@ pub(super) fn measure(bench: &Bench<'_>, extent: Extent) -> Result<Vec<Line>> {
         let (us, mib) = case.goals.unzip();
         let (what, cpu) = (case.what, differences(&case.cpu_us, &without.cpu_us));
         lines.push(Line::of(format!("{what}: CPU for a request"), "us", cpu, us));
+        let held = differences(&case.held_mib, &without.held_mib);
+        lines.push(Line::of(format!("{what}: memory that the proxy holds"), "MiB", held, mib));
         let memory = differences(&case.memory_mib, &without.memory_mib);
-        lines.push(Line::of(format!("{what}: memory of the proxy"), "MiB", memory, mib));
+        lines.push(Line::of(format!("{what}: the same and its pages of files"), "MiB", memory, None));
     }
     Ok(lines)
 }
@@ -83,7 +86,9 @@ impl Case {
         let expect = requests * f64::from(self.filters);
         ensure!(called >= expect, "{requests} requests made {called} calls of filters, at least {expect} are expected");
         let cpu_us = after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6 / requests.max(1.0);
-        let memory_mib = count(self.chain.callee().rss_kib) / 1024.0;
+        let callee = self.chain.callee();
+        let memory_mib = count(callee.rss_kib) / 1024.0;
+        self.held_mib.push(count(callee.held_kib) / 1024.0);
         eprintln!("weft-bench: {:<20} {:>8.0} req/s, {cpu_us:.2} us, {memory_mib:.1} MiB", self.what, seen.rate);
         self.cpu_us.push(cpu_us);
         self.memory_mib.push(memory_mib);
