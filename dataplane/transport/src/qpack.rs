@@ -183,8 +183,10 @@ fn literal<S: Sink>(
     }
     //= rfc9114#section-4.2
     // Characters in field names MUST be lower case: `from_lowercase` refuses the others.
-    let known = between::named(name).map(Ok);
-    let name = known.unwrap_or_else(|| HeaderName::from_lowercase(name)).map_err(|_| Error::Field("field name"))?;
+    let name = match between::named(name) {
+        Some(known) => known,
+        None => HeaderName::from_lowercase(name).map_err(|_| Error::Field("field name"))?,
+    };
     budget.spend(name.as_str().len() + value.len(), name != header::COOKIE)?;
     sink.field(name, field_value(value, never_indexed)?)
 }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;
@@ -323,7 +323,7 @@ impl IdentityKeeper {
                 self.keep_again();
             }
             let obtained = self.state.identity_obtained();
-            let now = life::unix(SystemTime::now());
+            let now = life::now();
             let (life, ttl) = (Life::of(&self.identity.current().identity, obtained), self.shared.contact.svid_ttl());
             let is_due = life.is_due(now, part) || shortened.is_due(life, ttl, now, lot);
             if !is_due || Instant::now() < try_at {
@@ -372,7 +372,7 @@ impl IdentityKeeper {
         let ends = current.identity.not_after().as_secs();
         if self.shared.contact.set_not_renewed(Some(error.clone())) {
             let at = life::shown(ends);
-            match Life::of(&current.identity, None).has_ended(life::unix(SystemTime::now())) {
+            match Life::of(&current.identity, None).has_ended(life::now()) {
                 true => warn!(error, at, "the certificate has expired and is not renewed: no peer takes it"),
                 false => warn!(error, at, "certificate not renewed; the old one is used until it ends"),
             }
@@ -385,7 +385,7 @@ impl IdentityKeeper {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let has_ended = Life::of(&self.identity.current().identity, None).has_ended(life::unix(SystemTime::now()));
+        let has_ended = Life::of(&self.identity.current().identity, None).has_ended(life::now());
         let is_refused = matches!(&error, JoinError::Channel(ChannelError::Status(status)) if !is_away(status));
         if !has_ended || !is_refused {
             return Err(error);

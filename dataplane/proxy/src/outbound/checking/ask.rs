@@ -21,6 +21,7 @@ use crate::apps::{Conn, Holder};
 use crate::filtering::{self, Place};
 use crate::mesh::Stamp;
 use crate::record::Unanswered;
+use crate::relay::grpc_status;
 use crate::reply::{Failure, Party, WEFT_REPLY, WEFT_UNSERVED, told};
 use crate::snapshot::{Current, HeldWorkload};
 use crate::sockets::PlainSocket;
@@ -304,10 +305,6 @@ fn of_the_proxy(head: &ResponseHead) -> Option<Found> {
     };
     let is_fault = is_fault || head.headers.contains_key(WEFT_UNSERVED);
     Some(if is_fault { Found::failed(why) } else { Found::refused(why) })
-}
-
-fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
 /// `SERVING` of `grpc.health.v1`, and the names of the others.
