@@ -31,27 +31,23 @@ pub struct Said {
     plain: Option<Duration>,
     /// By `weft-answer-ms`.
     answer: Option<Duration>,
-    /// When they came, where they say anything. What only filters said counts from when it is taken.
-    came: Option<Instant>,
 }
 
 impl Said {
     /// Reads what an app may say of what only proxies pass on, before that is taken off. What can't be meant says nothing; of
     /// several values the least counts.
     pub fn read(headers: &HeaderMap) -> Self {
-        let plain = least(headers, &WEFT_TIMEOUT_MS, weft_flow::timeout_ms);
-        let says = plain.is_some() || headers.contains_key(GRPC_TIMEOUT);
-        Self { plain, answer: None, came: says.then(Instant::now) }
+        Self { plain: least(headers, &WEFT_TIMEOUT_MS, weft_flow::timeout_ms), answer: None }
     }
 
     /// The same of what another proxy says.
     pub fn read_of_proxy(headers: &HeaderMap) -> Self {
-        let (said, answer) = (Self::read(headers), least(headers, &WEFT_ANSWER_MS, weft_flow::timeout_ms));
-        Self { answer, came: said.came.or_else(|| answer.map(|_| Instant::now())), ..said }
+        Self { answer: least(headers, &WEFT_ANSWER_MS, weft_flow::timeout_ms), ..Self::read(headers) }
     }
 
-    /// Takes what a gRPC call says of it off the head, and puts both together. An upgraded request has no deadline.
-    pub fn take(self, head: &mut RequestHead) -> Until {
+    /// Takes what a gRPC call says of it off the head, and puts both together. An upgraded request has no deadline. `came`: when the
+    /// request did.
+    pub fn take(self, head: &mut RequestHead, came: Instant) -> Until {
         let headers = &mut head.headers;
         if head.protocol.is_some() {
             return Until::default();
@@ -61,7 +57,7 @@ impl Said {
         if grpc.is_some() {
             headers.remove(GRPC_TIMEOUT);
         }
-        let told = |wait| End::told(wait, self.came.unwrap_or_else(Instant::now));
+        let told = |wait| End::told(wait, came);
         let caller = grpc.into_iter().chain(self.plain).min().map(told);
         Until::of(Times { caller, operator: self.answer.map(told), stream: None, in_grpc: grpc.is_some() })
     }
@@ -106,11 +102,10 @@ impl Until {
     /// The earlier of this and of what the operator set. `stream`: for an answer that is a stream.
     #[must_use]
     pub fn and(&self, limit: Option<Duration>, stream: Option<Duration>) -> Self {
-        let times = self.times();
         if limit.is_none() && stream.is_none() {
             return self.clone();
         }
-        let now = Instant::now();
+        let (times, now) = (self.times(), Instant::now());
         let own = |limit: Option<Duration>| limit.and_then(|limit| End::after(limit, now));
         let (operator, stream) = (End::earlier(own(limit), times.operator), End::earlier(own(stream), times.stream));
         Self::of(Times { operator, stream, ..times })

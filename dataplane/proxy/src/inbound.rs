@@ -9,10 +9,9 @@ pub mod tcp;
 
 use std::cell::OnceCell;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 
-use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use http::{Method, Version};
 use tokio::time::Instant;
@@ -22,7 +21,6 @@ use weft_transport::http::{RequestHead, StreamError};
 
 pub use self::caller::Caller;
 use self::standing::until_denied;
-use crate::alarms::Alarms;
 use crate::call::{Call, Failed, Request};
 use crate::deadline::Until;
 use crate::filtering::{self, Filtered, Place, Rest};
@@ -31,7 +29,7 @@ use crate::record::Record;
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Current, HeldWorkload, Served, ServedSocket, Snapshot};
 use crate::sockets::PlainSocket;
-use crate::trial::{Ends, Flow, Trial};
+use crate::trial::{Flow, Trial, within};
 use crate::worker::Worker;
 
 /// Serves one request of a peer. Always answers, always counts.
@@ -99,7 +97,7 @@ async fn carry<'h>(
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
     let now = count(worker, caller, &said);
     filtered.look_at_request(body, head);
-    let (until, head) = (tell(said.deadline.take(head), head, now)?, &*head);
+    let (until, head) = (tell(said.deadline.take(head, record.start().into()), head, now)?, &*head);
     let version = app_version(app_speaks, said.version, head.protocol.is_some());
     // After an upgrade nobody judges what the client sends, and an app may take it for requests all the same.
     if head.protocol.as_ref().is_some_and(|protocol| !protocol.is_websocket()) {
@@ -134,8 +132,9 @@ async fn carry<'h>(
             let chain = served_now.inbound.authorization();
             filtering::request(&worker.filters, &chain, &place_now, &mut head.clone(), None).await.map(drop)
         });
+        // Dropping it cancels what the app does: nobody waits for longer than the caller.
         let carried = pin!(leg.carry(&socket, version, permit, filtered, &mut call));
-        match select(pin!(within(&worker.alarms, (bounds, &flow), carried)), pin!(denied)).await {
+        match select(pin!(within(&worker.alarms, (bounds, Some(&flow)), carried, Failed::Final)), pin!(denied)).await {
             Either::Left((carried, _)) => carried,
             Either::Right((denied, _)) => Err(Failed::Final(denied)),
         }
@@ -159,19 +158,6 @@ fn tell(until: Until, head: &mut RequestHead, now: Instant) -> Result<Until, Fai
     until.check(now)?;
     head.headers.extend(until.fields(now));
     Ok(until)
-}
-
-/// Waits for `carried`, which tells `flow` what its answer is, but not for longer than its caller: dropping it cancels what
-/// the app does.
-fn within<'b, F>(
-    alarms: &'b Alarms,
-    (ends, flow): (Ends, &'b Flow),
-    carried: Pin<&'b mut F>,
-) -> impl Future<Output = Result<(), Failed>>
-where
-    F: Future<Output = Result<(), Failed>>,
-{
-    ends.bound(alarms, Some(flow), carried).map(|ended| ended.unwrap_or_else(|late| Err(Failed::Final(late))))
 }
 
 /// A request that this app provably has not seen, and another may: the caller's proxy may send it to another endpoint.

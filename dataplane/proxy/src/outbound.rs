@@ -25,11 +25,10 @@ pub mod tcp;
 
 use std::cell::{Cell, OnceCell};
 use std::convert::identity;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use http::{Method, Version};
 use weft_filter_host::Permit;
 use weft_policy::bundle::{ObjectName, RouteName};
@@ -40,7 +39,6 @@ use self::mirror::Mirrors;
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
 use self::routing::Way;
-use crate::alarms::Alarms;
 use crate::call::{Call, Failed, Request};
 use crate::deadline::{Said, Until};
 use crate::filtering::{self, Filtered, Rest};
@@ -52,7 +50,7 @@ use crate::relay::{self, ClientGone};
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Current, HeldWorkload, Served};
 use crate::sockets::PlainSocket;
-use crate::trial::{Again, Ends, Flow, Trial};
+use crate::trial::{Again, Flow, Trial, within};
 use crate::worker::Worker;
 
 /// Has what the filters of this worker ask of services sent from here.
@@ -141,7 +139,7 @@ async fn carry<'h>(
         // An upgraded request stands for as long as both sides like.
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
         let stream = if head.protocol.is_none() { plan.stream_timeout() } else { None };
-        let until = said.take(head).and(limit, stream);
+        let until = said.take(head, record.start().into()).and(limit, stream);
         let attempts = Attempts::new(worker, &snapshot, from, plan.goal, Some(&head.headers)).within(until);
         let attempts = attempts.each(each, plan.retry(), (&head.method, record.is_grpc()));
         (attempts.in_session(plan.session), mirrors, exit, permit)
@@ -156,15 +154,13 @@ async fn carry<'h>(
     let trial = Trial { again, ends: Some(&ends), begun: Some(&*holds), received: Some(&received), flow: &flow };
     let (bounds, holder) = ((bounds, Some(&flow)), origin.holder());
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
-    let tries = (&mut attempts, &mut mirrors);
+    let (tries, alarms) = ((&mut attempts, &mut mirrors), &worker.alarms);
     match &exit {
-        None => {
-            within(&worker.alarms, bounds, pin!(send(worker, from, tries, permit, filtered, &mut call)), identity).await
-        }
+        None => within(alarms, bounds, pin!(send(worker, from, tries, permit, filtered, &mut call)), identity).await,
         Some(exit) => {
             let exit = (&**exit, &***from, origin.peer.ip());
             let mut sending = Box::pin(external::send(worker, exit, tries, permit, filtered, &mut call));
-            within(&worker.alarms, bounds, sending.as_mut(), identity).await
+            within(alarms, bounds, sending.as_mut(), identity).await
         }
     }
 }
@@ -184,19 +180,6 @@ fn goes_on(worker: &Worker, head: &mut RequestHead) -> Result<(), Failure> {
     }
 }
 
-/// Waits for `sending`, which tells `flow` what its answer is, but not beyond the end of its time.
-fn within<'b, F, E>(
-    alarms: &'b Alarms,
-    (ends, flow): (Ends, Option<&'b Flow>),
-    sending: Pin<&'b mut F>,
-    late: fn(Failure) -> E,
-) -> impl Future<Output = Result<(), E>>
-where
-    F: Future<Output = Result<(), E>>,
-{
-    ends.bound(alarms, flow, sending).map(move |ended| ended.unwrap_or_else(|failure| Err(late(failure))))
-}
-
 /// Sends the request to an endpoint; to another where the first provably did not process it.
 async fn send(
     worker: &Rc<Worker>,
@@ -213,19 +196,13 @@ async fn send(
         mirrors.start(worker, from, call);
         filtered.in_session(attempts.session_field(&attempt));
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
-        let bounds = attempts.bounds(call.trial);
+        let (bounds, alarms) = (attempts.bounds(call.trial), &worker.alarms);
         let ended = if let Some(after) = attempts.hedge_after(&attempt, call) {
             let (of, beside) = ((worker, from), (&*attempts, after));
             let mut racing = Box::pin(hedging::exchange(of, beside, &mut attempt, permit, filtered, call));
-            within(&worker.alarms, bounds, racing.as_mut(), Failed::Final).await
+            within(alarms, bounds, racing.as_mut(), Failed::Final).await
         } else {
-            within(
-                &worker.alarms,
-                bounds,
-                pin!(exchange(worker, &attempt, from, permit, filtered, call)),
-                Failed::Final,
-            )
-            .await
+            within(alarms, bounds, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await
         };
         attempt.was_given(call.body.is_end());
         call.record.log(|log| log.tried(attempts.holds().was_refused()));

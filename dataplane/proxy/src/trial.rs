@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
@@ -172,6 +173,19 @@ impl Ends {
             alarm.get_or_insert_with(|| alarms.take()).poll(end.at, cx).map(|()| Err(end.late()))
         })
     }
+}
+
+/// Waits for `awaited`, which tells `flow` what its answer is, but not beyond its ends: `late` says what it is then.
+pub fn within<'b, F, E>(
+    alarms: &'b Alarms,
+    (ends, flow): (Ends, Option<&'b Flow>),
+    awaited: Pin<&'b mut F>,
+    late: fn(Failure) -> E,
+) -> impl Future<Output = Result<(), E>>
+where
+    F: Future<Output = Result<(), E>>,
+{
+    ends.bound(alarms, flow, awaited).map(move |ended| ended.unwrap_or_else(|failure| Err(late(failure))))
 }
 
 /// The moment by which a request, or one attempt to send it, has to be over.

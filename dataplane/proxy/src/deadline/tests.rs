@@ -22,7 +22,7 @@ fn head(fields: &[(&'static str, &'static str)]) -> RequestHead {
 
 fn taken(fields: &[(&'static str, &'static str)], limit: Option<u64>) -> (Until, HeaderMap) {
     let mut head = head(fields);
-    let until = Said::read(&head.headers).take(&mut head);
+    let until = Said::read(&head.headers).take(&mut head, Instant::now());
     (until.and(limit.map(Duration::from_millis), None), head.headers)
 }
 
@@ -90,9 +90,9 @@ async fn what_is_left_shrinks_to_nothing() {
     assert!(matches!(own.check(Instant::now()), Err(Failure::Timeout(5))));
     // Time that went by before the fields were read counts.
     let mut late = head(&[GRPC, ("grpc-timeout", "100m")]);
-    let said = Said::read(&late.headers);
+    let (said, came) = (Said::read(&late.headers), Instant::now());
     tokio::time::advance(Duration::from_millis(70)).await;
-    assert_eq!(said.take(&mut late).end().unwrap().left(Instant::now()), Duration::from_millis(30));
+    assert_eq!(said.take(&mut late, came).end().unwrap().left(Instant::now()), Duration::from_millis(30));
     assert!(taken(&[("weft-timeout-ms", "0")], None).0.check(Instant::now()).is_err());
 }
 
@@ -100,7 +100,7 @@ async fn what_is_left_shrinks_to_nothing() {
 fn an_upgraded_request_has_none() {
     let upgraded = head(&[("weft-timeout-ms", "5")]);
     let mut upgraded = RequestHead { protocol: UpgradeToken::new("websocket"), ..upgraded };
-    assert!(Said::read(&upgraded.headers).take(&mut upgraded).end().is_none());
+    assert!(Said::read(&upgraded.headers).take(&mut upgraded, Instant::now()).end().is_none());
 }
 
 #[test]
@@ -123,15 +123,15 @@ async fn a_peer_is_told_and_passes_on_what_is_left() {
     let mut call = head(&[GRPC, ("grpc-timeout", "1S"), ("weft-timeout-ms", "250")]);
     let said = Said::read(&call.headers);
     mesh::strip(&mut call.headers);
-    let until = said.take(&mut call);
+    let until = said.take(&mut call, Instant::now());
     tokio::time::advance(Duration::from_millis(50)).await;
     let value = HeaderValue::from_static("x");
     let stamp = mesh::Stamp::new(&call, &value, &value, 0).telling(&until);
     call.headers.extend(stamp.added().fields.iter().cloned());
-    let said = mesh::take(&mut call).deadline;
+    let (said, came) = (mesh::take(&mut call).deadline, Instant::now());
     assert_eq!(call.headers, headers(&[GRPC, ("grpc-timeout", "200000u")]), "the rest is for the proxy");
     tokio::time::advance(Duration::from_millis(20)).await;
-    let until = said.take(&mut call);
+    let until = said.take(&mut call, came);
     assert_eq!(
         until.fields(Instant::now()).collect::<HeaderMap>(),
         headers(&[("weft-timeout-ms", "180"), ("grpc-timeout", "180000u")])
@@ -150,7 +150,7 @@ async fn a_peer_is_told_whose_time_it_is() {
         assert_eq!(to_proxy, headers(told), "{fields:?} within {limit:?}");
         let mut call = RequestHead { headers: to_proxy, ..head(&[]) };
         let said = mesh::take(&mut call).deadline;
-        let until = said.take(&mut call);
+        let until = said.take(&mut call, Instant::now());
         let behind = until.ends_behind();
         let ms =
             |end: Option<End>| end.map(|end| u64::try_from((end.left(Instant::now()) - BEHIND).as_millis()).unwrap());
@@ -174,7 +174,7 @@ async fn a_peer_is_told_whose_time_it_is() {
 async fn a_stream_has_the_time_of_streams_and_the_callers() {
     let until = |fields: &[(&'static str, &'static str)], stream: Option<u64>| {
         let mut head = head(fields);
-        let said = Said::read(&head.headers).take(&mut head);
+        let said = Said::read(&head.headers).take(&mut head, Instant::now());
         said.and(Some(Duration::from_millis(300)), stream.map(Duration::from_millis)).ends()
     };
     let ms = |end: Option<End>| end.map(|end| end.left(Instant::now()).as_millis());

@@ -219,16 +219,17 @@ impl<'a> Attempts<'a> {
         Rc::clone(&self.state.unreached)
     }
 
-    /// Begins the next attempt; the first counts in the retry budget.
+    /// Begins the next attempt, and gives the moment on the worker's clock; the first counts in the retry budget.
     ///
     /// # Errors
     /// Their time is over.
-    pub(super) fn begin(&self, now: tokio::time::Instant) -> Result<(), Failure> {
+    pub(super) fn begin(&self) -> Result<Duration, Failure> {
+        let now = tokio::time::Instant::now();
         self.until.check(now)?;
         if self.counts {
             self.holds.count(&self.state.budget);
         }
-        Ok(())
+        Ok(self.worker.time_of(now.into_std()))
     }
 
     /// How long one of them may take to connect: who has a time of its own is not waited for beyond it.
@@ -244,9 +245,8 @@ impl<'a> Attempts<'a> {
 
     /// Picks the endpoint of the next attempt.
     pub(super) fn pick(&self) -> Result<Attempt<'a>, Failure> {
-        let (Self { worker, state, .. }, now) = (self, tokio::time::Instant::now());
-        self.begin(now)?;
-        let now = worker.time_of(now.into_std());
+        let now = self.begin()?;
+        let Self { worker, state, .. } = self;
         let picked = match &self.direct {
             Some(workload) => state.direct(workload),
             None => self

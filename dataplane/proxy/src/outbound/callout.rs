@@ -157,7 +157,7 @@ async fn ask(worker: &Rc<Worker>, workload: IpAddr, callout: Callout) -> Result<
         let question = Question { head: &head, body: &callout.body, most: callout.most, room };
         return Box::pin(in_the_mesh(worker, &from, *attempts, permit, &question)).await;
     };
-    attempts.begin(tokio::time::Instant::now())?;
+    attempts.begin()?;
     let timeout = attempts.connect_timeout();
     let sockets = Box::pin(exit.sockets(worker, timeout, &from, workload)).await?;
     // Those outside are told nothing that only proxies say.

@@ -27,6 +27,7 @@ use crate::snapshot::{Below, Served, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::PairMetrics;
+use crate::trial::within;
 use crate::worker::Worker;
 
 /// A way out of the mesh, held beyond the snapshot that says it.
@@ -192,11 +193,11 @@ pub(super) async fn send(
     call.record.log(|log| log.upstream = Some(exit.to_string()));
     super::enter(attempts, call).await?;
     loop {
-        attempts.begin(tokio::time::Instant::now())?;
+        attempts.begin()?;
         mirrors.start(worker, from, call);
         let bounds = attempts.bounds(call.trial);
         let carried = exit.carry(worker, (from, client), attempts, permit, filtered, call);
-        let ended = super::within(&worker.alarms, bounds, pin!(carried), Failed::Final).await;
+        let ended = within(&worker.alarms, bounds, pin!(carried), Failed::Final).await;
         call.record.log(|log| log.tried(attempts.holds().was_refused()));
         let wait;
         (permit, wait) = match ended {
