@@ -187,8 +187,8 @@ fn markdown(figures: &Figures) -> String {
         "# What filters cost\n\n{machine}; commit {commit}. {rounds} rounds of {seconds} s, {connections} keep-alive connections, \
          bodies of {mebibytes} MiB; what is compared takes turns. Client, proxies and origin share the machine. Figures of pairs \
          are the difference to a pair without filters, of both proxies together, round by round; memory is that of the callee's \
-         proxy, which runs the filters: what it holds is all but the pages of files, which machines drop and read again. Figures without a proxy are of one thread. The interval holds the median with 95 %; a goal \
-         is missed only where the whole interval lies above it.\n\n| | measured: median [95 %] | at most | |\n|---|---|---|---|\n"
+         proxy, which runs the filters: what it holds is all but the pages of files, which machines drop and read again. Figures \
+         without a proxy are of one thread. The interval holds the median with 95 %; a goal is missed only where the whole interval lies above it.\n\n| | measured: median [95 %] | at most | |\n|---|---|---|---|\n"
     );
     text.extend(lines.iter().map(Line::row));
     text
