@@ -57,12 +57,13 @@ impl Reference {
         self.share += i128::from((fresh * 10_000 - before) * self.allowance.percent / 100) - i128::from(before);
         let taken = u128::from(before) * (ONE / 10_000) * ONE / waited.as_nanos().max(ONE);
         self.reserve = self.reserve.saturating_sub(taken);
-        let kept = i128::from((self.allowance.per_second * 100).max(self.under_way * self.allowance.percent) * 100);
-        self.share = self.share.clamp(-kept, kept);
+        let kept = i128::from((self.under_way * self.allowance.percent * 100).max(10_000));
+        let owed = kept.max(i128::from(self.allowance.per_second * 10_000));
+        self.share = self.share.clamp(-owed, kept);
         if self.share < 10_000 && self.reserve < ONE {
             return false;
         }
-        self.share = if self.share < 0 { self.share } else { (self.share - 10_000).max(0) };
+        self.share = (self.share - 10_000).max(-owed);
         self.reserve = self.reserve.saturating_sub(ONE);
         true
     }
@@ -146,7 +147,7 @@ fn a_storm_through_tiers_is_amplified_once() {
         let (once, each) = (storm(tiers, rate, (10, fan_out), true), storm(tiers, rate, (10, fan_out), false));
         // The first requests of each tier tell the next of the retries among them, and its reserve of a second goes meanwhile.
         let first = once[0] * u64::try_from(fan_out).unwrap();
-        let most = first * 6 / 5 + u64::try_from(tiers).unwrap() * 20;
+        let most = first * 6 / 5 + u64::try_from(tiers).unwrap() * 4;
         assert!(once[tiers] <= most, "{tiers} tiers, {rate} a second, each {fan_out} times: {once:?}");
         assert!(once[1] >= first * 119 / 100, "the first tier has all of its share: {once:?}");
         assert!(tiers == 1 || rate < 100 || each[tiers] > most, "each would add its own: {each:?}");
