@@ -460,8 +460,8 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         all > 1 && (out == 0 || (out + 1).saturating_mul(100) <= all.saturating_mul(outliers.most_percent as usize))
     }
 
-    /// Those with weight who may be picked: those who are in; if nobody is, or fewer than the panic threshold has it, those who
-    /// can be reached; if none can, all.
+    /// Those with weight who may be picked: those who are in; if nobody is, or they panic, those who can be reached; if none can,
+    /// all.
     fn tier(&self) -> Tier {
         let any = |tier: &Tier| self.endpoints.iter().any(|it| it.weight > 0 && tier.admits(vitals_of(&it.endpoint)));
         let usual = if self.panics { Tier::Reachable } else { Tier::In };
@@ -476,7 +476,8 @@ impl<E: AsRef<Vitals>> Balancer<E> {
 
     /// Makes what is drawn from anew.
     fn redraw(&mut self) {
-        self.panics = self.settings.panic_percent > 0 && self.counts().are_below(self.settings.panic_percent);
+        let percent = self.settings.panic_percent;
+        self.panics = percent > 0 && self.counts().are_below(percent) && !self.takes_over(Vitals::is_in);
         let tier = self.tier();
         self.tier = tier;
         self.drawn.clear();

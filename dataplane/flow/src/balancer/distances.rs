@@ -50,15 +50,9 @@ pub(super) struct Weights {
 
 /// The load of each distance, near to far, of [`ALL`]: each takes of what is left as much as it can. Where all together can't
 /// take everything, each takes more in proportion. All zero where nobody may be picked.
-pub(super) fn loads(weights: &[Weights], Overprovisioning(percent): Overprovisioning) -> Vec<u64> {
-    let can = |Weights { all, admitted }: &Weights| {
-        let most = u128::from(ALL);
-        let can = most * u128::from(*admitted) * u128::from(percent) / (100 * u128::from(*all).max(1));
-        // Who has a little takes a little: rounded down to nothing, the only one left would be passed over.
-        u64::try_from(can.clamp(u128::from(*admitted > 0), most)).unwrap_or(ALL)
-    };
-    let can: Vec<u64> = weights.iter().map(can).collect();
-    let together = can.iter().fold(0, |sum: u64, can| sum.saturating_add(*can)).min(ALL);
+pub(super) fn loads(weights: &[Weights], overprovisioning: Overprovisioning) -> Vec<u64> {
+    let can: Vec<u64> = weights.iter().map(|weights| can(*weights, overprovisioning)).collect();
+    let together = sum(&can);
     if together == 0 {
         return can;
     }
@@ -69,6 +63,18 @@ pub(super) fn loads(weights: &[Weights], Overprovisioning(percent): Overprovisio
         *first += left;
     }
     loads
+}
+
+/// What the endpoints at one distance can take, of [`ALL`].
+fn can(Weights { all, admitted }: Weights, Overprovisioning(percent): Overprovisioning) -> u64 {
+    let most = u128::from(ALL);
+    let can = most * u128::from(admitted) * u128::from(percent) / (100 * u128::from(all).max(1));
+    // Who has a little takes a little: rounded down to nothing, the only one left would be passed over.
+    u64::try_from(can.clamp(u128::from(admitted > 0), most)).unwrap_or(ALL)
+}
+
+fn sum(can: &[u64]) -> u64 {
+    can.iter().fold(0, |sum: u64, can| sum.saturating_add(*can)).min(ALL)
 }
 
 fn take(left: &mut u64, wanted: u64) -> u64 {
@@ -93,6 +99,20 @@ pub(super) struct Part {
 impl<E: AsRef<Vitals>> Balancer<E> {
     /// How far endpoints with weight are, near to far, with the load of each distance.
     pub(super) fn loads(&self, admits: impl Fn(&Vitals) -> bool) -> Vec<(u8, u64)> {
+        let (distances, weights): (Vec<u8>, Vec<Weights>) = self.distances(admits).into_iter().unzip();
+        distances.into_iter().zip(loads(&weights, self.settings.overprovisioning)).collect()
+    }
+
+    /// True where endpoints at some distance take over all that those at others can't any more.
+    pub(super) fn takes_over(&self, admits: impl Fn(&Vitals) -> bool) -> bool {
+        let distances = self.distances(admits);
+        let can: Vec<u64> =
+            distances.iter().map(|(_, weights)| can(*weights, self.settings.overprovisioning)).collect();
+        can.len() > 1 && sum(&can) == ALL
+    }
+
+    /// How far endpoints with weight are, near to far, with their weights.
+    fn distances(&self, admits: impl Fn(&Vitals) -> bool) -> Vec<(u8, Weights)> {
         let mut distances: Vec<(u8, Weights)> = Vec::new();
         for it in self.endpoints.iter().filter(|it| it.weight > 0) {
             let at = distances.binary_search_by_key(&it.distance, |(distance, _)| *distance);
@@ -104,8 +124,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
             weights.all += it.weight;
             weights.admitted += if admits(vitals_of(&it.endpoint)) { it.weight } else { 0 };
         }
-        let (distances, weights): (Vec<u8>, Vec<Weights>) = distances.into_iter().unzip();
-        distances.into_iter().zip(loads(&weights, self.settings.overprovisioning)).collect()
+        distances
     }
 
     /// The part whose endpoints take a request, by its number: by the dice, or by the hash of its key, so that a key moves

@@ -1,5 +1,6 @@
 //! The panic threshold: where so few endpoints are in that they could not take what all did, those that are out although
-//! they can be reached take their shares again. Who can't be reached would only cost an attempt, and stays out.
+//! they can be reached take their shares again. Not while endpoints at another distance take over: a failover is no panic. Who
+//! can't be reached would only cost an attempt, and stays out.
 
 /// Endpoints with weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -119,9 +119,22 @@ fn admitted(model: &BTreeMap<&'static str, Known>, panic_percent: usize) -> (BTr
         model.iter().filter(|(_, known)| is_one(known)).map(|(name, _)| *name).collect()
     };
     let (within, reachable) = (those(|it| !it.is_lost && !it.is_ejected), those(|it| !it.is_lost));
-    let panics = within.len() < reachable.len() && within.len() * 100 < model.len() * panic_percent;
+    let few = within.len() < reachable.len() && within.len() * 100 < model.len() * panic_percent;
+    let panics = few && !takes_over(model, &within);
     let usual = if panics { reachable.clone() } else { within };
     ([usual, reachable].into_iter().find(|it| !it.is_empty()).unwrap_or_else(|| those(|_| true)), panics)
+}
+
+/// Whether those that are in at all of several distances have room for everything between them.
+fn takes_over(model: &BTreeMap<&'static str, Known>, within: &BTreeSet<&'static str>) -> bool {
+    let mut weights = BTreeMap::<u8, (u64, u64)>::new();
+    for (name, Known { preference: Preference { weight, distance }, .. }) in model {
+        let (all, own) = weights.entry(*distance).or_default();
+        *all += u64::from(*weight);
+        *own += if within.contains(name) { u64::from(*weight) } else { 0 };
+    }
+    let room: f64 = weights.values().map(|(all, own)| (*own as f64 / *all as f64 * 1.4).min(1.0)).sum();
+    weights.len() > 1 && room > 1.0 - 1e-6
 }
 
 /// The share of each distance.
