@@ -375,13 +375,12 @@ codes! {
         cure: "Give it one, or attach a route that leads to others.",
         example: "{apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop}, spec: {ports: [{port: 80}]}}";
     UnservedPort = 304, Warning, world, "port that nobody serves",
-        means: "None of the workloads behind the Service has a port of the number `targetPort`: requests fail.",
+        means: "None of the workloads behind the Service has a port of the number `targetPort`: requests are answered 503.",
         cure: "Correct `targetPort`, or the workloads' ports.",
         example: "{apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop},
  spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8081}]}}";
     UnservedByWorkload = 305, Warning, world, "endpoint that does not serve the Service's port",
-        means: "The workload stands behind a Service and has no port that the Service leads to: requests that reach it \
-                fail.",
+        means: "The workload stands behind a Service and has no port that the Service leads to: it is no endpoint of it.",
         cure: "Let the app listen on the Service's `targetPort`, or change that.",
         example: "{apiVersion: weft.dev/v1alpha1, kind: Workload, metadata: {name: web-2, namespace: shop, labels: {app: web}},
  spec: {address: 10.0.0.9, serviceAccount: web, ports: [{port: 9090}]}}";

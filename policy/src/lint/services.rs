@@ -81,7 +81,7 @@ pub(super) fn unserved<'w>(
     }
 }
 
-/// Why requests to a service that reach this workload fail, if it has none of the ports that they go to.
+/// Why a workload is no endpoint of a service that it stands behind, if it has none of the ports that requests go to.
 fn unserved_by(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -> Option<String> {
     let own: Vec<u16> = workload.spec.ports.iter().map(|port| port.port).collect();
     let targets: Vec<u16> = service.spec.served_ports().filter_map(|port| port.target_at(&workload.spec)).collect();
@@ -96,7 +96,7 @@ fn unserved_by(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -
         more => format!("ports {}", more.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     };
     Some(format!(
-        "stands behind Service {}, which leads to {} of its workloads, and serves {}: requests to it fail",
+        "stands behind Service {}, which leads to {} of its workloads, and serves {}: it is no endpoint of it",
         service.name(),
         list(&targets),
         list(&own)

@@ -306,8 +306,8 @@ fn a_workload_on_another_port_than_its_services_is_told_as_it_joins() {
     assert_eq!(finding.code, Code::UnservedByWorkload);
     assert_eq!(
         finding.message,
-        "stands behind Service shop/web, which leads to port 8080 of its workloads, and serves port 9090: requests to it \
-         fail"
+        "stands behind Service shop/web, which leads to port 8080 of its workloads, and serves port 9090: it is no \
+         endpoint of it"
     );
     assert_eq!(of("shop/web-1"), []);
 }

@@ -187,7 +187,7 @@ pub(super) fn ports_in_front<'w>(
     let near = world.of_namespace::<ServiceSpec>(&workload.metadata.namespace);
     let services = near.filter(|service| selects(service, workload));
     let leading = |service: &'w Object<ServiceSpec>| {
-        let leads = move |known: &&PortSpec| known.target_at(&workload.spec) == Some(port);
+        let leads = move |known: &&PortSpec| known.served_at(&workload.spec) == Some(port);
         service.spec.served_ports().filter(leads).map(move |known| (service, known))
     };
     services.flat_map(leading).collect()
@@ -201,7 +201,7 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
         let Targets { port: target_port, others: other_targets } = targets(port, &workloads).ok()?;
         let protocol = http_only::service_protocol(port, &workloads);
         let judged = |workload: &&Object<WorkloadSpec>| {
-            let target = port.target_at(&workload.spec);
+            let target = port.served_at(&workload.spec);
             target.is_some_and(|target| !http_only::policies(world, workload, target).is_empty())
         };
         Some(ServicePort {

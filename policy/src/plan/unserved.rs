@@ -21,13 +21,18 @@ pub(crate) struct Targets {
 /// # Errors
 /// It is named, and no workload behind the service declares a port by that name: why not.
 pub(crate) fn targets(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Result<Targets, String> {
+    let own = |workload: &&Object<WorkloadSpec>| port.served_at(&workload.spec);
+    let others = |most: u16| {
+        let all = workloads.iter().map(|workload| (workload.name(), own(workload)));
+        all.filter(|(_, number)| *number != Some(most)).collect()
+    };
     let name = match &port.target_port {
-        None => return Ok(Targets { port: port.port, others: BTreeMap::new() }),
-        Some(TargetPort::Number(number)) => return Ok(Targets { port: *number, others: BTreeMap::new() }),
+        None => return Ok(Targets { port: port.port, others: others(port.port) }),
+        Some(TargetPort::Number(number)) => return Ok(Targets { port: *number, others: others(*number) }),
         Some(TargetPort::Name(name)) => name,
     };
     let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
-    for number in workloads.iter().filter_map(|workload| port.target_at(&workload.spec)) {
+    for number in workloads.iter().filter_map(own) {
         *counts.entry(number).or_default() += 1;
     }
     // Of as many the lowest number.
@@ -35,8 +40,7 @@ pub(crate) fn targets(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> R
     let Some((&common, _)) = common else {
         return Err(format!("port {} is not served: no workload behind it declares a port named {name}", port.port));
     };
-    let own = workloads.iter().map(|workload| (workload.name(), port.target_at(&workload.spec)));
-    Ok(Targets { port: common, others: own.filter(|(_, number)| *number != Some(common)).collect() })
+    Ok(Targets { port: common, others: others(common) })
 }
 
 /// Everything of a service that nothing acts on, in this world.

@@ -243,6 +243,12 @@ impl PortSpec {
         self.protocol == Transport::Tcp
     }
 
+    /// The port where it is served at a workload. `None`: the workload declares no such port, and is no endpoint of it: its proxy
+    /// would refuse what comes.
+    pub fn served_at(&self, workload: &WorkloadSpec) -> Option<u16> {
+        self.target_at(workload).filter(|target| workload.ports.iter().any(|port| port.port == *target))
+    }
+
     /// The port that it means at a workload. `None`: the workload declares no port of that name.
     pub fn target_at(&self, workload: &WorkloadSpec) -> Option<u16> {
         match &self.target_port {
