@@ -13,19 +13,42 @@ use crate::bundle::{Cors, HeaderModifier, Persistence, Redirect, Retry, Rewrite,
 pub(super) struct RuleActions {
     pub(super) rule: Actions,
     pub(super) backends: Vec<Actions>,
+    refuses: Refuses,
+}
+
+/// Which of the requests that a rule holds for have nowhere to go, and are answered 500.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Refuses {
+    #[default]
+    None,
+    Some,
+    All,
+}
+
+impl Refuses {
+    fn of(rule: &RouteRule) -> Self {
+        let weighed = rule.backends.iter().filter(|backend| backend.weight > 0);
+        let (all, leading) =
+            weighed.fold((0, 0), |(all, leading), backend| (all + 1, leading + usize::from(backend.service.is_some())));
+        match leading {
+            0 => Self::All,
+            some if some < all => Self::Some,
+            _ => Self::None,
+        }
+    }
 }
 
 impl RuleActions {
     pub(super) fn of(rule: &RouteRule) -> Self {
         let backends = rule.backends.iter().map(|backend| Actions::of(&backend.actions)).collect();
-        Self { rule: Actions::of(&rule.actions), backends }
+        Self { rule: Actions::of(&rule.actions), backends, refuses: Refuses::of(rule) }
     }
 
-    /// True where two rules differ in nothing but where they send requests.
+    /// True where two rules differ in nothing but where they send requests: one that refuses them is not passed by.
     pub(super) fn treats_alike(&self, other: &Self) -> bool {
         let carried = |by: &Self, actions: &Actions| *actions == Actions::default() || by.backends.contains(actions);
         let within = |a: &Self, b: &Self| a.backends.iter().all(|actions| carried(b, actions));
-        self.rule == other.rule && within(self, other) && within(other, self)
+        self.rule == other.rule && self.refuses == other.refuses && within(self, other) && within(other, self)
     }
 }
 

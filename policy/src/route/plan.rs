@@ -10,8 +10,8 @@ use super::matching::Read;
 use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, WayOut, pick_backend};
 use crate::bundle::{
-    Cors, MeshSettings, Mirror, ObjectName, Persistence, Retry, Route, RouteKind, RouteName, RouteRule, Service,
-    ServicePort, Traffic,
+    Backend, Cors, MeshSettings, Mirror, ObjectName, Persistence, Retry, Route, RouteKind, RouteName, RouteRule,
+    Service, ServicePort, Traffic,
 };
 use crate::path::{self, NormalPath};
 
@@ -382,9 +382,12 @@ pub fn choose<'t>(
     };
     let differs = |head: &HeadView<'_>, path: &str, query| match decide(head, path, query) {
         RouteDecision::Rule(other) => {
-            !met.actions.treats_alike(other.actions) || !table.rule_filters.are_alike(&met, &other)
+            !met.actions.treats_alike(other.actions)
+                || !table.rule_filters.are_alike(&met, &other)
+                || !restricts_alike(table, &met, &other)
         }
-        RouteDecision::Default | RouteDecision::NoMatch => false,
+        RouteDecision::NoMatch => true,
+        RouteDecision::Default => false,
     };
     let others = routed.query_readings(head);
     let queries = || std::iter::once(QueryReading::STANDARD).chain(others.iter().copied());
@@ -408,6 +411,25 @@ pub fn choose<'t>(
         }
     }
     Ok(Choice::Rule(met))
+}
+
+/// True where the services behind two rules bound what is sent to them alike.
+fn restricts_alike(table: &RouteTable, one: &MetRule<'_>, other: &MetRule<'_>) -> bool {
+    let bounds = |backend: &Backend| {
+        let service = match (backend.service.as_ref()?, backend.outside) {
+            (name, false) => table.bundle.services.get(name)?,
+            (name, true) => table.led_out(name, backend.port, None)?.resolved().service,
+        };
+        let traffic = service.traffic.as_deref()?;
+        let times = (traffic.request_timeout_ms, traffic.attempt_timeout_ms, traffic.stream_timeout_ms);
+        (traffic.limits.is_some() || times != (None, None, None)).then_some((traffic.limits.as_ref(), times))
+    };
+    if std::ptr::eq(one.rule, other.rule) {
+        return true;
+    }
+    let [one, other] = [one, other].map(|met| met.rule.backends.iter().map(bounds).collect::<Vec<_>>());
+    let within = |a: &[_], b: &[_]| a.iter().all(|of| b.contains(of));
+    within(&one, &other) && within(&other, &one)
 }
 
 /// Readings of a whole request that are judged; a request that has more is refused.

@@ -12,7 +12,7 @@ mod streams;
 use super::*;
 use crate::bundle::{
     AppVersion, Backend, Egress, Endpoint, FieldMatch, HeaderModifier, MeshSettings, PathMatch, Protocol, Revision,
-    RouteAction, RouteKind, RouteMatch, ServicePort,
+    RouteAction, RouteKind, RouteMatch, ServicePort, Traffic,
 };
 use crate::path::PathReading;
 use crate::scope::Ranges;
@@ -153,6 +153,22 @@ fn prefix(path: &str) -> Option<PathMatch> {
 
 fn rule(label: &str, matches: Vec<RouteMatch>) -> RouteRule {
     RouteRule { name: Some(label.to_owned()), matches, actions: vec![], backends: vec![] }
+}
+
+/// What a TrafficPolicy says that says nothing.
+fn traffic(policy: &str) -> Traffic {
+    Traffic {
+        policy: name(policy),
+        balancing: Default::default(),
+        outliers: None,
+        health_check: None,
+        limits: None,
+        request_timeout_ms: None,
+        attempt_timeout_ms: None,
+        stream_timeout_ms: None,
+        retry: None,
+        hedge: None,
+    }
 }
 
 fn route(text: &str, created: u64, rules: Vec<RouteRule>) -> Route {

@@ -1,7 +1,7 @@
 //! Which ExternalService a name or an address meets, for whom, and how it is dialled.
 
 use super::*;
-use crate::bundle::{Balancing, External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls, Traffic};
+use crate::bundle::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls, Traffic};
 
 fn external(own: &str, created: u64, hosts: &[&str], ports: &[(u16, u16, ExternalProtocol)]) -> External {
     let port = |(port, target_port, protocol): &(u16, u16, ExternalProtocol)| ExternalPort {
@@ -189,18 +189,7 @@ fn names_of_the_mesh_are_never_outside() {
 /// Two ExternalServices, one of which has the name of a service, one of patterns only, and their routes.
 fn routed() -> RouteTable {
     use ExternalProtocol::Http;
-    let traffic = Traffic {
-        policy: name("shop/p"),
-        balancing: Balancing::default(),
-        outliers: None,
-        health_check: None,
-        limits: None,
-        request_timeout_ms: Some(9),
-        attempt_timeout_ms: None,
-        stream_timeout_ms: None,
-        retry: None,
-        hedge: None,
-    };
+    let traffic = Traffic { request_timeout_ms: Some(9), ..traffic("shop/p") };
     let old = External {
         traffic: Some(Box::new(traffic)),
         ..external("shop/old", 2, &["old.example.com"], &[(80, 80, Http)])

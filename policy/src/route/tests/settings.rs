@@ -12,18 +12,8 @@ fn retry(attempts: u32) -> Retry {
 
 /// The service shop/web with a TrafficPolicy, and shop/bare without.
 fn table_with(request_timeout_ms: Option<u64>, attempt_timeout_ms: Option<u64>, retry: Option<Retry>) -> RouteTable {
-    let traffic = Traffic {
-        policy: name("shop/p"),
-        balancing: Default::default(),
-        outliers: None,
-        health_check: None,
-        limits: None,
-        request_timeout_ms,
-        attempt_timeout_ms,
-        stream_timeout_ms: Some(60_000),
-        retry,
-        hedge: None,
-    };
+    let stream_timeout_ms = Some(60_000);
+    let traffic = Traffic { request_timeout_ms, attempt_timeout_ms, stream_timeout_ms, retry, ..traffic("shop/p") };
     let mut web = service("shop/web", None, &[]);
     web.traffic = Some(Box::new(traffic));
     let to =

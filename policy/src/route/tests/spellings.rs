@@ -1,6 +1,7 @@
 //! Heads that servers read in several ways.
 
 use super::*;
+use crate::bundle::Limits;
 
 fn treating(label: &str, matching: RouteMatch) -> RouteRule {
     let actions = vec![RouteAction::RequestTimeoutMs(5)];
@@ -68,4 +69,48 @@ fn what_no_rule_looks_at_has_one_reading() {
     let others: [Fields<'_>; 1] = [&|_: &str| None];
     let head = HeadView { method: "delete", path: &path, host: None, headers: &|_| None, others: &others };
     assert!(table.routed(&to).unwrap().head_readings(&head).is_empty());
+}
+
+/// What a rule refuses, and what a Service bounds, is not reached by a spelling that meets another rule.
+#[test]
+fn a_rule_that_refuses_or_leads_to_a_bounded_service_is_passed_by_no_other_spelling() {
+    let of = |label: &str, at: &str, backends: Vec<Backend>| RouteRule {
+        backends,
+        ..rule(label, vec![matching(prefix(at), None, &[])])
+    };
+    let backend = |service: &str, weight| Backend {
+        service: Some(name(service)),
+        outside: false,
+        port: 80,
+        weight,
+        actions: vec![],
+    };
+    let gone = Backend { service: None, ..backend("shop/web", 1) };
+    let rules = vec![
+        of("none", "/none", vec![]),
+        of("zero", "/zero", vec![backend("shop/web", 0)]),
+        of("gone", "/gone", vec![gone.clone()]),
+        of("half", "/half", vec![gone, backend("shop/web", 1)]),
+        of("heavy", "/heavy", vec![backend("shop/heavy", 1)]),
+        of("other", "/other", vec![backend("shop/other", 1)]),
+        RouteRule { matches: vec![matching(prefix("/"), None, &[("x-role", "admin")])], ..of("field", "/", vec![]) },
+        of("rest", "/", vec![backend("shop/web", 1)]),
+    ];
+    let limits = Limits { active: 1, ..Limits::default() };
+    let traffic = Traffic { limits: Some(limits), ..traffic("shop/heavy") };
+    let heavy = Service { traffic: Some(Box::new(traffic)), ..service("shop/heavy", None, &[]) };
+    let services = vec![service("shop/web", None, &[]), service("shop/other", None, &[]), heavy];
+    let table = table(services, vec![route("shop/r", 1, rules)]);
+    for label in ["none", "zero", "gone", "half", "heavy"] {
+        assert_eq!(met_as(&table, "GET", &format!("/{label}/x"), &[]), label);
+        for at in [format!("//{label}/x"), format!("/x/..%2F{label}"), format!("/;a/{label}"), format!("/%5C{label}")] {
+            assert_eq!(met_as(&table, "GET", &at, &[]), "400", "{at}");
+        }
+    }
+    assert_eq!(met_as(&table, "GET", "//other/x", &[]), "rest", "another backend alone is no difference");
+    assert_eq!(met_as(&table, "GET", "/", &[("x-role", "user"), ("X-ROLE", "admin")]), "400");
+    let few = vec![of("public", "/public", vec![backend("shop/web", 1)])];
+    let few = self::table(vec![service("shop/web", None, &[])], vec![route("shop/r", 1, few)]);
+    assert_eq!(met_as(&few, "GET", "/public/a%2Fb", &[]), "public");
+    assert_eq!(met_as(&few, "GET", "/public/..%2Fadmin", &[]), "400", "a reading that no rule is for");
 }
