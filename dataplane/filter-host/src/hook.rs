@@ -3,7 +3,7 @@
 
 use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode};
-use weft_policy::path::NormalPath;
+use weft_policy::path::{NormalPath, PathReading};
 
 use crate::chain::{Attributes, Callout, CalloutAnswer, Summary};
 
@@ -88,6 +88,8 @@ pub(crate) struct RequestPart<'a> {
     pub(crate) method: &'a Method,
     pub(crate) authority: Option<&'a Authority>,
     pub(crate) path: Option<&'a NormalPath>,
+    /// How the app that is called reads paths.
+    pub(crate) path_reading: PathReading,
     /// Told instead of the path as it is sent: authorization is asked about each reading.
     pub(crate) reading: Option<&'a str>,
     pub(crate) headers: &'a HeaderMap,

@@ -180,6 +180,13 @@ fn fields<'a>(family: Family, told: &Told<'a>) -> Option<&'a HeaderMap> {
     }
 }
 
+/// Each reading of an ambiguous path. Nothing where there are too many, which no reading is.
+fn readings(request: &RequestPart<'_>) -> Option<String> {
+    let path = request.path.filter(|path| path.is_ambiguous())?;
+    let all = path.readings(&request.path_reading);
+    Some(all.map_or_else(|_| String::new(), |all| all.iter().collect::<Vec<_>>().join("\n")))
+}
+
 fn pack_plain(plain: Plain, told: &Told<'_>, position: u16, buffer: &mut Vec<u8>) {
     let mut text = |text: Option<&str>| {
         if let Some(text) = text {
@@ -206,6 +213,7 @@ fn pack_plain(plain: Plain, told: &Told<'_>, position: u16, buffer: &mut Vec<u8>
         Plain::RequestQuery => text(request.and_then(|it| it.path?.query_text()).as_deref()),
         Plain::RequestAuthority => text(request.and_then(|it| it.authority).map(|it| it.as_str())),
         Plain::RequestPathAmbiguous => text(request.and_then(|it| it.path).map(|it| yes_no(it.is_ambiguous()))),
+        Plain::RequestPathReadings => text(request.and_then(readings).as_deref()),
         Plain::ResponseStatus => number(buffer, position, status(told)),
         Plain::StreamFrom => text(told.up.map(|up| if up { "caller" } else { "destination" })),
         Plain::StreamDuration => number(buffer, position, told.summary.map(|it| it.duration.as_millis())),

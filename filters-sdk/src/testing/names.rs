@@ -78,6 +78,7 @@ fn places(name: &str) -> Result<Option<Place>, String> {
         "request.method"
         | "request.path"
         | "request.path.ambiguous"
+        | "request.path.readings"
         | "request.query"
         | "request.authority"
         | "request.id" => Place::Request,

@@ -1,6 +1,6 @@
 //! Rate limits by caller, by header, by parts of the path or for all together: token buckets that live in the host,
 //! exact across its workers. A request pays every limit or none: the first that is empty answers 429 and says when to
-//! come again, and what the request paid before is given back.
+//! come again, and what the request paid before is given back. A path that another reading puts into another bucket is refused.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -74,6 +74,8 @@ impl TryFrom<String> for KeyConfig {
 pub struct RateLimit {
     limits: Vec<Limit>,
     headers: bool,
+    /// Asked for where a limit is by path.
+    readings: Option<Value<hook::RequestHead>>,
 }
 
 #[derive(Debug)]
@@ -114,10 +116,16 @@ impl Filter for RateLimit {
             let keyed_by = limit.key.ask(&mut head);
             limits.push(Limit { name, key: limit.key, keyed_by, burst, buckets });
         }
-        Ok(Self { limits, headers: config.headers })
+        let by_path = limits.iter().any(|limit| matches!(limit.key, KeyConfig::Path { .. }));
+        // Proxies of releases before know no readings.
+        let readings = by_path.then(|| head.optional("request.path.readings"));
+        Ok(Self { limits, headers: config.headers, readings })
     }
 
     fn request_head(&mut self, request: &Request<'_>, standing: &mut Standing) -> Outcome {
+        if self.is_evasive(request) {
+            return Outcome::respond(Reply::text(400, "ambiguous_path", "the path can be read past a rate limit\n"));
+        }
         let mut tightest: Option<Standing> = None;
         for (index, limit) in self.limits.iter().enumerate() {
             let Some(bucket) = limit.bucket(request) else { continue };
@@ -157,6 +165,20 @@ impl Filter for RateLimit {
 }
 
 impl RateLimit {
+    /// True where an app may read the path as one that is limited otherwise.
+    fn is_evasive(&self, request: &Request<'_>) -> bool {
+        let Some(readings) = self.readings.and_then(|readings| request.text(readings)) else { return false };
+        let mut templates = self.limits.iter().filter_map(|limit| match &limit.key {
+            KeyConfig::Path { template, .. } => Some((template, limit.bucket(request))),
+            KeyConfig::None | KeyConfig::Identity | KeyConfig::Header(_) => None,
+        });
+        // Of more readings than can be told any may be another.
+        readings.is_empty()
+            || templates.any(|(template, bucket)| {
+                readings.lines().any(|path| template.key(path) != bucket.as_deref().map(<[u8]>::to_vec))
+            })
+    }
+
     fn limited(&self, limit: &Limit, wait: Duration) -> Reply {
         let wait = seconds(wait).to_string();
         let body = format!("rate limit {} exceeded\n", limit.name);

@@ -67,6 +67,25 @@ fn parts_of_the_path_have_buckets_and_other_paths_none() {
 }
 
 #[test]
+fn a_path_that_may_be_read_past_a_limit_is_refused() {
+    let mut limits = harness(r#"{"key": "path:/users/{id}/*", "requests": 1, "per_seconds": 60}, {"requests": 5}"#);
+    let mut check = |path: &str, readings: &str, is_refused: bool| {
+        let request = TestRequest::new("GET", path).value("request.path.readings", readings);
+        let verdict = limits.request(1, &request).verdict;
+        let reason = if let Verdict::Respond(reply) = &verdict { &reply.reason } else { "" };
+        assert_eq!(reason == "ambiguous_path", is_refused, "{path} {verdict:?}");
+    };
+    check("//users/1/a", "//users/1/a\n/users/1/a", true);
+    check("/users/1;x/a", "/users/1;x/a\n/users/1/a", true);
+    check("/x/..%2Fusers", "/x/..%2Fusers\n/users", false);
+    check("/users/1/a;b", "/users/1/a;b\n/users/1/a", false);
+    check("/a", "", true);
+    let mut others = harness(r#"{"requests": 9}"#);
+    let request = TestRequest::new("GET", "//users").value("request.path.readings", "");
+    assert_eq!(ask(&mut others, &request), "pass", "a limit of all requests looks at no path");
+}
+
+#[test]
 fn a_request_that_is_refused_pays_no_limit() {
     let mut limits = harness(
         r#"{"name": "each", "key": "identity", "requests": 2, "per_seconds": 3600},

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use http::{HeaderValue, Method, StatusCode};
-use weft_policy::path::NormalPath;
+use weft_policy::path::{NormalPath, PathReading};
 
 use super::*;
 use crate::chain::{Attributes, Summary};
@@ -49,7 +49,15 @@ fn a_request_s_values_come_as_they_were_asked_for() {
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
         .into_iter()
         .collect();
-    let request = RequestPart { method: &method, authority: None, path: Some(&path), reading: None, headers: &headers };
+    let path_reading = PathReading::default();
+    let request = RequestPart {
+        method: &method,
+        authority: None,
+        path: Some(&path),
+        path_reading,
+        reading: None,
+        headers: &headers,
+    };
     let set = [SetAttribute { name: "filter.jwt.sub".into(), value: b"ann".to_vec() }];
     let mut told = Told::new(Hook::RequestHead, 7);
     (told.attributes, told.request, told.set, told.dice) = (Some(&attributes), Some(request), &set, 9);
@@ -101,7 +109,15 @@ fn fields_that_servers_read_alike_are_told_to_an_authorization() {
     let headers: HeaderMap =
         fields.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static(name))).collect();
     let method = Method::GET;
-    let request = RequestPart { method: &method, authority: None, path: None, reading: Some("/r"), headers: &headers };
+    let path_reading = PathReading::default();
+    let request = RequestPart {
+        method: &method,
+        authority: None,
+        path: None,
+        path_reading,
+        reading: Some("/r"),
+        headers: &headers,
+    };
     let mut told = Told::new(Hook::RequestHead, 1);
     told.request = Some(request);
     let names = ["request.header.x-my-role", "request.header.x_my_role", "request.header.y", "request.path"];
@@ -175,4 +191,25 @@ fn identities_are_taken_apart() {
     assert_eq!((part_of(id, "ns"), part_of(id, "sa")), (Some("shop"), Some("ns")));
     assert_eq!(part_of("spiffe://td/other", "ns"), None);
     assert_eq!(part_of("no id", "ns"), None);
+}
+
+#[test]
+fn each_reading_of_an_ambiguous_path_is_told() {
+    fn check(path: &str, path_reading: PathReading, expect: &[&str]) {
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        let path = NormalPath::new(path.to_owned().into()).expect("a path");
+        let (path, reading) = (Some(&path), None);
+        let request = RequestPart { method: &method, authority: None, path, path_reading, reading, headers: &headers };
+        let mut told = Told::new(Hook::RequestHead, 7);
+        told.request = Some(request);
+        let mut buffer = Vec::new();
+        pack(&asked(&["request.path.readings"], Hook::RequestHead), &told, false, &mut buffer);
+        let found: Vec<String> = unpack(&buffer).into_iter().map(|(_, _, value)| value).collect();
+        assert_eq!(found, expect, "{path:?} {path_reading}");
+    }
+    let unknown = PathReading::default();
+    check("/a/b", unknown, &[]);
+    check("/a;x/b", unknown, &["/a;x/b\n/a/b"]);
+    check("/a;x/b", "params=kept".parse().expect("a reading"), &["/a;x/b"]);
+    check("/a%2Fb%5Cc;d/e;f//g;h/..%2Fi%2F%5C;j//k;l", unknown, &[""]);
 }

@@ -102,6 +102,7 @@ impl Subject<'_, '_> {
                     method: view.method,
                     authority: view.authority.as_ref(),
                     path: view.path.as_ref(),
+                    path_reading: view.path_reading,
                     reading: None,
                     headers: &*view.headers,
                 });
