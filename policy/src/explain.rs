@@ -535,7 +535,9 @@ impl Asked<'_> {
         let balancing = balancing.map(|told| near.into_iter().fold(told, |told, near| told + "; " + &near));
         let service = Some(plan.service.name.to_string());
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
-        let (timeouts, limits) = (settings::timeouts(&sources, plan), settings::limits(&sources, plan));
+        let of_requests = matches!(self.what, What::Request { .. });
+        let timeouts = of_requests.then(|| settings::timeouts(&sources, plan)).flatten();
+        let limits = settings::limits(&sources, plan);
         let (retry, session) = (self.retry(plan, &sources), settings::session(plan));
         let (health, elsewhere) = (plan.direct.is_none().then(|| settings::health(&sources, plan)).flatten(), None);
         BackendExplanation {

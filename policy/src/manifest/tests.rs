@@ -293,6 +293,35 @@ fn egress_addresses_and_path_readings() {
 }
 
 #[test]
+fn https_is_one_of_two_protocols_outside() {
+    let spec = |protocol: &str| format!("  hosts: [a.example]\n  ports: [{{port: 443, protocol: {protocol}}}]\n");
+    for (protocol, expect) in [
+        ("HTTPS", "\"HTTPS\" is tls where the app begins TLS itself, and http where its proxy does (`tls`)"),
+        ("tsl", "\"tsl\" is not one of http, grpc, tls, tcp; did you mean `tls`?"),
+    ] {
+        check_spec(Kind::ExternalService, &spec(protocol), &format!("6: spec.ports[0].protocol: {expect}"));
+    }
+}
+
+#[test]
+fn a_backend_needs_a_port_where_its_kind_has_ports() {
+    let spec = |kind: &str| {
+        format!("  parentRefs: [{{group: '', kind: Service, name: web}}]\n  rules: [{{backendRefs: [{kind}]}}]\n")
+    };
+    let text = |kind: &str| {
+        format!(
+            "apiVersion: {}\nkind: HTTPRoute\nmetadata: {{name: x}}\nspec:\n{}",
+            Kind::HttpRoute.api_version(),
+            spec(kind)
+        )
+    };
+    assert!(parse("x.yaml", &text("{group: ex.example, kind: Bucket, name: b}")).is_ok());
+    for kind in ["{name: web}", "{group: weft.dev, kind: ExternalService, name: api}"] {
+        check_spec(Kind::HttpRoute, &spec(kind), "6: spec.rules[0].backendRefs[0].port: is missing");
+    }
+}
+
+#[test]
 fn headers_that_no_rule_ever_sees() {
     let policy = |name: &str| {
         let spec = format!("  rules: [{{to: [{{headers: [{{name: {name}, exact: a}}]}}]}}]\n");
@@ -492,7 +521,7 @@ fn filters_and_policies() {
     );
     access(
         "from: [{podSelector: [a]}]",
-        "from[0].podSelector: unknown field `podSelector`; known are principals, notPrincipals, namespaces, notNamespaces, serviceAccounts, notServiceAccounts, ipBlocks, notIpBlocks",
+        "from[0].podSelector: unknown field `podSelector`; known are principals, notPrincipals, namespaces, notNamespaces, serviceAccounts, notServiceAccounts, ipBlocks, notIpBlocks, claims",
     );
     access(
         "from: [{ipBlocks: [10.0.0.0/8, 10.1.0.1/8]}]",

@@ -254,9 +254,7 @@ pub(crate) fn resolve<'w>(
     let namespace = route.metadata.namespace.as_str();
     let name = backend.object_name(namespace);
     let Some(place) = backend.place else {
-        let message =
-            format!("{} {name} takes no requests: a backend is a Service or an ExternalService", backend.kind);
-        return Err(("InvalidKind", message));
+        return Err(("InvalidKind", backend.no_place(namespace)));
     };
     if place == Place::External && backend.is_mirror {
         return Err(("InvalidKind", format!("copies are sent to Services only, and {name} is an ExternalService")));

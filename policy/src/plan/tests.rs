@@ -366,7 +366,7 @@ fn parents_by_the_name_of_a_port_and_of_other_kinds() {
     assert_eq!(
         undone(&world),
         [
-            "spec.parentRefs[0].kind: Gateway is not served here: the route is attached to Services and ExternalServices",
+            "spec.parentRefs[0].kind: Gateway of the group \"gateway.networking.k8s.io\" is not served here: a route is attached to a Service (group \"\") or an ExternalService (group weft.dev)",
             "spec.parentRefs[2]: Service shop/api has no port named none",
         ]
     );

@@ -44,7 +44,13 @@ pub(super) fn settings_outside(merged: &Merged) -> Option<Traffic> {
         || all.attempt_timeout_ms.is_some()
         || all.stream_timeout_ms.is_some()
         || all.retry.is_some();
-    sets_some.then(|| Traffic { balancing: Balancing::default(), outliers: None, health_check: None, ..all })
+    sets_some.then(|| Traffic {
+        balancing: Balancing::default(),
+        outliers: None,
+        health_check: None,
+        hedge: None,
+        ..all
+    })
 }
 
 /// The settings of a policy of which an ExternalService has nothing, by their keys.

@@ -3,7 +3,8 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, IntoDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::check::is_one_host;
 use super::{Object, ROOT_NAMESPACE, value};
@@ -43,10 +44,21 @@ pub struct ExternalPortSpec {
     pub name: Option<String>,
     #[serde(deserialize_with = "value::port")]
     pub port: u16,
+    #[serde(deserialize_with = "protocol")]
     pub protocol: ExternalProtocol,
     /// The port that is dialled; `port` where absent.
     #[serde(default, deserialize_with = "value::port_option", skip_serializing_if = "Option::is_none")]
     pub target_port: Option<u16>,
+}
+
+fn protocol<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ExternalProtocol, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    // Other meshes mean by it what the app encrypts itself.
+    if text.eq_ignore_ascii_case("https") {
+        let message = "is tls where the app begins TLS itself, and http where its proxy does (`tls`)";
+        return Err(D::Error::custom(format!("{text:?} {message}")));
+    }
+    ExternalProtocol::deserialize(IntoDeserializer::<D::Error>::into_deserializer(text))
 }
 
 /// How the addresses are found.

@@ -147,7 +147,7 @@ fn gateway() -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RuleSpec {
-    #[serde(deserialize_with = "value::label_option", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "value::object_name_option", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<MatchSpec>,
@@ -233,6 +233,12 @@ impl RuleSpec {
         let backends = self.backend_refs.iter().enumerate();
         let backends = backends.map(|(j, backend)| (format!("backendRefs[{j}]"), backend.referred()));
         backends.chain(self.mirrored())
+    }
+
+    /// A Service and an ExternalService have several ports. Other kinds are nothing here, with a port or without.
+    fn check_ports(&self) -> impl Iterator<Item = (String, String)> {
+        let without = self.referred().filter(|(_, referred)| referred.place.is_some() && referred.port == 0);
+        without.map(|(at, _)| (format!("{at}.port"), "is missing".to_owned()))
     }
 
     /// Where its mirrors send copies.
@@ -389,7 +395,7 @@ pub struct BackendRef {
     pub namespace: Option<String>,
     #[serde(deserialize_with = "value::object_name")]
     pub name: String,
-    #[serde(deserialize_with = "value::port")]
+    #[serde(default, deserialize_with = "value::port", skip_serializing_if = "value::is_default")]
     pub port: u16,
     #[serde(default = "one", deserialize_with = "weight")]
     pub weight: u32,
@@ -400,6 +406,7 @@ pub struct BackendRef {
 impl BackendRef {
     pub(crate) fn referred(&self) -> Referred<'_> {
         Referred {
+            group: &self.group,
             kind: &self.kind,
             place: Place::of(&self.group, &self.kind),
             is_mirror: false,
@@ -413,6 +420,7 @@ impl BackendRef {
 /// A place for requests, as a backend or a mirror refers to it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Referred<'r> {
+    group: &'r str,
     pub(crate) kind: &'r str,
     /// `None`: nothing else takes requests.
     pub(crate) place: Option<Place>,
@@ -424,6 +432,16 @@ pub(crate) struct Referred<'r> {
 }
 
 impl Referred<'_> {
+    /// Why nothing of its kind takes requests.
+    pub(crate) fn no_place(&self, own: &str) -> String {
+        format!(
+            "{} {} of the group {:?} takes no requests: a backend is a Service (group \"\") or an ExternalService (group weft.dev)",
+            self.kind,
+            self.object_name(own),
+            self.group
+        )
+    }
+
     /// Its name, for a route of the namespace `own`.
     pub(crate) fn object_name(&self, own: &str) -> ObjectName {
         ObjectName::new(self.namespace.unwrap_or(own), self.name)
@@ -484,6 +502,7 @@ impl HttpRouteSpec {
             for (at, filters) in rule.filter_lists() {
                 wrong.extend(filter::check(filters).map(|message| (format!("rules[{i}].{at}"), message)));
             }
+            wrong.extend(rule.check_ports().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
             wrong.extend(rule.check_mirrors().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
             wrong.extend(rule.check_cors().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
             wrong.extend(rule.check_targets().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
@@ -519,8 +538,11 @@ impl HttpRouteSpec {
         let mut found = Vec::new();
         let mut tell = |key: String, message: &str| found.push(Unserved { key, message: message.to_owned() });
         for (i, parent) in self.parent_refs.iter().enumerate().filter(|(_, parent)| parent.place().is_none()) {
-            let message =
-                format!("{} is not served here: the route is attached to Services and ExternalServices", parent.kind);
+            let message = format!(
+                "{} of the group {:?} is not served here: a route is attached to a Service (group \"\") or an \
+                 ExternalService (group weft.dev)",
+                parent.kind, parent.group
+            );
             tell(format!("parentRefs[{i}].kind"), &message);
         }
         for (i, rule) in self.rules.iter().enumerate() {

@@ -96,7 +96,7 @@ pub struct HashSpec {
 }
 
 fn header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    value::matchable_header_name(deserializer).map(Some)
+    value::matchable_header_option(deserializer)
 }
 
 /// A cookie's name is a token, as a header's, but for its case.

@@ -1,8 +1,10 @@
 //! `weft explain`: what would become of a request and which rule says so, by the engines that decide it. Status 1 where
 //! it does not reach the app.
 
+use std::collections::BTreeMap;
+
 use anyhow::bail;
-use weft_api::{BackendExplanation, ExplainQuery, Explanation};
+use weft_api::{BackendExplanation, ExplainQuery, Explanation, RouteExplanation};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
@@ -134,7 +136,7 @@ fn facts(answer: &Explanation) -> Table {
         ("PORT:", Some(answer.port.to_string())),
         ("PATH:", of_request(answer.path.clone())),
         ("ROUTE:", route.map(|route| format!("{} {}", route.kind, route.name))),
-        ("ROUTE RULE:", route.and_then(|route| route.rule_name.clone())),
+        ("ROUTE RULE:", route.map(rule_of)),
     ] {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             facts.row([title.to_owned(), cell(&value)]);
@@ -266,7 +268,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        assert!(!text.contains("ROUTE RULE") && !text.contains("JUDGED AS"), "{text}");
+        assert!(text.contains("ROUTE RULE:  rules[0]\n") && !text.contains("JUDGED AS"), "{text}");
         let tcp = Explanation { connection: true, ..answer.clone() };
         let text = render(&args, &tcp, &Paint::plain());
         assert!(text.starts_with("DENIED  TCP reviews as shop/partner\n") && !text.contains("STATUS:"), "{text}");

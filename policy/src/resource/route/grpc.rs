@@ -34,7 +34,7 @@ struct Fields {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Rule {
-    #[serde(deserialize_with = "value::label_option", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "value::object_name_option", skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     matches: Vec<Match>,

@@ -28,13 +28,14 @@ pub struct MirrorRef {
     namespace: Option<String>,
     #[serde(deserialize_with = "value::object_name")]
     name: String,
-    #[serde(deserialize_with = "value::port")]
+    #[serde(default, deserialize_with = "value::port", skip_serializing_if = "value::is_default")]
     pub port: u16,
 }
 
 impl MirrorRef {
     pub(crate) fn referred(&self) -> Referred<'_> {
         Referred {
+            group: &self.group,
             kind: &self.kind,
             place: Place::of(&self.group, &self.kind),
             is_mirror: true,

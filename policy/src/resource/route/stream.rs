@@ -44,7 +44,7 @@ struct TcpFields {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Rule {
-    #[serde(deserialize_with = "value::label_option", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "value::object_name_option", skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     backend_refs: Vec<Backend>,
@@ -62,7 +62,7 @@ struct Backend {
     namespace: Option<String>,
     #[serde(deserialize_with = "value::object_name")]
     name: String,
-    #[serde(deserialize_with = "value::port")]
+    #[serde(default, deserialize_with = "value::port", skip_serializing_if = "value::is_default")]
     port: u16,
     #[serde(default = "one", deserialize_with = "weight")]
     weight: u32,
