@@ -139,17 +139,22 @@ pub(crate) fn shown(name: &str) -> String {
     name.chars().take(64).collect()
 }
 
-/// Names of the functions in which it happened, innermost first; those without a name by their number.
+/// Names of the functions in which it happened as their authors know them, innermost first; those without a name by their number.
 fn backtrace(frames: &WasmBacktrace) -> String {
     let mut text = String::new();
     for frame in frames.frames().iter().take(FRAMES) {
         text.push_str(if text.is_empty() { "; in " } else { " < " });
         match frame.func_name() {
-            Some(name) => text.push_str(&name.chars().take(128).collect::<String>()),
+            Some(name) => text.push_str(&function(name)),
             None => text.push_str(&format!("function {}", frame.func_index())),
         }
     }
     text
+}
+
+/// A function's name without what a compiler put around it.
+fn function(name: &str) -> String {
+    format!("{:#}", rustc_demangle::demangle(name)).chars().take(128).collect()
 }
 
 impl FailureKind {
@@ -200,6 +205,13 @@ mod tests {
         let refused = wasmtime::Error::from(HostRefusal("there is none".to_owned()));
         let failure = Failure::of_call(&refused, true);
         assert_eq!(failure.to_string(), "filter_trapped (other): there is none");
+    }
+
+    #[test]
+    fn functions_have_the_names_that_their_authors_know() {
+        assert_eq!(function("_ZN4core9panicking5panic17h0123456789abcdefE"), "core::panicking::panic");
+        assert_eq!(function("_RNvCs1234_7mycrate3foo"), "mycrate::foo");
+        assert_eq!(function("on_request_head"), "on_request_head");
     }
 
     #[test]
