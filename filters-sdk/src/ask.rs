@@ -98,6 +98,11 @@ impl<H: Hook> Ask<'_, H> {
         self.value(name)
     }
 
+    /// All that earlier filters told under names that start so, which is `filter.` and more.
+    pub fn attributes(&mut self, prefix: &str) -> Prefixed<H> {
+        Prefixed::at(self.position(&format!("{prefix}*"), false))
+    }
+
     /// The SPIFFE ID of the caller, as TLS proved it.
     pub fn principal(&mut self) -> Value<H> {
         self.value("source.principal")

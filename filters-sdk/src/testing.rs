@@ -161,7 +161,7 @@ impl TestRequest {
         self
     }
 
-    /// Any other value by its name, as docs/filters/values.md lists them.
+    /// Any other value by its name, as docs/filters/values.md lists them; `filter.NAME`: told by a filter before it.
     #[must_use]
     pub fn value(mut self, name: &str, value: &str) -> Self {
         self.values.insert(name.to_owned(), value.to_owned());
@@ -308,7 +308,10 @@ impl<F: Filter> Harness<F> {
     }
 
     fn start(&mut self, stream: u64, request: &TestRequest) {
-        self.streams.insert(stream, Stream { request: request.clone(), ..Stream::default() });
+        // What filters before it have told.
+        let told = request.values.iter().filter(|(name, _)| name.starts_with("filter."));
+        let set = told.map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
+        self.streams.insert(stream, Stream { request: request.clone(), set, ..Stream::default() });
     }
 
     fn known(&mut self, stream: u64) -> &mut Stream {

@@ -66,7 +66,8 @@ impl<'a, H> Values<'a, H> {
         entries(self.buffer).filter(move |entry| entry.position == value.position).map(|entry| entry.value)
     }
 
-    /// Every header whose name starts as asked for, with its name in lower case, in order.
+    /// Every header whose name starts as asked for, with its name in lower case, in order; or every attribute, with its whole
+    /// name.
     pub fn prefixed(&self, prefix: Prefixed<H>) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a, H> {
         entries(self.buffer).filter(move |entry| entry.position == prefix.position).filter_map(|entry| {
             let name = std::str::from_utf8(entry.name).ok()?;

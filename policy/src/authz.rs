@@ -74,7 +74,8 @@ pub struct Rule {
     pub to: Vec<Operation>,
 }
 
-/// A peer, by its certificate and its address. All lists that are given must hold; any entry of a list will do.
+/// A peer, by its certificate, its address and the claims of its token. All lists that are given must hold; any entry of a list
+/// will do, but claims must all hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
@@ -97,6 +98,9 @@ pub struct Source {
     pub ip_blocks: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_ip_blocks: Vec<String>,
+    /// Of a token that a filter before has checked. Of a connection they are not known: see [`Conditions::need_http`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimCondition>,
 }
 
 impl Source {
@@ -104,6 +108,23 @@ impl Source {
     fn is_placed(&self) -> bool {
         !self.ip_blocks.is_empty() || !self.not_ip_blocks.is_empty()
     }
+
+    fn is_claimed(&self) -> bool {
+        !self.claims.is_empty()
+    }
+}
+
+/// One of `exact`, `prefix`, `present`, of a claim by its name in lower case. Of a list any member will do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimCondition {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
 }
 
 /// Operation that a rule covers. All lists given must hold; any entry of a list will do, but headers must all hold. Methods
@@ -165,7 +186,7 @@ pub struct ConfigError {
     pub message: String,
 }
 
-/// Request to be judged. For plain TCP `l4` is set, and method, path, authority and headers are not looked at.
+/// Request to be judged. For plain TCP `l4` is set, and method, path, authority, headers and claims are not looked at.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The peer's verified SPIFFE ID; `None` = not authenticated.
@@ -183,12 +204,24 @@ pub struct Request<'a> {
     /// At least those of `Engine::needed_headers` and those whose names differ from one of them only by `_` in place of `-`,
     /// names in lower case, each value its own pair.
     pub headers: &'a [(&'a str, &'a str)],
+    /// What a checked token says, names in lower case, each member of a list its own pair.
+    pub claims: &'a [(&'a str, &'a str)],
 }
 
 impl<'a> Request<'a> {
     /// A connection that is not looked into, to the app's port, from an address that is not known.
     pub fn connection(principal: Option<&'a str>, port: u16) -> Self {
-        Self { principal, address: None, l4: true, method: "", path: "", port, authority: None, headers: &[] }
+        Self {
+            principal,
+            address: None,
+            l4: true,
+            method: "",
+            path: "",
+            port,
+            authority: None,
+            headers: &[],
+            claims: &[],
+        }
     }
 }
 
@@ -250,20 +283,22 @@ pub struct Engine {
     needed_headers: Vec<String>,
     needs_address: bool,
     needs_authority: bool,
+    needed_claims: Vec<String>,
 }
 
 impl Engine {
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let operations = || config.policies.iter().flat_map(|policy| &policy.rules).flat_map(|rule| &rule.to);
-        let mut sources = config.policies.iter().flat_map(|policy| &policy.rules).flat_map(|rule| &rule.from);
+        let sources = || config.policies.iter().flat_map(|policy| &policy.rules).flat_map(|rule| &rule.from);
         let names = operations().flat_map(|to| &to.headers).flat_map(|header| Header::spellings(&header.name));
         let mut engine = Self {
             deny: Rules::default(),
             allow: Rules::default(),
             no_match: None,
             needed_headers: names.collect(),
-            needs_address: sources.any(Source::is_placed),
+            needs_address: sources().any(Source::is_placed),
             needs_authority: operations().any(Operation::is_hosted),
+            needed_claims: sources().flat_map(|from| &from.claims).map(|claim| claim.name.clone()).collect(),
         };
         let mut allowing: Vec<&str> = Vec::new();
         for policy in &config.policies {
@@ -275,6 +310,8 @@ impl Engine {
         }
         engine.needed_headers.sort_unstable();
         engine.needed_headers.dedup();
+        engine.needed_claims.sort_unstable();
+        engine.needed_claims.dedup();
         engine.no_match = (!allowing.is_empty()).then(|| format!("{}#no-match", allowing.join(",")));
         engine.deny.index();
         engine.allow.index();
@@ -318,6 +355,11 @@ impl Engine {
     /// other, which stands for all mixtures: see [`Request::headers`].
     pub fn needed_headers(&self) -> &[String] {
         &self.needed_headers
+    }
+
+    /// Names of claims that rules read, sorted.
+    pub fn needed_claims(&self) -> &[String] {
+        &self.needed_claims
     }
 
     /// True where a rule looks at the peer's address.

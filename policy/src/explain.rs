@@ -56,6 +56,9 @@ pub struct Query {
     pub path: String,
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Claims of the caller's token by name in lower case, each with its value or the members of its list.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, Vec<String>>,
     /// The server name that a TLS connection asks for. Where nothing is declared of the port, it is a connection that is asked
     /// about, and no request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,9 +155,10 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         notes: note.into_iter().collect(),
     };
     let addresses = judging::addresses_of(world, &explanation.principal);
+    let claims: Vec<(&str, &str)> = judging::claims_of(query).collect();
     if explanation.connection {
-        let principal = explanation.principal.clone();
-        let asked = Asked { world, barred, mesh: &mesh, principal, addresses: &addresses, what: What::Connection };
+        let (principal, what) = (explanation.principal.clone(), What::Connection);
+        let asked = Asked { world, barred, mesh: &mesh, principal, addresses: &addresses, claims: &claims, what };
         asked.connection((&table, &resolved, namespace), query, &mut explanation);
         return Ok(explanation);
     }
@@ -180,7 +184,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup, others: &others };
     let what = What::Request { method: &query.method, path: &path, host: &host, headers: &headers };
     let principal = explanation.principal.clone();
-    let asked = Asked { world, barred, mesh: &mesh, principal, addresses: &addresses, what };
+    let asked = Asked { world, barred, mesh: &mesh, principal, addresses: &addresses, claims: &claims, what };
     asked.request(&table, (&resolved, way, namespace), &head, &mut explanation);
     Ok(explanation)
 }
@@ -363,6 +367,7 @@ struct Asked<'a> {
     principal: SpiffeId,
     /// From which it may come; see [`judging::addresses_of`].
     addresses: &'a [Option<IpAddr>],
+    claims: &'a [(&'a str, &'a str)],
     what: What<'a>,
 }
 

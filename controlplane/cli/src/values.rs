@@ -72,6 +72,11 @@ pub(crate) fn header(text: &str) -> Result<(String, String), String> {
     Ok((key.as_str().to_owned(), value.trim().to_owned()))
 }
 
+pub(crate) fn claim(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: NAME=VALUE is expected"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 /// Labels that an object must have, or must not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Selector(Vec<Wanted>);

@@ -1,6 +1,7 @@
 //! Authorization: the engine of `weft-policy` in the sandbox. Its configuration is an `authz::Config`; what it allows
 //! passes unchanged, what it denies is answered 403 and names the rule. The same engine answers `weft explain`.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use weft_filters_sdk::{Connection, Filter, Interest, Outcome, Prefixed, Reply, Request, Value, hook, rules};
@@ -32,6 +33,8 @@ struct Head {
     headers: Headers,
     address: Option<Value<hook::RequestHead>>,
     authority: Option<Value<hook::RequestHead>>,
+    /// What the filter `jwt` tells.
+    claims: Option<Prefixed<hook::RequestHead>>,
 }
 
 #[derive(Debug)]
@@ -42,8 +45,10 @@ enum Headers {
     All(Prefixed<hook::RequestHead>),
 }
 
-/// Values of a request that are no headers. Address and authority are asked for where a rule looks at them.
-const OTHERS: usize = 6;
+/// Values of a request that are no headers. Address, authority and claims are asked for where a rule looks at them.
+const OTHERS: usize = 7;
+/// What the filter `jwt` tells begins so.
+const TOLD: &str = "filter.jwt";
 
 impl Filter for Authz {
     type Config = Config;
@@ -71,6 +76,7 @@ impl Filter for Authz {
             },
             address: engine.needs_address().then(|| asked.source_address()),
             authority: engine.needs_authority().then(|| asked.authority()),
+            claims: (!engine.needed_claims().is_empty()).then(|| asked.attributes(TOLD)),
         };
         Ok(Self { engine, stream, head })
     }
@@ -85,8 +91,13 @@ impl Filter for Authz {
     fn request_head(&mut self, request: &Request<'_>, _: &mut ()) -> Outcome {
         let headers = match self.headers(request) {
             Ok(headers) => headers,
-            Err(name) => return unreadable(name),
+            Err(name) => return unreadable("header", name),
         };
+        let claims = match self.head.claims.map_or_else(|| Ok(Vec::new()), |claims| told(request, claims)) {
+            Ok(claims) => claims,
+            Err(name) => return unreadable("claim", name),
+        };
+        let claims: Vec<(&str, &str)> = claims.iter().map(|(name, member)| (*name, &**member)).collect();
         let asked = Asked {
             principal: request.text(self.head.principal),
             address: address(self.head.address.and_then(|address| request.text(address))),
@@ -96,6 +107,7 @@ impl Filter for Authz {
             port: port(request.number(self.head.port)),
             authority: self.head.authority.and_then(|authority| request.text(authority)),
             headers: &headers,
+            claims: &claims,
         };
         outcome(&self.engine.decide(&asked))
     }
@@ -126,6 +138,32 @@ impl Authz {
     }
 }
 
+/// The claims that the filter `jwt` tells, each member of a list by itself, or the name of one that can't be read.
+fn told<'a>(
+    request: &Request<'a>,
+    claims: Prefixed<hook::RequestHead>,
+) -> Result<Vec<(&'a str, Cow<'a, str>)>, &'a str> {
+    let mut all = Vec::new();
+    for (attribute, value) in request.prefixed(claims) {
+        let Some(name) = attribute.strip_prefix(TOLD) else { continue };
+        if let Some(name) = name.strip_prefix("-list.") {
+            let members: Vec<String> = serde_json::from_slice(value).map_err(|_| name)?;
+            all.extend(members.into_iter().map(|member| (name, Cow::Owned(member))));
+        } else if let Some(name) = name.strip_prefix('.') {
+            let is_list = request.prefixed(claims).any(|(other, _)| is_list_of(other, name));
+            if !is_list {
+                all.push((name, Cow::Borrowed(std::str::from_utf8(value).map_err(|_| name)?)));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// True for the attribute that tells the members of a claim.
+fn is_list_of(attribute: &str, claim: &str) -> bool {
+    attribute.strip_prefix(TOLD).and_then(|rest| rest.strip_prefix("-list.")) == Some(claim)
+}
+
 /// No port is 0, which no rule names.
 fn port(number: Option<u64>) -> u16 {
     number.and_then(|number| u16::try_from(number).ok()).unwrap_or_default()
@@ -149,9 +187,9 @@ fn outcome(decision: &Decision<'_>) -> Outcome {
     Outcome::respond(reply)
 }
 
-fn unreadable(name: &str) -> Outcome {
-    let body = format!("RBAC: access denied: the header {name} is not text\n");
-    Outcome::respond(Reply::text(403, "header_not_text", &body))
+fn unreadable(what: &str, name: &str) -> Outcome {
+    let body = format!("RBAC: access denied: the {what} {name} is not text\n");
+    Outcome::respond(Reply::text(403, &format!("{what}_not_text"), &body))
 }
 
 weft_filters_sdk::export!(Authz);

@@ -92,6 +92,31 @@ fn addresses_and_hosts_are_asked_for_where_a_rule_looks() {
 }
 
 #[test]
+fn claims_are_what_the_filter_jwt_tells() {
+    let rules = r#"{"policies": [
+        {"name": "d/admins", "action": "Allow", "rules": [{"from": [{"claims": [{"name": "roles", "exact": "admin"}]}]}]},
+        {"name": "d/banned", "action": "Deny", "rules": [{"from": [{"claims": [{"name": "sub", "exact": "eve"}]}]}]}]}"#;
+    let mut authz = Harness::<Authz>::new(rules).expect("a sound configuration");
+    assert_eq!(authz.asked("request-head")[4..], ["filter.jwt*"]);
+    assert_eq!(authz.asked("connection").len(), 2, "a connection has no token");
+    for (told, expect) in [
+        (&[("filter.jwt.roles", "admin")][..], "allowed"),
+        (&[], "d/admins#no-match"),
+        (&[("filter.jwt.roles", "dev,admin"), ("filter.jwt-list.roles", r#"["dev","admin"]"#)], "allowed"),
+        (&[("filter.jwt.roles", "dev,admin"), ("filter.jwt-list.roles", r#"["dev,admin"]"#)], "d/admins#no-match"),
+        (&[("filter.jwt.roles", "dev,admin")], "d/admins#no-match"),
+        (&[("filter.jwt.roles", "admin"), ("filter.jwt-list.roles", "[]")], "d/admins#no-match"),
+        (&[("filter.jwt.roles", "admin"), ("filter.jwt.sub", "eve")], "d/banned#0"),
+        (&[("filter.jwtroles", "admin"), ("filter.jwt-roles", "admin"), ("filter.jwt-list", "x")], "d/admins#no-match"),
+        (&[("filter.jwt.roles", "admin"), ("filter.jwt-list.sub", "eve")], "claim_not_text"),
+    ] {
+        let mut request = TestRequest::new("GET", "/").principal(WEB);
+        request.values = told.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        check(&authz.request(1, &request), expect);
+    }
+}
+
+#[test]
 fn values_that_are_no_text_are_denied_where_a_rule_looks() {
     let mut authz = Harness::<Authz>::new(CONFIG).expect("a sound configuration");
     let mut request = TestRequest::new("GET", "/").principal(WEB);

@@ -86,6 +86,8 @@ struct ClaimConfig {
 pub(crate) struct Claim {
     pub(crate) name: String,
     pub(crate) attribute: String,
+    /// The members of a list, as JSON, beside their text with commas.
+    pub(crate) list: String,
     pub(crate) header: Option<String>,
 }
 
@@ -143,7 +145,12 @@ impl Config {
             if let Some(header) = &header {
                 rules::header_name(header).map_err(|error| format!("claims[{index}].header: {error}"))?;
             }
-            claims.push(Claim { name, attribute, header });
+            if let Some(other) = claims.iter().position(|other: &Claim| other.attribute == attribute) {
+                return Err(format!("claims[{index}].claim: {attribute} is told of claims[{other}] already"));
+            }
+            let list = format!("filter.jwt-list.{}", name.to_ascii_lowercase());
+            rules::attribute_name(&list).map_err(|error| format!("claims[{index}].claim: {error}"))?;
+            claims.push(Claim { name, attribute, list, header });
         }
         Ok(claims)
     }

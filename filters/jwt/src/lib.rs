@@ -260,6 +260,9 @@ impl Jwt {
             let value = found.get(&claim.name).and_then(text);
             if let Some(value) = &value {
                 outcome = outcome.set_attribute(&claim.attribute, value.as_str());
+                if let Some(members) = found.get(&claim.name).and_then(members) {
+                    outcome = outcome.set_attribute(&claim.list, members);
+                }
             }
             outcome = match (&claim.header, value) {
                 (None, _) => outcome,
@@ -324,6 +327,12 @@ fn text(claim: &Json) -> Option<String> {
         Json::Null | Json::Object(_) | Json::Array(_) => return None,
     };
     rules::header_value(text.as_bytes()).is_ok().then_some(text)
+}
+
+/// The members of a claim that is a list, as a list of texts: a comma in one of them is no comma between them.
+fn members(claim: &Json) -> Option<String> {
+    let members: Option<Vec<String>> = claim.as_array()?.iter().map(text).collect();
+    serde_json::to_string(&members?).ok()
 }
 
 weft_filters_sdk::export!(Jwt);

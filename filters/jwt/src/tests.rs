@@ -97,7 +97,8 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-const CLAIMS: &str = "filter.jwt.sub=ada x-user=ada filter.jwt.roles=admin,dev -x-none";
+const CLAIMS: &str =
+    r#"filter.jwt.sub=ada x-user=ada filter.jwt.roles=admin,dev filter.jwt-list.roles=["admin","dev"] -x-none"#;
 
 #[test]
 fn tokens_of_every_algorithm_count_under_their_keys() {
@@ -241,6 +242,10 @@ fn a_bad_configuration_says_where() {
         (format!(r#"{{"issuers": ["a"], "leeway_seconds": 3601, "keys": [{sound}]}}"#), "leeway_seconds"),
         (format!(r#"{{"issuers": ["a"], "header": "host", "keys": [{sound}]}}"#), "header:"),
         (format!(r#"{{"issuers": ["a"], "claims": [{{"claim": "a b"}}], "keys": [{sound}]}}"#), "claims[0].claim"),
+        (
+            format!(r#"{{"issuers": ["a"], "claims": [{{"claim": "Sub"}}, {{"claim": "sub"}}], "keys": [{sound}]}}"#),
+            "claims[1].claim: filter.jwt.sub is told of claims[0] already",
+        ),
         (with(r#"{"kty": "oct", "k": "YWJj"}"#), "keys[0].k: 3 bytes"),
         (with(r#"{"kty": "oct", "k": "a+b"}"#), "keys[0].k: it is not base64url"),
         (with(r#"{"kty": "RSA", "n": "AQAB", "e": "AQAB"}"#), "keys[0].n: 17 bits"),

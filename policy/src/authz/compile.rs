@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::index::Index;
-use super::pattern::{Header, Path, Text, is_token};
+use super::pattern::{Claim, Header, Path, Text, is_token};
 use super::place::{self, Host};
 use super::{Action, Conditions, ConfigError, Operation, Policy, Request, Source};
 use crate::identity::TrustDomain;
@@ -40,6 +40,7 @@ pub(super) struct CompiledSource {
     none: Vec<Text>,
     pub(super) blocks: Vec<IpNet>,
     not_blocks: Vec<IpNet>,
+    claims: Vec<Claim>,
 }
 
 #[derive(Debug)]
@@ -159,7 +160,8 @@ impl CompiledSource {
         none.extend(each("notServiceAccounts", &source.not_service_accounts, account)?);
         let blocks = few("ipBlocks", &source.ip_blocks, place::block)?;
         let not_blocks = few("notIpBlocks", &source.not_ip_blocks, place::block)?;
-        Ok(Self { all, none, blocks, not_blocks })
+        let claims = each("claims", &source.claims, Claim::parse)?;
+        Ok(Self { all, none, blocks, not_blocks, claims })
     }
 
     /// A caller without identity is nobody: no allow rule with a source holds for it, every "not" of a deny rule does.
@@ -171,7 +173,15 @@ impl CompiledSource {
                     && !self.none.iter().any(|text| text.matches(principal))
             }
         };
-        is_meant && self.is_at(seen.address, allow)
+        is_meant && self.is_at(seen.address, allow) && self.is_claimed(seen.request, allow)
+    }
+
+    /// What a connection that is not looked into claims can't be seen.
+    fn is_claimed(&self, request: &Request<'_>, allow: bool) -> bool {
+        if request.l4 {
+            return self.claims.is_empty() || !allow;
+        }
+        self.claims.iter().all(|claim| claim.matches(request.claims))
     }
 
     /// An address that is not known is allowed by no rule that asks for it, and escapes none that denies.

@@ -1,21 +1,25 @@
-//! Rules for engines of contract 0.1, which know neither addresses nor hosts. Invariant: such an engine decides as today's
-//! does of a request whose address and host are not known, so that nobody is let in who would not be.
+//! Rules for engines of contract 0.1, which know neither addresses nor hosts nor claims. Invariant: such an engine lets nobody
+//! in whom today's would refuse if address, host and claims were not known.
 
 use super::{Action, Config, Operation, Policy, Rule, Source};
 
 impl Config {
-    /// The same without conditions on addresses and hosts: what allows by one is left out, and what denies by one denies by
-    /// its other conditions. `None`: it has no such condition.
+    /// The same without conditions on addresses, hosts and claims: what allows by one is left out, and what denies by one
+    /// denies by its other conditions. `None`: it has no such condition.
     #[must_use]
-    pub fn without_places(&self) -> Option<Self> {
+    pub fn for_older(&self) -> Option<Self> {
         let rules = || self.policies.iter().flat_map(|policy| &policy.rules);
-        let has_places =
-            rules().any(|rule| rule.from.iter().any(Source::is_placed) || rule.to.iter().any(Operation::is_hosted));
-        has_places.then(|| {
+        let is_newer = |rule: &Rule| rule.from.iter().any(is_blind) || rule.to.iter().any(Operation::is_hosted);
+        rules().any(is_newer).then(|| {
             let policies = self.policies.iter().map(policy).collect();
             Self { trust_domain: self.trust_domain.clone(), policies }
         })
     }
+}
+
+/// True where it looks at what they don't know.
+fn is_blind(source: &Source) -> bool {
+    source.is_placed() || source.is_claimed()
 }
 
 fn policy(policy: &Policy) -> Policy {
@@ -25,9 +29,10 @@ fn policy(policy: &Policy) -> Policy {
 
 /// `None`: it is left out.
 fn rule(action: Action, index: usize, rule: &Rule) -> Option<Rule> {
-    let from = list(action, &rule.from, Source::is_placed, |source| Source {
+    let from = list(action, &rule.from, is_blind, |source| Source {
         ip_blocks: Vec::new(),
         not_ip_blocks: Vec::new(),
+        claims: Vec::new(),
         ..source.clone()
     })?;
     let to = list(action, &rule.to, Operation::is_hosted, |operation| Operation {

@@ -1,6 +1,6 @@
 //! The patterns of rules. Each is parsed once; matching allocates nothing.
 
-use super::HeaderCondition;
+use super::{ClaimCondition, HeaderCondition};
 use crate::identity::{SpiffeId, TrustDomain, is_label, is_subdomain};
 
 /// A principal: exact or prefix.
@@ -208,13 +208,8 @@ impl Header {
         if !is_token(name) {
             return Err(format!("{name:?} is not the name of a header"));
         }
-        let value = match (exact, prefix, present) {
-            (Some(exact), None, None) => Value::Exact(exact.clone()),
-            (None, Some(prefix), None) => Value::Prefix(prefix.clone()),
-            (None, None, Some(true)) => Value::Present,
-            (None, None, Some(false)) => Value::Absent,
-            _ => return Err(format!("header {name} needs one of exact, prefix and present")),
-        };
+        let value = Value::parse((exact.as_ref(), prefix.as_ref(), *present));
+        let value = value.ok_or_else(|| format!("header {name} needs one of exact, prefix and present"))?;
         Ok(Self { name: name.to_ascii_lowercase(), value })
     }
 
@@ -227,7 +222,7 @@ impl Header {
         match (&self.value, allow) {
             (Value::Absent, true) => values.next().is_none(),
             (Value::Absent, false) => !is_there,
-            (_, true) => is_there && values.all(|value| self.holds(value)),
+            (_, true) => is_there && values.all(|value| self.value.holds(value)),
             (_, false) => values.any(|value| self.holds_for_any_of(value)),
         }
     }
@@ -240,20 +235,60 @@ impl Header {
         std::iter::once(own).chain(other)
     }
 
+    /// Empty members are none. Quotes are not looked at: a comma inside them parts for a deny rule, too.
+    //= rfc9110#section-5.6.1.2
+    fn holds_for_any_of(&self, value: &str) -> bool {
+        let mut members = value.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|it| !it.is_empty());
+        self.value.holds(value) || members.any(|member| self.value.holds(member))
+    }
+}
+
+impl Value {
+    /// Of `exact`, `prefix` and `present`. `None`: it is not one of them.
+    fn parse(condition: (Option<&String>, Option<&String>, Option<bool>)) -> Option<Self> {
+        Some(match condition {
+            (Some(exact), None, None) => Value::Exact(exact.clone()),
+            (None, Some(prefix), None) => Value::Prefix(prefix.clone()),
+            (None, None, Some(true)) => Value::Present,
+            (None, None, Some(false)) => Value::Absent,
+            _ => return None,
+        })
+    }
+
     fn holds(&self, value: &str) -> bool {
-        match &self.value {
+        match self {
             Value::Exact(exact) => exact == value,
             Value::Prefix(prefix) => value.starts_with(prefix.as_str()),
             Value::Present => true,
             Value::Absent => false,
         }
     }
+}
 
-    /// Empty members are none. Quotes are not looked at: a comma inside them parts for a deny rule, too.
-    //= rfc9110#section-5.6.1.2
-    fn holds_for_any_of(&self, value: &str) -> bool {
-        let mut members = value.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|it| !it.is_empty());
-        self.holds(value) || members.any(|member| self.holds(member))
+/// A claim of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Claim {
+    name: String,
+    value: Value,
+}
+
+impl Claim {
+    pub(super) fn parse(condition: &ClaimCondition) -> Result<Self, String> {
+        const MOST: usize = 128;
+        let ClaimCondition { name, exact, prefix, present } = condition;
+        let is_told = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        if name.is_empty() || name.len() > MOST || !name.bytes().all(is_told) {
+            return Err(format!("{name:?} is no claim that can be told: a-z, 0-9, -, _ and ., at most {MOST} bytes"));
+        }
+        let value = Value::parse((exact.as_ref(), prefix.as_ref(), *present));
+        let value = value.ok_or_else(|| format!("claim {name} needs one of exact, prefix and present"))?;
+        Ok(Self { name: name.clone(), value })
+    }
+
+    /// Any member of a list will do: what a token says of its bearer is no word of the bearer's.
+    pub(super) fn matches(&self, claims: &[(&str, &str)]) -> bool {
+        let mut members = claims.iter().filter(|(name, _)| *name == self.name).map(|(_, member)| *member);
+        if self.value == Value::Absent { members.next().is_none() } else { members.any(|it| self.value.holds(it)) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::told::EndpointExplanation;
-use super::{Asked, What, workloads_of};
+use super::{Asked, Query, What, workloads_of};
 use crate::authz::{Engine, Request};
 use crate::bundle::WorkloadPort;
 use crate::identity::SpiffeId;
@@ -23,9 +23,23 @@ pub(super) fn addresses_of(world: &World, caller: &SpiffeId) -> Vec<Option<IpAdd
     addresses.into_iter().take(ADDRESSES).map(Some).collect()
 }
 
+/// What the token of a question says, each member of a list by itself.
+pub(super) fn claims_of(query: &Query) -> impl Iterator<Item = (&str, &str)> {
+    query.claims.iter().flat_map(|(name, members)| members.iter().map(|member| (name.as_str(), member.as_str())))
+}
+
 impl Asked<'_> {
     /// Allowed where it is allowed from every address that the rules tell apart; the first refusal tells why.
     pub(super) fn judge(&self, engine: &Engine, to: &WorkloadPort, explanation: &mut EndpointExplanation) {
+        self.judge_from_all(engine, to, explanation);
+        if let (false, []) = (engine.needed_claims().is_empty(), self.claims) {
+            let claims = engine.needed_claims().join(", ");
+            explanation.reason =
+                format!("{}, for a caller without a token (rules read its {claims})", explanation.reason);
+        }
+    }
+
+    fn judge_from_all(&self, engine: &Engine, to: &WorkloadPort, explanation: &mut EndpointExplanation) {
         if !engine.needs_address() {
             return self.judge_from(None, engine, to, explanation);
         }
@@ -62,7 +76,9 @@ impl Asked<'_> {
         let authority = Some(*host);
         // Allowed where every reading is allowed; the first refusal tells why.
         for reading in readings.iter() {
-            let request = Request { l4: false, method, path: reading, authority, headers: &headers, ..connection };
+            let claims = self.claims;
+            let request =
+                Request { l4: false, method, path: reading, authority, headers: &headers, claims, ..connection };
             explanation.take(&engine.decide(&request));
             if !explanation.allowed {
                 explanation.reading = (!readings.is_single()).then(|| reading.to_owned());

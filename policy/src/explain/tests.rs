@@ -42,17 +42,14 @@ spec:
     backendRefs: [{name: web, port: 80}]
 "#;
 
+/// A plain request.
+fn asked(from: &str, to: &str) -> Query {
+    serde_json::from_value(serde_json::json!({"from": from, "to": to})).unwrap()
+}
+
 fn ask(from: &str, to: &str, path: &str, headers: &[(&str, &str)]) -> Result<Explanation, QueryError> {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let query = Query {
-        sni: None,
-        from: from.to_owned(),
-        to: to.to_owned(),
-        port: None,
-        method: get(),
-        path: path.to_owned(),
-        headers,
-    };
+    let query = Query { path: path.to_owned(), headers, ..asked(from, to) };
     explain(&world(&format!("{SHOP}---\n{POLICIES}")), &query)
 }
 
@@ -73,6 +70,23 @@ fn verdicts() {
     check("partner/api", "/none", &[], (false, Some(500), None, "the rule has no backend with a weight"));
     check("partner/api", "/empty", &[], (false, Some(503), None, "service shop/nothing has no endpoints"));
     check("partner/api", "/%c0%af", &[], (false, Some(400), None, "path has overlong UTF-8"));
+}
+
+#[test]
+fn rules_read_the_claims_that_are_given() {
+    let policy = "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: admins, namespace: shop}\n\
+                  spec: {rules: [{from: [{claims: [{name: roles, exact: admin}]}]}]}";
+    let world = world(&format!("{SHOP}---\n{policy}"));
+    let told = |roles: &[&str]| {
+        let claims = [("roles".to_owned(), roles.iter().map(|role| (*role).to_owned()).collect())];
+        let claims = if roles.is_empty() { BTreeMap::new() } else { claims.into() };
+        let got = explain(&world, &Query { claims, ..asked("partner/api", "web.shop") }).unwrap();
+        (got.allowed, got.reason)
+    };
+    assert_eq!(told(&["dev", "admin"]), (true, "allowed by rule".to_owned()));
+    assert_eq!(told(&["dev"]), (false, "no allow rule matches".to_owned()));
+    let without = "no allow rule matches, for a caller without a token (rules read its roles)";
+    assert_eq!(told(&[]), (false, without.to_owned()));
 }
 
 #[test]
@@ -111,15 +125,7 @@ fn a_route_that_cannot_be_done_is_told_as_such() {
     let mirrored = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: m, namespace: shop}\n\
         spec: {parentRefs: [{group: '', kind: Service, name: other}, {group: '', kind: Service, name: web}], rules: [{\
         filters: [{type: ExtensionRef, extensionRef: {}}], backendRefs: [{name: web, port: 80}]}]}";
-    let query = Query {
-        sni: None,
-        from: "partner/api".to_owned(),
-        to: "web.shop".to_owned(),
-        port: None,
-        method: get(),
-        path: "/".to_owned(),
-        headers: BTreeMap::new(),
-    };
+    let query = asked("partner/api", "web.shop");
     let got = explain(&world(&format!("{SHOP}---\n{mirrored}")), &query).unwrap();
     let reason =
         "the route asks for what can't be done: spec.rules[0].filters[0].type: ExtensionRef is not supported yet";
@@ -135,15 +141,7 @@ fn what_a_route_sends_elsewhere_and_what_it_makes_of_a_path_is_told() {
         {matches: [{path: {value: /public}}], filters: [{type: URLRewrite, urlRewrite: {hostname: in.example, \
         path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}], backendRefs: [{name: web, port: 80}]}]}";
     let ask = |path: &str| {
-        let query = Query {
-            sni: None,
-            from: "partner/api".to_owned(),
-            to: "web.shop".to_owned(),
-            port: None,
-            method: get(),
-            path: path.to_owned(),
-            headers: BTreeMap::new(),
-        };
+        let query = Query { path: path.to_owned(), ..asked("partner/api", "web.shop") };
         explain(&world(&format!("{SHOP}---\n{POLICIES}---\n{route}")), &query).unwrap()
     };
     let got = ask("/old/x?y");
@@ -183,15 +181,7 @@ fn mirrors_are_told_and_decide_nothing() {
         mirror("gone"),
         mirror("nothing")
     );
-    let query = Query {
-        sni: None,
-        from: "partner/api".to_owned(),
-        to: "web.shop".to_owned(),
-        port: None,
-        method: get(),
-        path: "/".to_owned(),
-        headers: BTreeMap::new(),
-    };
+    let query = asked("partner/api", "web.shop");
     let got = explain(&world(&format!("{SHOP}---\n{route}")), &query).unwrap();
     assert!(got.allowed, "{got:?}");
     let told = serde_json::json!([
@@ -210,13 +200,10 @@ fn preflights_and_who_may_read_an_answer_are_told() {
     let check = |method: &str, origin: &str, expect: (bool, Option<u16>, &str), notes: &[&str]| {
         let fields = [("Origin", origin), ("Access-Control-Request-Method", "PUT")];
         let query = Query {
-            sni: None,
-            from: "partner/api".to_owned(),
-            to: "web.shop".to_owned(),
-            port: None,
             method: method.to_owned(),
             path: "/x".to_owned(),
             headers: fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            ..asked("partner/api", "web.shop")
         };
         let got = explain(&world(&format!("{SHOP}---\n{route}")), &query).unwrap();
         assert_eq!((got.allowed, got.status, got.reason.as_str()), expect, "{method} {origin}");
@@ -244,15 +231,7 @@ fn an_account_that_nobody_has_is_noted() {
 #[test]
 fn whoever_is_barred_reaches_nobody_and_is_reached_by_nobody() {
     let ask = |barred: &Barred, path: &str| {
-        let query = Query {
-            sni: None,
-            from: "partner/api".to_owned(),
-            to: "web.shop".to_owned(),
-            port: None,
-            method: get(),
-            path: path.to_owned(),
-            headers: BTreeMap::new(),
-        };
+        let query = Query { path: path.to_owned(), ..asked("partner/api", "web.shop") };
         explain_among(&world(&format!("{SHOP}---\n{POLICIES}")), barred, &query).unwrap()
     };
     let account = |namespace: &str, name: &str| -> SpiffeId {
@@ -284,15 +263,7 @@ fn whoever_is_barred_reaches_nobody_and_is_reached_by_nobody() {
 #[test]
 fn questions_without_an_answer() {
     fn check(from: &str, to: &str, port: Option<u16>, expect: &str) {
-        let query = Query {
-            sni: None,
-            from: from.to_owned(),
-            to: to.to_owned(),
-            port,
-            method: get(),
-            path: root(),
-            headers: BTreeMap::new(),
-        };
+        let query = Query { port, ..asked(from, to) };
         assert_eq!(explain(&world(SHOP), &query).unwrap_err().to_string(), expect);
     }
     check("partner", "web.shop", None, "from: \"partner\" is not namespace/service-account");
@@ -315,15 +286,7 @@ fn a_name_outside_is_told_with_its_external_service() {
         systemRoots: true}}";
     let world = world(&format!("{SHOP}---\n{external}"));
     let check = |from: &str, port: Option<u16>, expect: Result<(bool, &str, &str), &str>| {
-        let query = Query {
-            sni: None,
-            from: from.to_owned(),
-            to: "api.example.com".to_owned(),
-            port,
-            method: get(),
-            path: root(),
-            headers: BTreeMap::new(),
-        };
+        let query = Query { port, ..asked(from, "api.example.com") };
         let got = explain(&world, &query).map_err(|error| error.to_string());
         let got = got.as_ref().map(|got| {
             assert!(got.allowed && got.status.is_none() && got.backends.is_empty() == got.connection, "{got:?}");
@@ -347,15 +310,7 @@ fn a_name_outside_is_told_with_its_external_service() {
 
 #[test]
 fn a_port_that_a_service_lacks() {
-    let query = Query {
-        sni: None,
-        from: "partner/x".to_owned(),
-        to: "web.shop".to_owned(),
-        port: Some(81),
-        method: get(),
-        path: root(),
-        headers: BTreeMap::new(),
-    };
+    let query = Query { port: Some(81), ..asked("partner/x", "web.shop") };
     let got = explain(&world(SHOP), &query).unwrap();
     assert_eq!(
         (got.allowed, got.status, got.reason.as_str()),
@@ -372,15 +327,7 @@ fn a_port_declared_tcp_is_judged_as_a_connection() {
         let policy = format!(
             "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {policy}\n"
         );
-        let query = Query {
-            sni: None,
-            from: "partner/api".to_owned(),
-            to: "web.shop".to_owned(),
-            port: None,
-            method: get(),
-            path: "/harmless".to_owned(),
-            headers: BTreeMap::new(),
-        };
+        let query = Query { path: "/harmless".to_owned(), ..asked("partner/api", "web.shop") };
         let got = explain(&world(&format!("{service}---\n{policy}")), &query).unwrap();
         assert!(got.connection);
         (got.allowed, got.rule, got.status)
@@ -424,15 +371,7 @@ spec: {rules: [{name: any, to: [{notPaths: [/secret/*]}]}]}
         let service = if declared.is_empty() { SHOP.to_owned() } else { service };
         // The other service in front of the same pods says nothing.
         let service = service.replace("selector: {app: web, version: v2}", "selector: {app: none}");
-        let query = Query {
-            sni: None,
-            from: "shop/web".to_owned(),
-            to: "web".to_owned(),
-            port: None,
-            method: get(),
-            path: path.to_owned(),
-            headers: BTreeMap::new(),
-        };
+        let query = Query { path: path.to_owned(), ..asked("shop/web", "web") };
         explain(&world(&format!("{service}---\n{OPEN}")), &query).unwrap()
     };
     let check = |declared: &str, path: &str, status: Option<u16>, reading: Option<&str>| {
@@ -470,7 +409,8 @@ fn how_endpoints_are_picked_is_told_with_who_says_so() {
     let told = |to: &str, headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (from, path) = ("partner/api".to_owned(), root());
-        let query = Query { sni: None, from, to: to.to_owned(), port: None, method: get(), path, headers };
+        let claims = BTreeMap::new();
+        let query = Query { sni: None, from, to: to.to_owned(), port: None, method: get(), path, headers, claims };
         explain(&world, &query).unwrap().backends.remove(0).balancing.unwrap_or_default()
     };
     assert_eq!(told("web-v2.shop", &[]), "PeakEwma by default");
@@ -481,7 +421,8 @@ fn how_endpoints_are_picked_is_told_with_who_says_so() {
     let query = |headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (from, to, path) = ("partner/api".to_owned(), "limited.shop".to_owned(), root());
-        explain(&world, &Query { sni: None, from, to, port: None, method: get(), path, headers }).unwrap()
+        let claims = BTreeMap::new();
+        explain(&world, &Query { sni: None, from, to, port: None, method: get(), path, headers, claims }).unwrap()
     };
     let backend = query(&[]).backends.remove(0);
     let limits = "1 active requests of each proxy, as TrafficPolicy shop/limiting says";
@@ -519,15 +460,7 @@ fn connections_are_led_by_routes_of_bytes() {
     };
     let check = |protocol: &str, routes: &[String], sni: Option<&str>, expect: (bool, &str, &str)| {
         let text = [&[SHOP.to_owned(), service(protocol)][..], routes].concat().join("---\n");
-        let query = Query {
-            sni: sni.map(str::to_owned),
-            from: "shop/web".to_owned(),
-            to: "db".to_owned(),
-            port: None,
-            method: get(),
-            path: root(),
-            headers: BTreeMap::new(),
-        };
+        let query = Query { sni: sni.map(str::to_owned), ..asked("shop/web", "db") };
         let told = explain(&world(&text), &query).unwrap();
         let led = told.route.map(|route| format!("{} {}", route.kind, route.name)).unwrap_or_default();
         assert_eq!((told.allowed, led.as_str(), told.reason.as_str()), expect, "{sni:?} {routes:?}");
@@ -579,9 +512,12 @@ fn who_comes_first_is_told_for_the_callers_place() {
     let policy = "---\napiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: near, namespace: shop}\n\
                   spec: {targetRefs: [{kind: Service, name: cart}], loadBalancing: {algorithm: Random, locality: {prefer: Region}}}\n";
     let told = |text: &str, from: &str| {
-        let (from, to, path) = (format!("shop/{from}"), "cart".to_owned(), root());
-        let query = Query { sni: None, from, to, port: None, method: get(), path, headers: BTreeMap::new() };
-        explain(&world(text), &query).unwrap().backends.remove(0).balancing.unwrap_or_default()
+        explain(&world(text), &asked(&format!("shop/{from}"), "cart"))
+            .unwrap()
+            .backends
+            .remove(0)
+            .balancing
+            .unwrap_or_default()
     };
     let by = "as Service shop/cart says";
     let default = "PeakEwma by default";
@@ -620,15 +556,7 @@ fn the_outbound_filters_of_a_caller_are_noted() {
         [{name: web, port: 80}]}]}\n";
     let of_rule = |rule: &str| format!(", targetRefs: [{{kind: HTTPRoute, name: a, sectionName: {rule}}}]");
     let policies = [policy("all", ", mode: Audit"), policy("buy", &of_rule("buy")), policy("sell", &of_rule("sell"))];
-    let query = Query {
-        sni: None,
-        from: "shop/web".to_owned(),
-        to: "web.shop".to_owned(),
-        port: None,
-        method: get(),
-        path: "/x".to_owned(),
-        headers: BTreeMap::new(),
-    };
+    let query = Query { path: "/x".to_owned(), ..asked("shop/web", "web.shop") };
     let got = explain(&world(&format!("{SHOP}{route}{}", policies.concat())), &query).unwrap();
     let note =
         "what shop/web sends passes its outbound filters first, which are not asked here: shop/all (audit), shop/buy";

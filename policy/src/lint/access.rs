@@ -4,16 +4,19 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use serde_json::Value;
+
 use super::condition::{Side, never_asked, never_calls, severity};
 use super::lens::{Lens, key_of};
 use super::names::may_be_elsewhere;
 use super::{Code, Report};
 use crate::authz::Action;
-use crate::bundle::ObjectName;
+use crate::bundle::{Direction, ObjectName};
 use crate::identity::SpiffeId;
 use crate::plan::targets;
 use crate::resource::access::{OperationSpec, RuleSpec, SourceSpec};
-use crate::resource::{AccessPolicySpec, Kind, Object, ObjectKey, ServiceSpec, WorkloadSpec};
+use crate::resource::filter::PolicyMode;
+use crate::resource::{AccessPolicySpec, Attaching, Kind, Object, ObjectKey, ServiceSpec, WorkloadSpec};
 use crate::route::METHODS;
 use crate::text::did_you_mean;
 
@@ -25,6 +28,16 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
             judged.rule(&format!("spec.rules[{index}]"), rule, report);
         }
     }
+}
+
+/// True for a policy of the filter `jwt` that tells a claim to the filters behind it.
+fn tells(policy: &Attaching<'_>, claim: &str) -> bool {
+    let spec = &policy.spec;
+    let claims = spec.config.get("claims").and_then(Value::as_array).into_iter().flatten();
+    let mut names = claims.filter_map(|told| told.get("claim")?.as_str());
+    spec.filter.name == "jwt"
+        && (spec.direction, spec.mode) == (Direction::Inbound, PolicyMode::Enforce)
+        && names.any(|name| name.eq_ignore_ascii_case(claim))
 }
 
 /// A policy and the workloads that it holds for.
@@ -53,6 +66,7 @@ impl Judged<'_, '_> {
         for (index, from) in rule.from.iter().enumerate() {
             let at = format!("{at}.from[{index}]");
             self.source(&at, from, report);
+            self.claims(&at, from, report);
             self.contradiction(&at, never_calls(from), report);
         }
         for (index, to) in rule.to.iter().enumerate() {
@@ -89,6 +103,20 @@ impl Judged<'_, '_> {
                 if let Some((namespace, account)) = text.split_once('/') {
                     self.account(&format!("{at}.{key}[{index}]"), namespace, account, report);
                 }
+            }
+        }
+    }
+
+    /// A claim that no filter tells is never there: an allow rule lets nobody in by it, a deny rule keeps nobody out.
+    fn claims(&self, at: &str, from: &SourceSpec, report: &mut Report) {
+        for (index, claim) in from.claims.iter().enumerate() {
+            let is_told = |workload: &&Object<WorkloadSpec>| {
+                let near = self.lens.world.policies_of(workload).filter_map(Attaching::of);
+                near.into_iter().any(|policy| tells(&policy, &claim.name))
+            };
+            if let Some(workload) = self.held.iter().find(|workload| !is_told(workload)) {
+                let message = format!("no JwtPolicy tells the claim {} at Workload {}", claim.name, workload.name());
+                report.tell(Code::ClaimNotTold, &self.object, format!("{at}.claims[{index}].name"), message);
             }
         }
     }

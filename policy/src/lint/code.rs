@@ -359,6 +359,12 @@ codes! {
 ---
 {apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: second, namespace: shop},
  spec: {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: Random}}}";
+    ClaimNotTold = 218, Warning, world, "claim that nobody tells",
+        means: "A rule reads a claim that no JwtPolicy (or FilterPolicy of `jwt`) of the workload tells: it is never there. An allow \
+                rule lets nobody in by it, a deny rule keeps nobody out.",
+        cure: "Name the claim in `claims` of the JwtPolicy, or let that hold for the workload too.",
+        example: "{apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, metadata: {name: p, namespace: shop},
+ spec: {action: Deny, rules: [{from: [{claims: [{name: role, exact: guest}]}]}]}}";
 
     SameAddress = 301, Error, itself, "virtual address that is taken",
         means: "The `clusterIP` is another Service's, or the address of a workload: whoever dials it may mean either.",

@@ -42,11 +42,11 @@ impl OffHttp {
             Self::Never => format!("holds for HTTP, and never at {ports}, which is declared tcp"),
             Self::AllowsNothing => {
                 format!(
-                    "its rules with methods, paths, hosts or headers allow nothing at {ports}, which is declared tcp"
+                    "its rules with methods, paths, hosts, headers or claims allow nothing at {ports}, which is declared tcp"
                 )
             }
             Self::DeniesByTheRest => format!(
-                "its rules with methods, paths, hosts or headers deny by their other conditions alone at {ports}, which is \
+                "its rules with methods, paths, hosts, headers or claims deny by their other conditions alone at {ports}, which is \
                  declared tcp"
             ),
         }

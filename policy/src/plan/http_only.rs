@@ -7,7 +7,6 @@ use super::World;
 use super::select::holds_for;
 use crate::authz::{Action, Conditions};
 use crate::bundle::{Direction, Protocol, RouteKind};
-use crate::resource::access::OperationSpec;
 use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
 use crate::resource::{
@@ -42,11 +41,11 @@ pub(crate) fn policies(world: &World, workload: &Object<WorkloadSpec>, port: u16
 }
 
 fn judges_http(policy: &Object<AccessPolicySpec>, port: u16) -> bool {
-    let needs_http = |to: &OperationSpec| {
-        let conditions = Conditions::from(to);
-        conditions.are_for(port) && conditions.need_http()
-    };
-    policy.spec.rules.iter().flat_map(|rule| &rule.to).any(needs_http)
+    policy.spec.rules.iter().any(|rule| {
+        let is_claimed = rule.from.iter().any(|from| !from.claims.is_empty());
+        let mut to = rule.to.iter().map(Conditions::from);
+        rule.to.is_empty() && is_claimed || to.any(|to| to.are_for(port) && (is_claimed || to.need_http()))
+    })
 }
 
 /// Those whose routes count.
@@ -117,12 +116,12 @@ pub(crate) fn service_protocol(port: &PortSpec, workloads: &[&Object<WorkloadSpe
         return port.protocol();
     }
     let own = |workload: &&Object<WorkloadSpec>| {
-        let target = port.target_at(&workload.spec);
+        let target = port.served_at(&workload.spec);
         let own = workload.spec.ports.iter().find(|own| target == Some(own.port));
         own.map_or(Protocol::Auto, |own| own.protocol)
     };
     // One without the port is no endpoint of it, and has no say.
-    let with_it = workloads.iter().filter(|workload| port.target_at(&workload.spec).is_some());
+    let with_it = workloads.iter().filter(|workload| port.served_at(&workload.spec).is_some());
     let mut protocols = with_it.map(own);
     let first = protocols.next().unwrap_or(Protocol::Auto);
     if protocols.all(|other| other == first) { first } else { Protocol::Auto }

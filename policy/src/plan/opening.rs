@@ -13,10 +13,11 @@ use crate::authz::{self, Engine, Operation, Request, Source};
 use crate::bundle::ObjectName;
 use crate::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
-/// So many callers, operations and blocks of addresses of a workload's policies are tried.
+/// So many callers, operations, blocks of addresses and tokens of a workload's policies are tried.
 const CALLERS: usize = 64;
 const OPERATIONS: usize = 256;
 const ADDRESSES: usize = 8;
+const TOKENS: usize = 8;
 /// So many requests are judged for one change.
 const MOST: usize = 200_000;
 
@@ -93,12 +94,14 @@ impl Judged {
     /// The first request that is taken now and was refused.
     fn first(&mut self, before: &authz::Config, after: &authz::Config, port: u16) -> Option<String> {
         let (was, now) = (Engine::new(before).ok()?, Engine::new(after).ok()?);
-        let (callers, addresses) = (callers(before, after), addresses(before, after));
-        let from = callers.iter().flat_map(|caller| addresses.iter().map(move |address| (caller, *address)));
+        let (callers, addresses, tokens) = (callers(before, after), addresses(before, after), tokens(before, after));
+        let near = addresses.iter().flat_map(|address| tokens.iter().map(move |token| (*address, token)));
+        let from = callers.iter().flat_map(|caller| near.clone().map(move |(address, token)| (caller, address, token)));
         for probe in probes(before, after, port) {
             let headers: Vec<_> = probe.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            for (caller, address) in from.clone() {
+            for (caller, address, token) in from.clone() {
                 self.left = self.left.checked_sub(1)?;
+                let claims: Vec<_> = token.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
                 let request = Request {
                     principal: Some(caller),
                     address: Some(address),
@@ -108,10 +111,14 @@ impl Judged {
                     port: probe.port,
                     authority: Some(&probe.host),
                     headers: &headers,
+                    claims: &claims,
                 };
                 if now.decide(&request).allowed && !was.decide(&request).allowed {
                     let place = if address == ELSEWHERE { String::new() } else { format!(" from {address}") };
-                    return Some(format!("{probe} by {caller}{place} would be let in, and is not now"));
+                    let claims = claims
+                        .iter()
+                        .fold(String::new(), |all, (name, value)| all + " with claim " + name + ": " + value);
+                    return Some(format!("{probe} by {caller}{place}{claims} would be let in, and is not now"));
                 }
             }
         }
@@ -181,6 +188,25 @@ fn addresses(before: &authz::Config, after: &authz::Config) -> Vec<IpAddr> {
     std::iter::once(ELSEWHERE).chain(named).filter(|address| seen.insert(*address)).take(ADDRESSES).collect()
 }
 
+/// What tokens say that meet the sources of rules as far as one can, and none.
+fn tokens(before: &authz::Config, after: &authz::Config) -> Vec<Vec<(String, String)>> {
+    let token = |source: &Source| {
+        let claims = source.claims.iter().filter_map(|claim| {
+            Some((claim.name.clone(), sample_value(claim.exact.as_ref(), claim.prefix.as_ref(), claim.present)?))
+        });
+        claims.collect::<Vec<_>>()
+    };
+    let sources = rules(before, after).flat_map(|rule| &rule.from).map(token);
+    let mut seen = BTreeSet::new();
+    std::iter::once(Vec::new()).chain(sources).filter(|token| seen.insert(token.clone())).take(TOKENS).collect()
+}
+
+/// A value that meets one of these. `None`: it must be absent.
+fn sample_value(exact: Option<&String>, prefix: Option<&String>, present: Option<bool>) -> Option<String> {
+    let value = exact.cloned().or_else(|| prefix.map(|prefix| format!("{prefix}x")));
+    value.or_else(|| present.filter(|present| *present).map(|_| ANY.to_owned()))
+}
+
 fn rules<'c>(before: &'c authz::Config, after: &'c authz::Config) -> impl Iterator<Item = &'c authz::Rule> {
     before.policies.iter().chain(&after.policies).flat_map(|policy| &policy.rules)
 }
@@ -224,8 +250,7 @@ fn probe(operation: &Operation, turn: usize, port: u16) -> Probe {
     let mut free = ["GET", "POST", "PUT", "PATCH", "DELETE"].into_iter();
     let free = free.find(|method| !operation.not_methods.iter().any(|not| not == method)).unwrap_or("TRACE");
     let headers = operation.headers.iter().filter_map(|header| {
-        let value = header.exact.clone().or_else(|| header.prefix.as_ref().map(|prefix| format!("{prefix}x")));
-        let value = value.or_else(|| header.present.filter(|present| *present).map(|_| ANY.to_owned()))?;
+        let value = sample_value(header.exact.as_ref(), header.prefix.as_ref(), header.present)?;
         Some((header.name.to_ascii_lowercase(), value))
     });
     Probe {

@@ -232,7 +232,7 @@ impl World {
 fn config_for(filter: &FilterAttachment, contract: &str) -> Json {
     let is_older = filter.filter == "authz" && contract == FILTER_CONTRACT;
     let config = is_older.then(|| serde_json::from_str::<authz::Config>(&filter.config.0).ok()).flatten();
-    match config.and_then(|config| config.without_places()) {
+    match config.and_then(|config| config.for_older()) {
         Some(config) => Json(serde_json::to_string(&config).expect("a config has string keys only")),
         None => filter.config.clone(),
     }

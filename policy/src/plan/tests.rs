@@ -566,8 +566,8 @@ fn what_holds_for_http_only_refuses_everything_else_at_undeclared_ports() {
     let never = "holds for HTTP, and never at port 80 of Service shop/cache, which is declared tcp";
     let http = "rules: [{to: [{paths: [/x]}]}]";
     check(&access("shop/l4", "{rules: [{from: [{namespaces: [shop]}], to: [{ports: [8080]}]}]}"), (false, false), &[]);
-    let nothing = "its rules with methods, paths, hosts or headers allow nothing at port 80 of Service shop/cache, which is declared tcp";
-    let rest = "its rules with methods, paths, hosts or headers deny by their other conditions alone at port 80 of Service \
+    let nothing = "its rules with methods, paths, hosts, headers or claims allow nothing at port 80 of Service shop/cache, which is declared tcp";
+    let rest = "its rules with methods, paths, hosts, headers or claims deny by their other conditions alone at port 80 of Service \
                 shop/cache, which is declared tcp";
     check(&access("shop/http", &format!("{{{http}}}")), (true, true), &[cut, nothing]);
     check(&access("shop/http", &format!("{{action: Deny, {http}}}")), (true, true), &[cut, rest]);

@@ -56,6 +56,8 @@ pub struct SourceSpec {
     pub ip_blocks: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_ip_blocks: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<authz::ClaimCondition>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -111,6 +113,7 @@ impl From<&RuleSpec> for authz::Rule {
             not_service_accounts: from.not_service_accounts.clone(),
             ip_blocks: from.ip_blocks.clone(),
             not_ip_blocks: from.not_ip_blocks.clone(),
+            claims: from.claims.clone(),
         };
         let operation = |to: &OperationSpec| authz::Operation {
             methods: to.methods.clone(),

@@ -466,6 +466,37 @@ async fn keys_of_tokens_are_fetched_and_follow_their_provider() {
     assert_eq!(ask("ES256").await, (200, 2));
 }
 
+/// What a token says decides, as the filter that checked it tells it to the rules behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_ask_for_the_claims_of_a_token() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let _app = App::start("one", pair.origin, 8080).await;
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../../../filters/jwt/vectors.json")).expect("JSON");
+    let bearer = format!("Bearer {}", vectors["tokens"]["EdDSA"].as_str().expect("text"));
+    let tokens = json!({"issuers": ["https://issuer.test"], "keys": vectors["config"]["keys"], "optional": true,
+        "claims": [{"claim": "roles"}, {"claim": "sub"}]});
+    let tokens: &str = tokens.to_string().leak();
+    let ask = async |allowed: &str, denied: &str| {
+        let claim = |name: &str, exact: &str| json!([{"from": [{"claims": [{"name": name, "exact": exact}]}]}]);
+        let rules = json!({"policies": [
+            {"name": "a/allow", "action": "Allow", "rules": claim("roles", allowed)},
+            {"name": "a/deny", "action": "Deny", "rules": claim("sub", denied)}]});
+        let rules = rules.to_string().leak();
+        let authz = Filter { authorization: true, ..on(Direction::Inbound, "authz", rules) };
+        attach_with(&pair, Of::Origin, &[on(Direction::Inbound, "jwt", tokens), authz], |it| {
+            it.capabilities = if it.authorization { Vec::new() } else { vec!["crypto".to_owned()] };
+        });
+        let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+        let with = client.get_with("/who", &[("authorization", bearer.as_str())]).await;
+        (with.status.as_u16(), client.get_with("/who", &[]).await.status.as_u16())
+    };
+    assert_eq!(ask("admin", "eve").await, (200, 403));
+    assert_eq!(ask("dev", "eve").await, (200, 403), "any member will do");
+    assert_eq!(ask("admin,dev", "eve").await, (403, 403), "a list is none of its members");
+    assert_eq!(ask("admin", "ada").await, (403, 403), "a deny rule comes first");
+}
+
 /// An answer that broke off while a filter gathered it is not the one that it judges: that comes by the next attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_answer_of_a_further_attempt_is_judged_too() {

@@ -36,6 +36,9 @@ pub(crate) struct ExplainArgs {
     /// A header of the request; may be repeated.
     #[arg(short = 'H', long = "header", value_name = "K:V", value_parser = values::header)]
     headers: Vec<(String, String)>,
+    /// A claim of the caller's token, by its name in lower case; may be repeated, also for the members of one list.
+    #[arg(long = "claim", value_name = "K=V", value_parser = values::claim)]
+    claims: Vec<(String, String)>,
     /// The server name that a TLS connection asks for: judged as a connection where bytes are carried.
     #[arg(long, value_name = "NAME")]
     sni: Option<String>,
@@ -56,12 +59,28 @@ pub(crate) async fn run(args: ExplainArgs) -> Outcome {
         port: args.port,
         method: args.method.clone(),
         path: args.path.clone(),
-        headers: args.headers.iter().cloned().collect(),
+        // Of a field that is there several times the first counts.
+        headers: args.headers.iter().rev().cloned().collect(),
+        claims: members(&args.claims),
     };
     let answer: Told<Explanation> = args.access.client()?.post("/explain", &query).await?;
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| render(&args, &answer, &Paint::stdout())));
     Ok(if answer.allowed { Answer::Yes } else { Answer::No })
+}
+
+/// The rule that the request met: its name, or its place in the route.
+fn rule_of(route: &RouteExplanation) -> String {
+    route.rule_name.clone().unwrap_or_else(|| format!("rules[{}]", route.rule_index))
+}
+
+/// The members of each claim.
+fn members(claims: &[(String, String)]) -> BTreeMap<String, Vec<String>> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, member) in claims {
+        all.entry(name.clone()).or_default().push(member.clone());
+    }
+    all
 }
 
 /// The name and the port that are meant: a port may stand behind the name, as in a URL.
@@ -245,6 +264,7 @@ mod tests {
             method: "GET".into(),
             path: "/admin".into(),
             headers: Vec::new(),
+            claims: Vec::new(),
             output: OutputArgs::default(),
             access: AccessArgs::default(),
         };

@@ -388,6 +388,7 @@ fn random_query(random: &mut Random, caller: &ObjectName) -> Query {
         method: random.one(methods).to_owned(),
         path: random.one(&PATHS).to_owned(),
         headers,
+        claims: BTreeMap::new(),
     }
 }
 

@@ -195,6 +195,7 @@ fn told(spec: &Value) -> (Vec<(String, bool)>, Value) {
         method: get(),
         path: root(),
         headers: BTreeMap::new(),
+        claims: BTreeMap::new(),
     };
     let backend = explain(&world, &query).unwrap().backends.remove(0);
     (shown, serde_json::to_value(backend).unwrap())

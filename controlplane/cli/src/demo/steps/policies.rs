@@ -33,6 +33,7 @@ pub(in super::super) async fn denied(stage: &Stage) -> Evidence {
         method: "GET".to_owned(),
         path: "/admin/settings".to_owned(),
         headers: Default::default(),
+        claims: Default::default(),
     };
     let explanation: Explanation = stage.api()?.post("/explain", &question).await?;
     ensure!(!explanation.allowed, "explain says {explanation:?}");
