@@ -1,6 +1,6 @@
 //! Why a filter gave no verdict, in the words of metrics, logs and replies, and with what an author needs to mend it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use wasmtime::{Trap, WasmBacktrace};
 
@@ -152,9 +152,25 @@ fn backtrace(frames: &WasmBacktrace) -> String {
     text
 }
 
-/// A function's name without what a compiler put around it.
+/// A function's name without what a compiler put around it, as far as it is told: a short one may stand for a long one.
 fn function(name: &str) -> String {
-    format!("{:#}", rustc_demangle::demangle(name)).chars().take(128).collect()
+    let mut shown = Shown::default();
+    // An error says that there is more.
+    _ = write!(shown, "{:#}", rustc_demangle::demangle(name));
+    shown.0
+}
+
+/// Takes so many characters, and an error for more.
+#[derive(Default)]
+struct Shown(String);
+
+impl fmt::Write for Shown {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        const MOST: usize = 128;
+        let room = MOST.saturating_sub(self.0.chars().count());
+        self.0.extend(text.chars().take(room));
+        if text.chars().nth(room).is_some() { Err(fmt::Error) } else { Ok(()) }
+    }
 }
 
 impl FailureKind {
@@ -212,6 +228,7 @@ mod tests {
         assert_eq!(function("_ZN4core9panicking5panic17h0123456789abcdefE"), "core::panicking::panic");
         assert_eq!(function("_RNvCs1234_7mycrate3foo"), "mycrate::foo");
         assert_eq!(function("on_request_head"), "on_request_head");
+        assert_eq!(function(&"é".repeat(1_000)), "é".repeat(128));
     }
 
     #[test]
