@@ -122,7 +122,8 @@ async fn carry<'h>(
     let _using = (!to.outside).then(|| worker.uses.begin(&snapshot, to.service));
     let Request { head, body, responder } = request;
     let place = filtering::Place::outbound(origin.peer.ip(), to.port, from).speaking(head.version);
-    let place = filtering::Place { service: (!to.outside).then_some(&to.service.name), ..place };
+    let service = (!to.outside).then_some(&to.service.name);
+    let place = filtering::Place { service, path_reading: to.service.path_reading, ..place };
     let filtered = filtered.insert(Filtered::new(&worker.filters, &from.outbound, record.start()));
     let permit = filtered.request(&place, head, Some(Rest { body: &mut *body, client: responder.as_mut() })).await?;
     let (mut attempts, mut mirrors, exit, permit) = {
