@@ -337,6 +337,12 @@ pub struct ServicePort {
 }
 
 impl ServicePort {
+    /// True where some endpoints of the service are none of this port.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.other_targets.values().any(Option::is_none)
+    }
+
     /// The port of the app at one endpoint. `None`: it is no endpoint of this port.
     #[must_use]
     pub fn target_of(&self, workload: &ObjectName) -> Option<u16> {

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::bundle::{
     Bundle, Endpoint, External, ExternalPort, ExternalProtocol, ExternalTls, FilterAttachment, MeshSettings,
-    ObjectName, Revision, Route, RouteKind, RouteName, RouteRule, ServedWorkload, Service, Spread, Traffic,
+    ObjectName, Revision, Route, RouteKind, RouteName, RouteRule, ServedWorkload, Service, ServicePort, Spread,
+    Traffic,
 };
 use crate::identity::SpiffeId;
 use crate::scope::Ask;
@@ -133,6 +134,13 @@ impl Object {
             }
             Self::Service(service) if service.traffic.is_some() => {
                 Some(Self::Service(Service { traffic: None, ..service.clone() }))
+            }
+            // Where it goes to nobody else's port it is only refused by some.
+            Self::Service(service) if service.ports.iter().any(ServicePort::is_partial) => {
+                let is_led = |port: &ServicePort| port.other_targets.values().any(Option::is_some);
+                let mut all = service.clone();
+                all.ports.iter_mut().for_each(|port| port.other_targets.clear());
+                (!service.ports.iter().any(is_led)).then_some(Self::Service(all))
             }
             Self::Route(route) if route.has_preferences() => Some(Self::Route(route.without_preferences())),
             Self::External(external) if external.traffic.is_some() => {

@@ -365,13 +365,19 @@ impl Destinations {
         if self.generation.get() < snapshot.generation {
             self.generation.set(snapshot.generation);
             self.placed.borrow_mut().clear();
-            let is_there = |service: &Service, port: u16| service.ports.iter().any(|known| known.port == port);
+            // Of a port that all endpoints have there is no state of its own, and of the rest one together.
+            let is_own = |service: &Service, port: Option<u16>| {
+                service
+                    .ports
+                    .iter()
+                    .any(|known| port.map_or(!known.is_partial(), |port| known.port == port && known.is_partial()))
+            };
             self.services.borrow_mut().retain(|(name, port, outside), _| {
                 if *outside {
                     return snapshot.bundle.externals.contains_key(name);
                 }
                 let service = snapshot.bundle.services.get(name);
-                service.is_some_and(|service| port.is_none_or(|port| is_there(service, port)))
+                service.is_some_and(|service| is_own(service, *port))
             });
         }
     }

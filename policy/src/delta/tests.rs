@@ -105,3 +105,18 @@ fn no_endpoint_of_a_closed_service_is_dialled() {
     let addresses = |service: &Service| service.endpoints.values().map(|it| it.address).collect::<Vec<_>>();
     assert_eq!(addresses(&closed), addresses(&open), "what goes to one of them is the service's");
 }
+
+/// One that nobody else's port stands for is refused by some of its endpoints, as before it was known which.
+#[test]
+fn a_service_with_endpoints_without_its_port_has_a_form_with_all_of_them() {
+    let plain = service("a", 80, &[1, 2]);
+    let with = |targets: &[(&str, Option<u16>)]| {
+        let mut with = plain.clone();
+        with.ports[0].other_targets =
+            targets.iter().map(|(name, port)| (ObjectName::new("ns", *name), *port)).collect();
+        Object::Service(with)
+    };
+    assert_eq!(with(&[("w1", None)]).without_preferences(), Some(Object::Service(plain.clone())));
+    assert_eq!(with(&[("w1", None), ("w2", Some(81))]).without_preferences(), None, "it would be sent to another port");
+    assert_eq!(Object::Service(plain.clone()).without_preferences(), None);
+}

@@ -66,7 +66,7 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
             let routes = http_routes(lens.world, service, port.port, RoutesOf::Everybody);
             let routes = routes.map(|route| (route.key(), None, true));
             let policies = workloads.iter().flat_map(|workload| {
-                let target = port.target_at(&workload.spec);
+                let target = port.served_at(&workload.spec);
                 target.into_iter().flat_map(|target| http_policies(lens.world, workload, target))
             });
             let all = routes.chain(policies.map(|policy| (policy.object, policy.action, policy.targeted)));
