@@ -16,7 +16,7 @@ pub(super) struct RuleActions {
     refuses: Refuses,
 }
 
-/// Which of the requests that a rule holds for have nowhere to go, and are answered 500.
+/// Which of the requests that a rule holds for no backend takes: they are answered 500, where it does not redirect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Refuses {
     #[default]

@@ -80,7 +80,7 @@ impl<'t> Target<'t> {
     /// The service's port, where not every endpoint of the service is one of it.
     #[must_use]
     pub fn partial(&self) -> Option<&'t ServicePort> {
-        self.port.filter(|port| port.other_targets.values().any(Option::is_none))
+        self.port.filter(|port| port.is_partial())
     }
 }
 
@@ -386,8 +386,7 @@ pub fn choose<'t>(
                 || !table.rule_filters.are_alike(&met, &other)
                 || !restricts_alike(table, &met, &other)
         }
-        RouteDecision::NoMatch => true,
-        RouteDecision::Default => false,
+        RouteDecision::Default | RouteDecision::NoMatch => false,
     };
     let others = routed.query_readings(head);
     let queries = || std::iter::once(QueryReading::STANDARD).chain(others.iter().copied());
@@ -427,7 +426,10 @@ fn restricts_alike(table: &RouteTable, one: &MetRule<'_>, other: &MetRule<'_>) -
     if std::ptr::eq(one.rule, other.rule) {
         return true;
     }
-    let [one, other] = [one, other].map(|met| met.rule.backends.iter().map(bounds).collect::<Vec<_>>());
+    let [one, other] = [one, other].map(|met| {
+        let led = met.rule.backends.iter().filter(|backend| backend.weight > 0);
+        led.map(bounds).collect::<Vec<_>>()
+    });
     let within = |a: &[_], b: &[_]| a.iter().all(|of| b.contains(of));
     within(&one, &other) && within(&other, &one)
 }

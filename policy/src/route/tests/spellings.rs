@@ -109,8 +109,4 @@ fn a_rule_that_refuses_or_leads_to_a_bounded_service_is_passed_by_no_other_spell
     }
     assert_eq!(met_as(&table, "GET", "//other/x", &[]), "rest", "another backend alone is no difference");
     assert_eq!(met_as(&table, "GET", "/", &[("x-role", "user"), ("X-ROLE", "admin")]), "400");
-    let few = vec![of("public", "/public", vec![backend("shop/web", 1)])];
-    let few = self::table(vec![service("shop/web", None, &[])], vec![route("shop/r", 1, few)]);
-    assert_eq!(met_as(&few, "GET", "/public/a%2Fb", &[]), "public");
-    assert_eq!(met_as(&few, "GET", "/public/..%2Fadmin", &[]), "400", "a reading that no rule is for");
 }
