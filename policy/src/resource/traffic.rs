@@ -15,6 +15,7 @@ use super::spread::{LocalitySpec, SlowStartSpec};
 use super::template::TemplateRef;
 use super::{Metadata, ROOT_NAMESPACE, TargetKind, TargetRef, value};
 use crate::bundle::{AdaptiveLimit, Balancing, HashKey, Limits, Outliers, SourceKey, Spread};
+use crate::route::HOST;
 
 /// Targets that one policy may have, as Gateway API bounds it.
 const MAX_TARGETS: usize = 16;
@@ -96,7 +97,13 @@ pub struct HashSpec {
 }
 
 fn header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    value::matchable_header_option(deserializer)
+    let name = value::header_name(deserializer)?;
+    if name.eq_ignore_ascii_case(HOST) {
+        return Err(D::Error::custom(format!(
+            "{name:?} keeps no requests together: callers name one Service in many ways"
+        )));
+    }
+    value::matchable_header(&name).map(|()| Some(name)).map_err(D::Error::custom)
 }
 
 /// A cookie's name is a token, as a header's, but for its case.
