@@ -74,7 +74,8 @@ pub(crate) fn header(text: &str) -> Result<(String, String), String> {
 
 pub(crate) fn claim(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: NAME=VALUE is expected"))?;
-    Ok((name.to_owned(), value.to_owned()))
+    // As a JwtPolicy tells it.
+    Ok((name.to_ascii_lowercase(), value.to_owned()))
 }
 
 /// Labels that an object must have, or must not.

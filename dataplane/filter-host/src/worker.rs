@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use smallvec::SmallVec;
 
 use crate::backoff::BackOff;
 use crate::chain::{
@@ -189,6 +190,13 @@ impl Worker {
         self.streams.set(stream).iter().map(|set| (&*set.name, set.value.as_slice()))
     }
 
+    /// Has filters of one stream told what those of another have set, which is not `done`: it is judged again.
+    pub fn inherit(&mut self, from: u64, to: u64) {
+        for attribute in self.streams.set(from).to_vec() {
+            self.streams.set_attribute(to, attribute);
+        }
+    }
+
     /// Ends a stream: filters that it came to are told, and nothing of it is kept. Call it once for each stream that
     /// any other hook saw.
     pub fn done(&mut self, chain: &Chain, stream: u64, summary: &Summary) {
@@ -355,10 +363,15 @@ impl Worker {
             self.backoff.succeeded(filter.id, caller);
         }
         match step {
+            Step::Next { changes, .. } if !self.streams.has_room(now.stream, &attributes_of(&changes)) => {
+                let failure =
+                    Failure::invalid("an attribute beyond what the filters of one request may set".to_owned());
+                self.fail(filter, now, subject, &failure)
+            }
             Step::Next { changes, delay } => {
                 for change in changes {
                     if let Change::Attribute(attribute) = change {
-                        self.set(filter, now.stream, attribute);
+                        self.streams.set_attribute(now.stream, attribute);
                     } else {
                         subject.apply(change);
                     }
@@ -381,6 +394,7 @@ impl Worker {
         }
     }
 
+    /// Beside what is under way: the head went on, and nothing judges by attributes any more.
     fn set(&mut self, filter: &Prepared, stream: u64, attribute: SetAttribute) {
         if !self.streams.set_attribute(stream, attribute) && filter.setup.shared.log_admits() {
             tracing::warn!(filter = &*filter.label.name, "an attribute was not set: the request has too many");
@@ -470,6 +484,16 @@ impl Worker {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
+}
+
+fn attributes_of(changes: &[Change]) -> SmallVec<[&SetAttribute; 4]> {
+    let mut set = SmallVec::new();
+    for change in changes {
+        if let Change::Attribute(attribute) = change {
+            set.push(attribute);
+        }
+    }
+    set
 }
 
 /// The hook that is called at this stage, if the filter asked for it; or what must come first.

@@ -180,6 +180,13 @@ impl<'a> Place<'a> {
     }
 }
 
+/// What the filter `jwt` tells rules once more of what it tells everybody.
+const FOR_RULES: &str = "filter.jwt-list.";
+
+/// Names a request in its filters.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamOf(u64);
+
 /// A chain that a stream runs through, and its id there.
 struct Link<'a> {
     /// Borrowed from the workload of a request; a connection outlives snapshots and has its own.
@@ -208,10 +215,26 @@ pub struct Filtered<'a> {
     bytes: (u64, u64),
 }
 
+/// Judges a request once more, by a chain whose filters are told what those before have told of it.
+///
+/// # Errors
+/// As of [`Filtered::request`].
+pub async fn again(
+    filters: &Filters,
+    (chain, of): (&Chain, StreamOf),
+    place: &Place<'_>,
+    mut head: RequestHead,
+) -> Result<(), Failure> {
+    let mut filtered = Filtered::new(filters, chain, Instant::now());
+    filters.instances.borrow_mut().inherit(of.0, filtered.links[0].stream);
+    filtered.request(place, &mut head, None).await.map(drop)
+}
+
 /// Runs the request hooks of `chain`.
 ///
 /// # Errors
 /// As of [`Filtered::request`].
+#[cfg(test)]
 pub async fn request<'a>(
     filters: &'a Filters,
     chain: &'a Chain,
@@ -310,6 +333,11 @@ impl<'a> Filtered<'a> {
         self.judge(place, head, rest).await
     }
 
+    /// Of what its filters told, as long as it is under way.
+    pub fn stream(&self) -> StreamOf {
+        StreamOf(self.links[0].stream)
+    }
+
     /// Runs the request hooks of the rule that the request took, where it has filters, by the rule's name. The permit for all of
     /// it then comes of them. The head that the route was chosen by stays: a change of path or authority is refused.
     ///
@@ -379,6 +407,7 @@ impl<'a> Filtered<'a> {
     pub fn attributes(&self) -> Vec<(String, String)> {
         let worker = self.filters.instances.borrow();
         let noted = self.links.iter().flat_map(|link| worker.attributes(link.stream));
+        let noted = noted.filter(|(name, _)| !name.starts_with(FOR_RULES));
         noted.map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned())).collect()
     }
 

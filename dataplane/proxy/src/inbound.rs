@@ -103,7 +103,7 @@ async fn carry<'h>(
     if head.protocol.as_ref().is_some_and(|protocol| !protocol.is_websocket()) {
         body.forbid_forgery();
     }
-    let (flow, bounds) = (Flow::default(), until.ends_behind());
+    let (flow, bounds, stream) = (Flow::default(), until.ends_behind(), filtered.stream());
     let trial = bounds.are_some().then(|| Trial::of(&flow));
     let mut call = Call { head, body, responder, record, holder: &caller.holder, trial: trial.as_ref() };
     let (leg, socket) = (worker.app_leg(connect_timeout), [PlainSocket::Served(socket)]);
@@ -130,7 +130,7 @@ async fn carry<'h>(
                 return Ok(());
             }
             let chain = served_now.inbound.authorization();
-            filtering::request(&worker.filters, &chain, &place_now, &mut head.clone(), None).await.map(drop)
+            filtering::again(&worker.filters, (&chain, stream), &place_now, head.clone()).await
         });
         // Dropping it cancels what the app does: nobody waits for longer than the caller.
         let carried = pin!(leg.carry(&socket, version, permit, filtered, &mut call));

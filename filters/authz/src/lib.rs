@@ -1,7 +1,6 @@
 //! Authorization: the engine of `weft-policy` in the sandbox. Its configuration is an `authz::Config`; what it allows
 //! passes unchanged, what it denies is answered 403 and names the rule. The same engine answers `weft explain`.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use weft_filters_sdk::{Connection, Filter, Interest, Outcome, Prefixed, Reply, Request, Value, hook, rules};
@@ -47,8 +46,8 @@ enum Headers {
 
 /// Values of a request that are no headers. Address, authority and claims are asked for where a rule looks at them.
 const OTHERS: usize = 7;
-/// What the filter `jwt` tells begins so.
-const TOLD: &str = "filter.jwt";
+/// What the filter `jwt` tells of a claim, as a list in JSON, begins so.
+const TOLD: &str = "filter.jwt-list.";
 
 impl Filter for Authz {
     type Config = Config;
@@ -93,11 +92,11 @@ impl Filter for Authz {
             Ok(headers) => headers,
             Err(name) => return unreadable("header", name),
         };
-        let claims = match self.head.claims.map_or_else(|| Ok(Vec::new()), |claims| told(request, claims)) {
+        let claims = match self.claims(request) {
             Ok(claims) => claims,
             Err(name) => return unreadable("claim", name),
         };
-        let claims: Vec<(&str, &str)> = claims.iter().map(|(name, member)| (*name, &**member)).collect();
+        let claims: Vec<(&str, &str)> = claims.iter().map(|(name, member)| (*name, member.as_str())).collect();
         let asked = Asked {
             principal: request.text(self.head.principal),
             address: address(self.head.address.and_then(|address| request.text(address))),
@@ -138,30 +137,20 @@ impl Authz {
     }
 }
 
-/// The claims that the filter `jwt` tells, each member of a list by itself, or the name of one that can't be read.
-fn told<'a>(
-    request: &Request<'a>,
-    claims: Prefixed<hook::RequestHead>,
-) -> Result<Vec<(&'a str, Cow<'a, str>)>, &'a str> {
-    let mut all = Vec::new();
-    for (attribute, value) in request.prefixed(claims) {
-        let Some(name) = attribute.strip_prefix(TOLD) else { continue };
-        if let Some(name) = name.strip_prefix("-list.") {
-            let members: Vec<String> = serde_json::from_slice(value).map_err(|_| name)?;
-            all.extend(members.into_iter().map(|member| (name, Cow::Owned(member))));
-        } else if let Some(name) = name.strip_prefix('.') {
-            let is_list = request.prefixed(claims).any(|(other, _)| is_list_of(other, name));
-            if !is_list {
-                all.push((name, Cow::Borrowed(std::str::from_utf8(value).map_err(|_| name)?)));
+impl Authz {
+    /// The claims that rules look at, each member by itself, or the name of one that can't be read.
+    fn claims<'a>(&self, request: &Request<'a>) -> Result<Vec<(&'a str, String)>, &'a str> {
+        let mut all = Vec::new();
+        let Some(told) = self.head.claims else { return Ok(all) };
+        for (attribute, value) in request.prefixed(told) {
+            let Some(name) = attribute.strip_prefix(TOLD) else { continue };
+            if self.engine.needed_claims().binary_search_by(|needed| needed.as_str().cmp(name)).is_ok() {
+                let members: Vec<String> = serde_json::from_slice(value).map_err(|_| name)?;
+                all.extend(members.into_iter().map(|member| (name, member)));
             }
         }
+        Ok(all)
     }
-    Ok(all)
-}
-
-/// True for the attribute that tells the members of a claim.
-fn is_list_of(attribute: &str, claim: &str) -> bool {
-    attribute.strip_prefix(TOLD).and_then(|rest| rest.strip_prefix("-list.")) == Some(claim)
 }
 
 /// No port is 0, which no rule names.

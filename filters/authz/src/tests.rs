@@ -97,21 +97,30 @@ fn claims_are_what_the_filter_jwt_tells() {
         {"name": "d/admins", "action": "Allow", "rules": [{"from": [{"claims": [{"name": "roles", "exact": "admin"}]}]}]},
         {"name": "d/banned", "action": "Deny", "rules": [{"from": [{"claims": [{"name": "sub", "exact": "eve"}]}]}]}]}"#;
     let mut authz = Harness::<Authz>::new(rules).expect("a sound configuration");
-    assert_eq!(authz.asked("request-head")[4..], ["filter.jwt*"]);
+    assert_eq!(authz.asked("request-head")[4..], ["filter.jwt-list.*"]);
     assert_eq!(authz.asked("connection").len(), 2, "a connection has no token");
-    for (told, expect) in [
-        (&[("filter.jwt.roles", "admin")][..], "allowed"),
-        (&[], "d/admins#no-match"),
-        (&[("filter.jwt.roles", "dev,admin"), ("filter.jwt-list.roles", r#"["dev","admin"]"#)], "allowed"),
-        (&[("filter.jwt.roles", "dev,admin"), ("filter.jwt-list.roles", r#"["dev,admin"]"#)], "d/admins#no-match"),
-        (&[("filter.jwt.roles", "dev,admin")], "d/admins#no-match"),
-        (&[("filter.jwt.roles", "admin"), ("filter.jwt-list.roles", "[]")], "d/admins#no-match"),
-        (&[("filter.jwt.roles", "admin"), ("filter.jwt.sub", "eve")], "d/banned#0"),
-        (&[("filter.jwtroles", "admin"), ("filter.jwt-roles", "admin"), ("filter.jwt-list", "x")], "d/admins#no-match"),
-        (&[("filter.jwt.roles", "admin"), ("filter.jwt-list.sub", "eve")], "claim_not_text"),
+    for (roles, sub, expect) in [
+        (Some(r#"["admin"]"#), None, "allowed"),
+        (None, None, "d/admins#no-match"),
+        (Some(r#"["dev","admin"]"#), Some(r#"["ann"]"#), "allowed"),
+        (Some(r#"["dev,admin"]"#), None, "d/admins#no-match"),
+        (Some("[]"), None, "d/admins#no-match"),
+        (Some(r#"["admin"]"#), Some(r#"["ann","eve"]"#), "d/banned#0"),
+        (Some(r#"["admin"]"#), Some("eve"), "claim_not_text"),
+        (Some(r#""admin""#), None, "claim_not_text"),
     ] {
         let mut request = TestRequest::new("GET", "/").principal(WEB);
-        request.values = told.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        // What tells no claim, and claims that no rule looks at.
+        for (name, value) in
+            [("jwt.roles", "admin"), ("jwt.sub", "eve"), ("jwt-list.other", "x"), ("jwt-lists.roles", "x")]
+        {
+            request = request.value(&format!("filter.{name}"), value);
+        }
+        for (name, value) in [("roles", roles), ("sub", sub)] {
+            if let Some(value) = value {
+                request = request.value(&format!("filter.jwt-list.{name}"), value);
+            }
+        }
         check(&authz.request(1, &request), expect);
     }
 }

@@ -86,7 +86,7 @@ struct ClaimConfig {
 pub(crate) struct Claim {
     pub(crate) name: String,
     pub(crate) attribute: String,
-    /// The members of a list, as JSON, beside their text with commas.
+    /// Its members, or it itself, as a list in JSON.
     pub(crate) list: String,
     pub(crate) header: Option<String>,
 }
@@ -145,7 +145,8 @@ impl Config {
             if let Some(header) = &header {
                 rules::header_name(header).map_err(|error| format!("claims[{index}].header: {error}"))?;
             }
-            if let Some(other) = claims.iter().position(|other: &Claim| other.attribute == attribute) {
+            let is_another = |other: &Claim| other.attribute == attribute && other.name != name;
+            if let Some(other) = claims.iter().position(is_another) {
                 return Err(format!("claims[{index}].claim: {attribute} is told of claims[{other}] already"));
             }
             let list = format!("filter.jwt-list.{}", name.to_ascii_lowercase());

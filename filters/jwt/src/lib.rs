@@ -260,9 +260,9 @@ impl Jwt {
             let value = found.get(&claim.name).and_then(text);
             if let Some(value) = &value {
                 outcome = outcome.set_attribute(&claim.attribute, value.as_str());
-                if let Some(members) = found.get(&claim.name).and_then(members) {
-                    outcome = outcome.set_attribute(&claim.list, members);
-                }
+            }
+            if let Some(members) = found.get(&claim.name).and_then(members) {
+                outcome = outcome.set_attribute(&claim.list, members);
             }
             outcome = match (&claim.header, value) {
                 (None, _) => outcome,
@@ -329,10 +329,21 @@ fn text(claim: &Json) -> Option<String> {
     rules::header_value(text.as_bytes()).is_ok().then_some(text)
 }
 
-/// The members of a claim that is a list, as a list of texts: a comma in one of them is no comma between them.
+/// What a claim says, each member of a list as a text of its own, whatever it is: a comma in one is no comma between them, and
+/// one that no header can carry hides no other. What is neither text, number nor truth value is an empty one.
 fn members(claim: &Json) -> Option<String> {
-    let members: Option<Vec<String>> = claim.as_array()?.iter().map(text).collect();
-    serde_json::to_string(&members?).ok()
+    let one = |claim: &Json| match claim {
+        Json::String(text) => text.clone(),
+        Json::Number(number) => number.to_string(),
+        Json::Bool(value) => value.to_string(),
+        Json::Null | Json::Object(_) | Json::Array(_) => String::new(),
+    };
+    let members: Vec<String> = match claim {
+        Json::Null => return None,
+        Json::Array(list) => list.iter().map(one).collect(),
+        Json::String(_) | Json::Number(_) | Json::Bool(_) | Json::Object(_) => vec![one(claim)],
+    };
+    serde_json::to_string(&members).ok()
 }
 
 weft_filters_sdk::export!(Jwt);

@@ -97,8 +97,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-const CLAIMS: &str =
-    r#"filter.jwt.sub=ada x-user=ada filter.jwt.roles=admin,dev filter.jwt-list.roles=["admin","dev"] -x-none"#;
+const CLAIMS: &str = r#"filter.jwt.sub=ada filter.jwt-list.sub=["ada"] x-user=ada filter.jwt.roles=admin,dev filter.jwt-list.roles=["admin","dev"] -x-none"#;
 
 #[test]
 fn tokens_of_every_algorithm_count_under_their_keys() {
@@ -161,6 +160,20 @@ fn no_issuer_s_key_makes_tokens_of_another() {
         let token = signed(r#"{"alg": "HS256"}"#, &claims(issuer));
         assert_eq!(told(&jwt.request(1, &bearing(&token))), expect, "{issuer}");
     }
+}
+
+#[test]
+fn every_member_of_a_claim_is_told() {
+    let check = |claim: &str, expect: Option<&str>| {
+        let claim: Json = serde_json::from_str(claim).unwrap();
+        assert_eq!(super::members(&claim).as_deref(), expect, "{claim}");
+    };
+    check(r#""a,b""#, Some(r#"["a,b"]"#));
+    check(r#"["a", null, {"b": 1}, ["c"], 7, true]"#, Some(r#"["a","","","","7","true"]"#));
+    check(r#"["a\nb", "c"]"#, Some(r#"["a\nb","c"]"#));
+    check("[]", Some("[]"));
+    check(r#"{"a": 1}"#, Some(r#"[""]"#));
+    check("null", None);
 }
 
 #[test]

@@ -32,7 +32,8 @@ impl Asked<'_> {
     /// Allowed where it is allowed from every address that the rules tell apart; the first refusal tells why.
     pub(super) fn judge(&self, engine: &Engine, to: &WorkloadPort, explanation: &mut EndpointExplanation) {
         self.judge_from_all(engine, to, explanation);
-        if let (false, []) = (engine.needed_claims().is_empty(), self.claims) {
+        let is_judged = matches!(self.what, What::Request { .. }) && explanation.status != Some(400);
+        if let (true, false, []) = (is_judged, engine.needed_claims().is_empty(), self.claims) {
             let claims = engine.needed_claims().join(", ");
             explanation.reason =
                 format!("{}, for a caller without a token (rules read its {claims})", explanation.reason);

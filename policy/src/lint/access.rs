@@ -107,15 +107,21 @@ impl Judged<'_, '_> {
         }
     }
 
-    /// A claim that no filter tells is never there: an allow rule lets nobody in by it, a deny rule keeps nobody out.
+    /// A claim that no filter tells is never there: who must have it is never met, and who must not is anybody.
     fn claims(&self, at: &str, from: &SourceSpec, report: &mut Report) {
         for (index, claim) in from.claims.iter().enumerate() {
             let is_told = |workload: &&Object<WorkloadSpec>| {
                 let near = self.lens.world.policies_of(workload).filter_map(Attaching::of);
                 near.into_iter().any(|policy| tells(&policy, &claim.name))
             };
-            if let Some(workload) = self.held.iter().find(|workload| !is_told(workload)) {
-                let message = format!("no JwtPolicy tells the claim {} at Workload {}", claim.name, workload.name());
+            let mut without = self.held.iter().filter(|workload| !is_told(workload));
+            if let Some(workload) = without.next() {
+                let more = match without.count() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                let message =
+                    format!("no JwtPolicy tells the claim {} at Workload {}{more}", claim.name, workload.name());
                 report.tell(Code::ClaimNotTold, &self.object, format!("{at}.claims[{index}].name"), message);
             }
         }

@@ -360,8 +360,8 @@ codes! {
 {apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: second, namespace: shop},
  spec: {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: Random}}}";
     ClaimNotTold = 218, Warning, world, "claim that nobody tells",
-        means: "A rule reads a claim that no JwtPolicy (or FilterPolicy of `jwt`) of the workload tells: it is never there. An allow \
-                rule lets nobody in by it, a deny rule keeps nobody out.",
+        means: "A rule reads a claim that no JwtPolicy (or FilterPolicy of `jwt`) of the workload tells: it is never there. A \
+                rule that wants it is never met, one that wants it absent always.",
         cure: "Name the claim in `claims` of the JwtPolicy, or let that hold for the workload too.",
         example: "{apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, metadata: {name: p, namespace: shop},
  spec: {action: Deny, rules: [{from: [{claims: [{name: role, exact: guest}]}]}]}}";

@@ -296,6 +296,28 @@ fn files_alone_refuse_nothing_for_what_is_elsewhere() {
 }
 
 #[test]
+fn a_claim_that_a_policy_tells_is_no_finding() {
+    let policy = |claims: &str, more: &str| {
+        format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, metadata: {{name: p, namespace: shop}},
+ spec: {{rules: [{{from: [{{claims: [{{name: role, exact: guest}}]}}]}}]}}}}
+---
+{{apiVersion: weft.dev/v1alpha1, kind: JwtPolicy, metadata: {{name: j, namespace: shop}},
+ spec: {{issuers: [{{issuer: a, jwks: {{keys: [{{kty: OKP, crv: Ed25519, x: MpXRS4BcScpcKXs3XDqTZfQEThzx64nYH4PAi8j9_Wc}}]}}}}], claims: {claims}{more}}}}}"
+        )
+    };
+    let findings = |text: &str| {
+        let found = check(&world(text), Scope::Whole).into_iter().filter(|it| it.code == Code::ClaimNotTold);
+        found.map(|it| it.message).collect::<Vec<_>>()
+    };
+    assert_eq!(findings(&policy("[{claim: Role}]", "")), [""; 0]);
+    let nobody = "no JwtPolicy tells the claim role at Workload shop/";
+    for text in [policy("[{claim: roles}]", ""), policy("[{claim: role}]", ", mode: Audit")] {
+        assert!(findings(&text)[0].starts_with(nobody), "{text} {:?}", findings(&text));
+    }
+}
+
+#[test]
 fn a_workload_on_another_port_than_its_services_is_told_as_it_joins() {
     let text =
         "{apiVersion: weft.dev/v1alpha1, kind: Workload, metadata: {name: web-2, namespace: shop, labels: {app: web}},

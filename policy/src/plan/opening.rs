@@ -17,7 +17,7 @@ use crate::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, Workloa
 const CALLERS: usize = 64;
 const OPERATIONS: usize = 256;
 const ADDRESSES: usize = 8;
-const TOKENS: usize = 8;
+const TOKENS: usize = 4;
 /// So many requests are judged for one change.
 const MOST: usize = 200_000;
 

@@ -18,7 +18,7 @@ use weft_tests::app::bytes;
 use weft_tests::client::{empty, full, raw, tunnel, with_trailers};
 use weft_tests::{App, Client};
 
-use super::in_process::{Filter, Of, Pair, attach, attach_all, attach_with};
+use super::in_process::{Filter, Of, Pair, attach, attach_all, attach_claims, attach_with};
 
 fn on(direction: Direction, component: &'static str, config: &'static str) -> Filter {
     Filter { component, direction, config, authorization: false }
@@ -471,22 +471,8 @@ async fn keys_of_tokens_are_fetched_and_follow_their_provider() {
 async fn rules_ask_for_the_claims_of_a_token() {
     let pair = Pair::start(&[(8080, Protocol::Http)]);
     let _app = App::start("one", pair.origin, 8080).await;
-    let vectors: serde_json::Value =
-        serde_json::from_str(include_str!("../../../filters/jwt/vectors.json")).expect("JSON");
-    let bearer = format!("Bearer {}", vectors["tokens"]["EdDSA"].as_str().expect("text"));
-    let tokens = json!({"issuers": ["https://issuer.test"], "keys": vectors["config"]["keys"], "optional": true,
-        "claims": [{"claim": "roles"}, {"claim": "sub"}]});
-    let tokens: &str = tokens.to_string().leak();
     let ask = async |allowed: &str, denied: &str| {
-        let claim = |name: &str, exact: &str| json!([{"from": [{"claims": [{"name": name, "exact": exact}]}]}]);
-        let rules = json!({"policies": [
-            {"name": "a/allow", "action": "Allow", "rules": claim("roles", allowed)},
-            {"name": "a/deny", "action": "Deny", "rules": claim("sub", denied)}]});
-        let rules = rules.to_string().leak();
-        let authz = Filter { authorization: true, ..on(Direction::Inbound, "authz", rules) };
-        attach_with(&pair, Of::Origin, &[on(Direction::Inbound, "jwt", tokens), authz], |it| {
-            it.capabilities = if it.authorization { Vec::new() } else { vec!["crypto".to_owned()] };
-        });
+        let bearer = attach_claims(&pair, allowed, denied);
         let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
         let with = client.get_with("/who", &[("authorization", bearer.as_str())]).await;
         (with.status.as_u16(), client.get_with("/who", &[]).await.status.as_u16())

@@ -29,7 +29,9 @@ use weft_transport::tls::{IdentityHandle, Trust, WorkloadIdentity};
 
 const DOMAIN: &str = "cluster.local";
 
-pub(super) use filters::{Filter, attach, attach_all, attach_with, attachment, prepared, specification, wasm};
+pub(super) use filters::{
+    Filter, attach, attach_all, attach_claims, attach_with, attachment, prepared, specification, wasm,
+};
 
 /// A port of the service `origin`, the same at the service and at its workload.
 pub(super) type Port = (u16, Protocol);

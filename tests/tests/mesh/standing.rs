@@ -15,7 +15,7 @@ use weft_policy::bundle::{Bundle, Direction, Protocol};
 use weft_tests::client::{try_tunnel, tunnel};
 use weft_tests::{App, Client, TcpApp, eventually};
 
-use super::in_process::{Filter, Of, Pair, attach, attach_all};
+use super::in_process::{Filter, Of, Pair, attach, attach_all, attach_claims};
 
 /// Says something and hears it again; false where the connection has ended.
 async fn echoes(stream: &mut TcpStream) -> bool {
@@ -202,6 +202,31 @@ async fn a_standing_request_is_judged_by_each_new_policy() {
     let mut more = vec![0; event.len()];
     other.read_exact(&mut more).await.unwrap();
     assert_eq!(more, event.as_bytes(), "no rule concerns this one");
+    app.abort();
+}
+
+/// What its token says is judged again, too, though the filter that checked it is not asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standing_request_is_judged_again_with_its_claims() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let (go_on, _) = watch::channel(());
+    let app = streaming(pair.origin, &go_on).await;
+    let bearer = attach_claims(&pair, "admin", "eve");
+    let event = "5\r\nevent\r\n";
+    let request = format!("GET /chat HTTP/1.1\r\nhost: origin:8080\r\nauthorization: {bearer}\r\n\r\n");
+    let mut stream = stands(&pair, &request, event).await;
+    attach_claims(&pair, "dev", "bob");
+    // It is refused what it may not have, which shows that the policy is in force.
+    let mut client = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+    assert_eq!(client.get("/other").await.status, 403);
+    go_on.send_replace(());
+    let mut more = vec![0; event.len()];
+    stream.read_exact(&mut more).await.unwrap();
+    assert_eq!(more, event.as_bytes(), "its roles are known");
+    attach_claims(&pair, "dev", "ada");
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(weft_tests::wait::LIMIT, stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok() && !rest.ends_with(b"0\r\n\r\n"), "it ends, and does not look complete: {rest:?}");
     app.abort();
 }
 

@@ -113,6 +113,18 @@ impl Streams {
         self.0.get(&stream).map_or(&[][..], |of| of.set.as_slice())
     }
 
+    /// True where all of these can be set for a stream, one after another.
+    pub(super) fn has_room(&self, stream: u64, more: &[&SetAttribute]) -> bool {
+        if more.is_empty() {
+            return true;
+        }
+        let is_replaced = |name: &str, by: &[&SetAttribute]| by.iter().any(|it| *it.name == *name);
+        let kept = self.set(stream).iter().filter(|it| !is_replaced(&it.name, more));
+        let last = (1..).zip(more).filter(|(next, it)| !is_replaced(&it.name, &more[*next..])).map(|(_, it)| *it);
+        let (count, bytes) = kept.chain(last).fold((0, 0), |(count, bytes), it| (count + 1, bytes + it.value.len()));
+        count <= MAX_ATTRIBUTES && bytes <= MAX_ATTRIBUTE_BYTES
+    }
+
     /// Sets an attribute; false where the stream has as many, or as long ones, as it may.
     pub(super) fn set_attribute(&mut self, stream: u64, attribute: SetAttribute) -> bool {
         let set = &mut self.of(stream).set;
@@ -188,11 +200,17 @@ mod tests {
         let attribute = |name: &str, bytes: usize| SetAttribute { name: name.into(), value: vec![b'x'; bytes] };
         assert!(streams.set_attribute(1, attribute("filter.a", MAX_ATTRIBUTE_BYTES)));
         assert!(!streams.set_attribute(1, attribute("filter.b", 1)), "no room for more bytes");
+        let has_room = |streams: &Streams, more: &[SetAttribute]| streams.has_room(1, &more.iter().collect::<Vec<_>>());
+        assert!(has_room(&streams, &[]) && !has_room(&streams, &[attribute("filter.b", 1)]));
+        let (short, long) = (attribute("filter.a", 1), attribute("filter.a", MAX_ATTRIBUTE_BYTES));
+        assert!(has_room(&streams, &[long.clone(), short.clone(), attribute("filter.b", 1)]), "the last holds");
+        assert!(!has_room(&streams, &[short, long, attribute("filter.b", 1)]));
         assert!(streams.set_attribute(1, attribute("filter.a", 1)));
         for number in 1..MAX_ATTRIBUTES {
             assert!(streams.set_attribute(1, attribute(&format!("filter.{number}"), 1)));
         }
         assert!(!streams.set_attribute(1, attribute("filter.more", 1)));
+        assert!(!has_room(&streams, &[attribute("filter.more", 1)]) && has_room(&streams, &[attribute("filter.1", 2)]));
         assert!(streams.set_attribute(1, attribute("filter.1", 2)), "it is replaced");
         assert_eq!((streams.set(1).len(), streams.set(2).len()), (MAX_ATTRIBUTES, 0));
         streams.remove(1);

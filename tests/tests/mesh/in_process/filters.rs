@@ -8,6 +8,7 @@ use base64::Engine as _;
 use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
+use serde_json::json;
 use weft_filter_host::{Digest, FilterSpec, Prepared};
 use weft_policy::bundle::serde_json_raw::Json;
 use weft_policy::bundle::{
@@ -63,6 +64,32 @@ pub(in crate::mesh) fn attach_with(
     }
     pair.change(of, &ready, |bundle| bundle.filters = attachments);
     ready
+}
+
+/// Has the origin's proxy check tokens, and let in whose token has one role and not one subject. Gives credentials with a token
+/// of `ada`, who has the roles `admin` and `dev`.
+///
+/// # Panics
+/// When the filters aren't built.
+pub(in crate::mesh) fn attach_claims(pair: &Pair, role: &str, denied: &str) -> String {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../filters/jwt/vectors.json")).expect("JSON");
+    let tokens = json!({"issuers": ["https://issuer.test"], "keys": vectors["config"]["keys"], "optional": true,
+        "claims": [{"claim": "roles"}, {"claim": "sub"}]});
+    let claim = |name: &str, exact: &str| json!([{"from": [{"claims": [{"name": name, "exact": exact}]}]}]);
+    let rules = json!({"policies": [
+        {"name": "a/allow", "action": "Allow", "rules": claim("roles", role)},
+        {"name": "a/deny", "action": "Deny", "rules": claim("sub", denied)}]});
+    let filter = |component, config: serde_json::Value, authorization| Filter {
+        component,
+        direction: Direction::Inbound,
+        config: config.to_string().leak(),
+        authorization,
+    };
+    attach_with(pair, Of::Origin, &[filter("jwt", tokens, false), filter("authz", rules, true)], |it| {
+        it.capabilities = if it.authorization { Vec::new() } else { vec!["crypto".to_owned()] };
+    });
+    format!("Bearer {}", vectors["tokens"]["EdDSA"].as_str().expect("text"))
 }
 
 /// A filter made ready for one of the proxies.
