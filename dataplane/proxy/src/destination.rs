@@ -366,11 +366,9 @@ impl Destinations {
             self.generation.set(snapshot.generation);
             self.placed.borrow_mut().clear();
             // Of a port that all endpoints have there is no state of its own, and of the rest one together.
-            let is_own = |service: &Service, port: Option<u16>| {
-                service
-                    .ports
-                    .iter()
-                    .any(|known| port.map_or(!known.is_partial(), |port| known.port == port && known.is_partial()))
+            let is_own = |service: &Service, port: Option<u16>| match port {
+                Some(port) => service.ports.iter().any(|known| known.port == port && known.is_partial()),
+                None => service.ports.is_empty() || !service.ports.iter().all(ServicePort::is_partial),
             };
             self.services.borrow_mut().retain(|(name, port, outside), _| {
                 if *outside {

@@ -191,7 +191,10 @@ fn claims_hold_now_and_here() {
         (r#"{"iss": "https://issuer.test", "aud": ["x"], "exp": 2000}"#, "401 jwt_wrong_audience"),
         (r#"{"iss": "https://issuer.test/", "aud": "shop", "exp": 2000}"#, "401 jwt_wrong_issuer"),
         (r#"{"aud": "shop", "exp": 2000}"#, "401 jwt_wrong_issuer"),
-        (r#"{"iss": "https://issuer.test", "aud": "shop", "exp": 2000, "sub": "a\nb"}"#, "-x-user -x-none"),
+        (
+            r#"{"iss": "https://issuer.test", "aud": "shop", "exp": 2000, "sub": "a\nb"}"#,
+            r#"filter.jwt-list.sub=["a\nb"] -x-user -x-none"#,
+        ),
         ("[]", "401 jwt_malformed"),
     ] {
         assert_eq!(told(&jwt.request(1, &bearing(&signed(r#"{"alg": "HS256"}"#, claims)))), expect, "{claims}");

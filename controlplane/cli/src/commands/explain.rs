@@ -292,7 +292,7 @@ mod tests {
         let tcp = Explanation { connection: true, ..answer.clone() };
         let text = render(&args, &tcp, &Paint::plain());
         assert!(text.starts_with("DENIED  TCP reviews as shop/partner\n") && !text.contains("STATUS:"), "{text}");
-        assert!(text.contains("JUDGED AS:  a TCP connection"));
+        assert!(text.contains("JUDGED AS:   a TCP connection"));
         let mut sent = Explanation { status: Some(302), ..answer.clone() };
         (sent.backends[0].host, sent.backends[0].path) = (Some("v1.example".into()), Some("/x".into()));
         let text = render(&args, &sent, &Paint::plain());

@@ -44,7 +44,7 @@ fn of_new_key() -> String {
     signed(r#"{"alg": "EdDSA", "kid": "new"}"#, r#"{"iss": "https://issuer.test"}"#)
 }
 
-const GOOD: &str = "filter.jwt.sub=ada";
+const GOOD: &str = r#"filter.jwt.sub=ada filter.jwt-list.sub=["ada"]"#;
 const FETCHES: &str = "wait 2000";
 const UNAVAILABLE: &str = "503 jwt_keys_unavailable";
 
