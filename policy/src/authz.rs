@@ -100,7 +100,7 @@ pub struct Source {
     pub not_ip_blocks: Vec<String>,
     /// Of a token that a filter before has checked. Of a connection they are not known: see [`Conditions::need_http`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub claims: Vec<ClaimCondition>,
+    pub claims: Vec<ValueCondition>,
 }
 
 impl Source {
@@ -112,19 +112,6 @@ impl Source {
     fn is_claimed(&self) -> bool {
         !self.claims.is_empty()
     }
-}
-
-/// One of `exact`, `prefix`, `present`, of a claim by its name in lower case. Of a list any member will do.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClaimCondition {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exact: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prefix: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub present: Option<bool>,
 }
 
 /// Operation that a rule covers. All lists given must hold; any entry of a list will do, but headers must all hold. Methods
@@ -146,7 +133,7 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_ports: Vec<u16>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<HeaderCondition>,
+    pub headers: Vec<ValueCondition>,
     /// Hosts in lower case, without a port; `*.example` is every name below `example`. A request without a host meets a deny
     /// rule only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -162,11 +149,11 @@ impl Operation {
     }
 }
 
-/// One of `exact`, `prefix`, `present`. A header sent several times meets an allow rule if all its values do, a deny
-/// rule if any does, or any member of one that is a list.
+/// One of `exact`, `prefix`, `present`, of a header, or of a claim by its name in lower case. A header sent several times meets an
+/// allow rule if all its values do, a deny rule if any does, or any member of one that is a list. Of a claim any member will do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HeaderCondition {
+pub struct ValueCondition {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<String>,
@@ -234,7 +221,7 @@ impl<'a> Request<'a> {
 pub(crate) struct Conditions<'a> {
     /// Methods, paths and hosts, each also with `not`.
     pub(crate) lists: [&'a [String]; 6],
-    pub(crate) headers: &'a [HeaderCondition],
+    pub(crate) headers: &'a [ValueCondition],
     pub(crate) ports: &'a [u16],
     pub(crate) not_ports: &'a [u16],
 }

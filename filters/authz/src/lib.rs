@@ -135,9 +135,7 @@ impl Authz {
             }
         }
     }
-}
 
-impl Authz {
     /// The claims that rules look at, each member by itself, or the name of one that can't be read.
     fn claims<'a>(&self, request: &Request<'a>) -> Result<Vec<(&'a str, String)>, &'a str> {
         let mut all = Vec::new();

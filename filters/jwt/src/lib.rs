@@ -316,34 +316,36 @@ fn bearer(credentials: &str) -> Result<Option<&str>, Fault> {
 
 /// A claim as text that a header can carry: text, a number, a truth value, or a list of those with commas between.
 fn text(claim: &Json) -> Option<String> {
+    let fits = |text: &String| rules::header_value(text.as_bytes()).is_ok();
     let text = match claim {
-        Json::String(text) => text.clone(),
-        Json::Number(number) => number.to_string(),
-        Json::Bool(value) => value.to_string(),
-        Json::Array(list) if list.iter().all(|item| !item.is_array()) => {
-            let items: Option<Vec<String>> = list.iter().map(text).collect();
+        Json::Array(list) => {
+            let items: Option<Vec<String>> = list.iter().map(|item| one(item).filter(fits)).collect();
             items?.join(",")
         }
-        Json::Null | Json::Object(_) | Json::Array(_) => return None,
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_) => one(claim)?,
     };
-    rules::header_value(text.as_bytes()).is_ok().then_some(text)
+    Some(text).filter(fits)
 }
 
 /// What a claim says, each member of a list as a text of its own, whatever it is: a comma in one is no comma between them, and
 /// one that no header can carry hides no other. What is neither text, number nor truth value is an empty one.
 fn members(claim: &Json) -> Option<String> {
-    let one = |claim: &Json| match claim {
-        Json::String(text) => text.clone(),
-        Json::Number(number) => number.to_string(),
-        Json::Bool(value) => value.to_string(),
-        Json::Null | Json::Object(_) | Json::Array(_) => String::new(),
-    };
     let members: Vec<String> = match claim {
         Json::Null => return None,
-        Json::Array(list) => list.iter().map(one).collect(),
-        Json::String(_) | Json::Number(_) | Json::Bool(_) | Json::Object(_) => vec![one(claim)],
+        Json::Array(list) => list.iter().map(|member| one(member).unwrap_or_default()).collect(),
+        Json::String(_) | Json::Number(_) | Json::Bool(_) | Json::Object(_) => vec![one(claim).unwrap_or_default()],
     };
     serde_json::to_string(&members).ok()
+}
+
+/// A text, a number or a truth value as text.
+fn one(claim: &Json) -> Option<String> {
+    match claim {
+        Json::String(text) => Some(text.clone()),
+        Json::Number(number) => Some(number.to_string()),
+        Json::Bool(value) => Some(value.to_string()),
+        Json::Null | Json::Object(_) | Json::Array(_) => None,
+    }
 }
 
 weft_filters_sdk::export!(Jwt);

@@ -1,6 +1,6 @@
 //! The patterns of rules. Each is parsed once; matching allocates nothing.
 
-use super::{ClaimCondition, HeaderCondition};
+use super::ValueCondition;
 use crate::identity::{SpiffeId, TrustDomain, is_label, is_subdomain};
 
 /// A principal: exact or prefix.
@@ -203,13 +203,13 @@ enum Value {
 }
 
 impl Header {
-    pub(super) fn parse(condition: &HeaderCondition) -> Result<Self, String> {
-        let HeaderCondition { name, exact, prefix, present } = condition;
+    pub(super) fn parse(condition: &ValueCondition) -> Result<Self, String> {
+        let name = &condition.name;
         if !is_token(name) {
             return Err(format!("{name:?} is not the name of a header"));
         }
-        let value = Value::parse((exact.as_ref(), prefix.as_ref(), *present));
-        let value = value.ok_or_else(|| format!("header {name} needs one of exact, prefix and present"))?;
+        let value =
+            Value::parse(condition).ok_or_else(|| format!("header {name} needs one of exact, prefix and present"))?;
         Ok(Self { name: name.to_ascii_lowercase(), value })
     }
 
@@ -245,8 +245,8 @@ impl Header {
 
 impl Value {
     /// Of `exact`, `prefix` and `present`. `None`: it is not one of them.
-    fn parse(condition: (Option<&String>, Option<&String>, Option<bool>)) -> Option<Self> {
-        Some(match condition {
+    fn parse(ValueCondition { name: _, exact, prefix, present }: &ValueCondition) -> Option<Self> {
+        Some(match (exact, prefix, present) {
             (Some(exact), None, None) => Value::Exact(exact.clone()),
             (None, Some(prefix), None) => Value::Prefix(prefix.clone()),
             (None, None, Some(true)) => Value::Present,
@@ -273,15 +273,15 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    pub(super) fn parse(condition: &ClaimCondition) -> Result<Self, String> {
+    pub(super) fn parse(condition: &ValueCondition) -> Result<Self, String> {
         const MOST: usize = 128;
-        let ClaimCondition { name, exact, prefix, present } = condition;
+        let name = &condition.name;
         let is_told = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
         if name.is_empty() || name.len() > MOST || !name.bytes().all(is_told) {
             return Err(format!("{name:?} is no claim that can be told: a-z, 0-9, -, _ and ., at most {MOST} bytes"));
         }
-        let value = Value::parse((exact.as_ref(), prefix.as_ref(), *present));
-        let value = value.ok_or_else(|| format!("claim {name} needs one of exact, prefix and present"))?;
+        let value =
+            Value::parse(condition).ok_or_else(|| format!("claim {name} needs one of exact, prefix and present"))?;
         Ok(Self { name: name.clone(), value })
     }
 

@@ -150,7 +150,7 @@ fn identities() {
 
 #[test]
 fn headers_that_are_repeated() {
-    fn check(condition: HeaderCondition, values: &[&str], allow: bool, deny: bool) {
+    fn check(condition: ValueCondition, values: &[&str], allow: bool, deny: bool) {
         let headers: Vec<(&str, &str)> = values.iter().map(|value| ("x-role", *value)).collect();
         let rules = to(Operation { headers: vec![condition.clone()], ..Operation::default() });
         let hit = |action| {
@@ -159,8 +159,8 @@ fn headers_that_are_repeated() {
         };
         assert_eq!((hit(Action::Allow), hit(Action::Deny)), (allow, deny), "{condition:?} {values:?}");
     }
-    let role = || HeaderCondition { name: "X-Role".to_owned(), ..HeaderCondition::default() };
-    let exact = || HeaderCondition { exact: Some("admin".to_owned()), ..role() };
+    let role = || ValueCondition { name: "X-Role".to_owned(), ..ValueCondition::default() };
+    let exact = || ValueCondition { exact: Some("admin".to_owned()), ..role() };
     check(exact(), &["admin"], true, true);
     check(exact(), &["user"], false, false);
     check(exact(), &[], false, false);
@@ -169,17 +169,17 @@ fn headers_that_are_repeated() {
     check(exact(), &["user, admin"], false, true);
     check(exact(), &["user,\tadmin ,,"], false, true);
     check(exact(), &["user, administrator"], false, false);
-    check(HeaderCondition { exact: Some("user, admin".to_owned()), ..role() }, &["user, admin"], true, true);
-    check(HeaderCondition { exact: Some(String::new()), ..role() }, &["user,,"], false, false);
-    check(HeaderCondition { prefix: Some("ad".to_owned()), ..role() }, &["user, admin"], false, true);
-    check(HeaderCondition { present: Some(false), ..role() }, &["a, b"], false, false);
-    check(HeaderCondition { prefix: Some("ad".to_owned()), ..role() }, &["admin", "adder"], true, true);
-    check(HeaderCondition { present: Some(true), ..role() }, &[""], true, true);
-    check(HeaderCondition { present: Some(true), ..role() }, &[], false, false);
-    check(HeaderCondition { present: Some(false), ..role() }, &[], true, true);
-    check(HeaderCondition { present: Some(false), ..role() }, &["x"], false, false);
+    check(ValueCondition { exact: Some("user, admin".to_owned()), ..role() }, &["user, admin"], true, true);
+    check(ValueCondition { exact: Some(String::new()), ..role() }, &["user,,"], false, false);
+    check(ValueCondition { prefix: Some("ad".to_owned()), ..role() }, &["user, admin"], false, true);
+    check(ValueCondition { present: Some(false), ..role() }, &["a, b"], false, false);
+    check(ValueCondition { prefix: Some("ad".to_owned()), ..role() }, &["admin", "adder"], true, true);
+    check(ValueCondition { present: Some(true), ..role() }, &[""], true, true);
+    check(ValueCondition { present: Some(true), ..role() }, &[], false, false);
+    check(ValueCondition { present: Some(false), ..role() }, &[], true, true);
+    check(ValueCondition { present: Some(false), ..role() }, &["x"], false, false);
     let rules = to(Operation {
-        headers: vec![exact(), HeaderCondition { present: Some(true), name: "B".to_owned(), ..role() }],
+        headers: vec![exact(), ValueCondition { present: Some(true), name: "B".to_owned(), ..role() }],
         ..Operation::default()
     });
     assert_eq!(engine(vec![policy(Action::Allow, rules)]).needed_headers(), ["b", "x-role", "x_role"]);
@@ -204,9 +204,9 @@ fn spellings_that_servers_fold_pass_no_deny_rule_and_meet_no_allow_rule() {
     check(&but, "DELETE", &[], false, false);
     check(&but, "dElete", &[], false, true);
 
-    let header = |name: &str| HeaderCondition { name: name.to_owned(), ..HeaderCondition::default() };
+    let header = |name: &str| ValueCondition { name: name.to_owned(), ..ValueCondition::default() };
     let on = |condition| Operation { headers: vec![condition], ..Operation::default() };
-    let role = on(HeaderCondition { exact: Some("evil".to_owned()), ..header("X-My-Role") });
+    let role = on(ValueCondition { exact: Some("evil".to_owned()), ..header("X-My-Role") });
     check(&role, "GET", &[("x-my-role", "evil")], true, true);
     for spelling in ["x_my_role", "x_my-role", "x-my_role"] {
         check(&role, "GET", &[(spelling, "evil")], false, true);
@@ -218,17 +218,17 @@ fn spellings_that_servers_fold_pass_no_deny_rule_and_meet_no_allow_rule() {
         check(&role, "GET", &[(other, "evil")], false, false);
     }
     check(
-        &on(HeaderCondition { exact: Some("evil".to_owned()), ..header("x_my_role") }),
+        &on(ValueCondition { exact: Some("evil".to_owned()), ..header("x_my_role") }),
         "GET",
         &[("x-my-role", "evil")],
         false,
         true,
     );
-    let absent = on(HeaderCondition { present: Some(false), ..header("x-debug-on") });
+    let absent = on(ValueCondition { present: Some(false), ..header("x-debug-on") });
     check(&absent, "GET", &[], true, true);
     check(&absent, "GET", &[("x_debug_on", "1")], false, true);
     check(&absent, "GET", &[("x-debug-on", "1")], false, false);
-    let needed = engine(vec![policy(Action::Deny, to(on(HeaderCondition { present: Some(true), ..header("A_b-c") })))]);
+    let needed = engine(vec![policy(Action::Deny, to(on(ValueCondition { present: Some(true), ..header("A_b-c") })))]);
     assert_eq!(needed.needed_headers(), ["a_b-c", "a_b_c"]);
 }
 
@@ -290,7 +290,7 @@ fn addresses() {
 
 #[test]
 fn claims() {
-    fn check(condition: ClaimCondition, claims: &[(&str, &str)], expect: bool) {
+    fn check(condition: ValueCondition, claims: &[(&str, &str)], expect: bool) {
         let rules = from(Source { claims: vec![condition.clone()], ..Source::default() });
         for (action, allowed) in [(Action::Allow, expect), (Action::Deny, !expect)] {
             let engine = engine(vec![policy(action, rules.clone())]);
@@ -300,18 +300,18 @@ fn claims() {
             assert!(!engine.decide(&connection).allowed, "{action:?} {condition:?} of a connection");
         }
     }
-    let role = || ClaimCondition { name: "role".to_owned(), ..ClaimCondition::default() };
-    let exact = || ClaimCondition { exact: Some("admin".to_owned()), ..role() };
+    let role = || ValueCondition { name: "role".to_owned(), ..ValueCondition::default() };
+    let exact = || ValueCondition { exact: Some("admin".to_owned()), ..role() };
     check(exact(), &[("role", "admin")], true);
     check(exact(), &[("role", "dev"), ("role", "admin")], true);
     check(exact(), &[("role", "dev,admin")], false);
     check(exact(), &[("role", "Admin")], false);
     check(exact(), &[("sub", "admin")], false);
     check(exact(), &[], false);
-    let prefix = || ClaimCondition { prefix: Some("ad".to_owned()), ..role() };
+    let prefix = || ValueCondition { prefix: Some("ad".to_owned()), ..role() };
     check(prefix(), &[("role", "dev"), ("role", "admin")], true);
     check(prefix(), &[("role", "bad")], false);
-    let present = |present| ClaimCondition { present: Some(present), ..role() };
+    let present = |present| ValueCondition { present: Some(present), ..role() };
     check(present(true), &[("role", "")], true);
     check(present(true), &[("sub", "x")], false);
     check(present(false), &[("sub", "x")], true);
@@ -319,7 +319,7 @@ fn claims() {
     for (condition, expect) in [
         (role(), ".from[0].claims[0]: claim role needs one of exact, prefix and present"),
         (
-            ClaimCondition { name: "Role".to_owned(), ..exact() },
+            ValueCondition { name: "Role".to_owned(), ..exact() },
             ".from[0].claims[0]: \"Role\" is no claim that can be told: a-z, 0-9, -, _ and ., at most 128 bytes",
         ),
     ] {
@@ -402,14 +402,14 @@ fn what_cannot_be_meant_is_refused() {
         check(paths(never), &format!(".to[0].paths[0]: {never:?} is never a request's path: dots are resolved before"));
     }
     check(paths("/%c0%af"), ".to[0].paths[0]: \"/%c0%af\": path has overlong UTF-8");
-    let header = |name: &str| HeaderCondition { name: name.to_owned(), ..HeaderCondition::default() };
+    let header = |name: &str| ValueCondition { name: name.to_owned(), ..ValueCondition::default() };
     check(
         operation(Operation { headers: vec![header("x")], ..Operation::default() }),
         ".to[0].headers[0]: header x needs one of exact, prefix and present",
     );
     check(
         operation(Operation {
-            headers: vec![HeaderCondition { present: Some(true), ..header("a b") }],
+            headers: vec![ValueCondition { present: Some(true), ..header("a b") }],
             ..Operation::default()
         }),
         ".to[0].headers[0]: \"a b\" is not the name of a header",
@@ -477,7 +477,7 @@ mod model {
     }
 
     fn claims(source: &Source, request: &Request<'_>, allow: bool) -> bool {
-        let has = |claim: &ClaimCondition| {
+        let has = |claim: &ValueCondition| {
             let mut members = request.claims.iter().filter(|(name, _)| *name == claim.name).map(|(_, member)| *member);
             match (&claim.exact, &claim.prefix, claim.present) {
                 (Some(exact), _, _) => members.any(|member| member == exact),
@@ -598,13 +598,13 @@ impl Random {
         }
     }
 
-    fn claim(&mut self) -> ClaimCondition {
+    fn claim(&mut self) -> ValueCondition {
         let name = ["role", "sub"][self.below(2)].to_owned();
         let text = ["a", "ab"][self.below(2)].to_owned();
         match self.below(4) {
-            0 => ClaimCondition { name, prefix: Some(text), ..ClaimCondition::default() },
-            1 => ClaimCondition { name, present: Some(self.below(2) == 0), ..ClaimCondition::default() },
-            _ => ClaimCondition { name, exact: Some(text), ..ClaimCondition::default() },
+            0 => ValueCondition { name, prefix: Some(text), ..ValueCondition::default() },
+            1 => ValueCondition { name, present: Some(self.below(2) == 0), ..ValueCondition::default() },
+            _ => ValueCondition { name, exact: Some(text), ..ValueCondition::default() },
         }
     }
 

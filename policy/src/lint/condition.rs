@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Severity;
-use crate::authz::{self, Action, HeaderCondition};
+use crate::authz::{self, Action, ValueCondition};
 use crate::host::is_below;
 use crate::resource::access::{OperationSpec, SourceSpec};
 
@@ -85,7 +85,7 @@ fn is_excepted(block: &str, except: &[String]) -> bool {
 
 /// Blanks around a value are no part of it.
 //= rfc9110#section-5.5
-fn bounded_by_blanks(header: &HeaderCondition) -> Option<String> {
+fn bounded_by_blanks(header: &ValueCondition) -> Option<String> {
     let is_blank = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
     let exact = header
         .exact

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::World;
 use super::assemble::access_config;
 use super::protection::restricts;
-use crate::authz::{self, Engine, Operation, Request, Source};
+use crate::authz::{self, Engine, Operation, Request, Source, ValueCondition};
 use crate::bundle::ObjectName;
 use crate::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
@@ -191,9 +191,7 @@ fn addresses(before: &authz::Config, after: &authz::Config) -> Vec<IpAddr> {
 /// What tokens say that meet the sources of rules as far as one can, and none.
 fn tokens(before: &authz::Config, after: &authz::Config) -> Vec<Vec<(String, String)>> {
     let token = |source: &Source| {
-        let claims = source.claims.iter().filter_map(|claim| {
-            Some((claim.name.clone(), sample_value(claim.exact.as_ref(), claim.prefix.as_ref(), claim.present)?))
-        });
+        let claims = source.claims.iter().filter_map(|claim| Some((claim.name.clone(), sample_value(claim)?)));
         claims.collect::<Vec<_>>()
     };
     let sources = rules(before, after).flat_map(|rule| &rule.from).map(token);
@@ -201,9 +199,9 @@ fn tokens(before: &authz::Config, after: &authz::Config) -> Vec<Vec<(String, Str
     std::iter::once(Vec::new()).chain(sources).filter(|token| seen.insert(token.clone())).take(TOKENS).collect()
 }
 
-/// A value that meets one of these. `None`: it must be absent.
-fn sample_value(exact: Option<&String>, prefix: Option<&String>, present: Option<bool>) -> Option<String> {
-    let value = exact.cloned().or_else(|| prefix.map(|prefix| format!("{prefix}x")));
+/// A value that meets a condition. `None`: it must be absent.
+fn sample_value(ValueCondition { name: _, exact, prefix, present }: &ValueCondition) -> Option<String> {
+    let value = exact.clone().or_else(|| prefix.as_ref().map(|prefix| format!("{prefix}x")));
     value.or_else(|| present.filter(|present| *present).map(|_| ANY.to_owned()))
 }
 
@@ -250,7 +248,7 @@ fn probe(operation: &Operation, turn: usize, port: u16) -> Probe {
     let mut free = ["GET", "POST", "PUT", "PATCH", "DELETE"].into_iter();
     let free = free.find(|method| !operation.not_methods.iter().any(|not| not == method)).unwrap_or("TRACE");
     let headers = operation.headers.iter().filter_map(|header| {
-        let value = sample_value(header.exact.as_ref(), header.prefix.as_ref(), header.present)?;
+        let value = sample_value(header)?;
         Some((header.name.to_ascii_lowercase(), value))
     });
     Probe {

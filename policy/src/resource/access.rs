@@ -57,7 +57,7 @@ pub struct SourceSpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_ip_blocks: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub claims: Vec<authz::ClaimCondition>,
+    pub claims: Vec<authz::ValueCondition>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ pub struct OperationSpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_ports: Vec<u16>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<authz::HeaderCondition>,
+    pub headers: Vec<authz::ValueCondition>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
