@@ -243,13 +243,15 @@ async fn registrations_share_a_commit() {
     assert_eq!(world.standing_behind(web).count(), 30);
 }
 
+/// A change that shares its commit, and where its end is told.
+fn waits() -> (Box<dyn Job>, oneshot::Receiver<Made<(), StoreError>>) {
+    let (done, ended) = oneshot::channel();
+    let change = |_: &mut Draft| Ok::<_, StoreError>(());
+    (Box::new(Change { change, manner: Manner::Together, made: None, done: Some(done) }), ended)
+}
+
 #[tokio::test]
 async fn who_waits_for_a_commit_that_panics_hears_of_it() {
-    let waits = || {
-        let (done, ended) = oneshot::channel();
-        let change = |_: &mut Draft| Ok::<_, StoreError>(());
-        (Box::new(Change { change, manner: Manner::Together, made: None, done: Some(done) }) as Box<dyn Job>, ended)
-    };
     let ((one, ended), (other, dropped)) = (waits(), waits());
     let commit = AssertUnwindSafe(move || {
         let _jobs = [one];
@@ -281,22 +283,10 @@ async fn a_ban_is_made_before_all_that_waits() {
 async fn a_commit_is_computed_for_so_long() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
-    let before = commits(&hub);
-    let dear = |number: usize| {
-        let hub = hub.clone();
-        async move {
-            hub.change_together(move |draft: &mut Draft| {
-                let began = Instant::now();
-                while began.elapsed() < LONGEST {
-                    std::hint::spin_loop();
-                }
-                draft.audit("me", "dear", number.to_string(), String::new());
-                Ok::<_, StoreError>(())
-            })
-            .await
-            .unwrap();
-        }
-    };
-    all(at_once(&hub, (0..2).map(dear).collect()).await).await;
-    assert_eq!(commits(&hub), before + 2);
+    let (published, version) = hub.newest().await.unwrap();
+    let (jobs, _waiting): (Vec<_>, Vec<_>) = (0..3).map(|_| waits()).unzip();
+    let batch = Batch::compute(jobs, &published, version, usize::MAX, Duration::ZERO);
+    assert_eq!((batch.made.len(), batch.left.len()), (1, 2));
+    let batch = Batch::compute(batch.left, &published, version, usize::MAX, LONGEST);
+    assert_eq!((batch.made.len(), batch.left.len()), (2, 0));
 }
