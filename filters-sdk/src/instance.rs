@@ -1,8 +1,6 @@
 //! One instance of a component: the filters of all configurations that it serves. The component's exports and the test
 //! harness call it alike.
 
-use std::collections::BTreeMap;
-
 use crate::ask::Interest;
 use crate::bindings::exports::weft::filter::callout_answer::Answer;
 use crate::bindings::weft::filter::types::{self, Call, Outcome};
@@ -11,10 +9,11 @@ use crate::cookie::{self, Cookie as _};
 use crate::filter::{Chunk, Filter};
 use crate::values::Values;
 
-/// The filters of one instance by the ids that the host gave their configurations.
+/// The filters of one instance by the ids that the host gave their configurations, in the order of these: few, and looked up
+/// by each call.
 #[derive(Debug)]
 pub struct Instance<F> {
-    filters: BTreeMap<u32, F>,
+    filters: Vec<(u32, F)>,
 }
 
 impl<F> Default for Instance<F> {
@@ -25,7 +24,7 @@ impl<F> Default for Instance<F> {
 
 impl<F> Instance<F> {
     pub const fn new() -> Self {
-        Self { filters: BTreeMap::new() }
+        Self { filters: Vec::new() }
     }
 }
 
@@ -36,17 +35,27 @@ impl<F: Filter> Instance<F> {
             tell_panics();
         }
         let mut ask = Interest::new();
-        let filter = F::configure(config::parse(config)?, &mut ask)?;
-        self.filters.insert(id, filter);
+        let filter = F::configure(config::read(config)?, &mut ask)?;
+        match self.place(id) {
+            Ok(place) => self.filters[place].1 = filter,
+            Err(place) => self.filters.insert(place, (id, filter)),
+        }
         Ok(ask.into_contract())
     }
 
     pub fn forget(&mut self, id: u32) {
-        self.filters.remove(&id);
+        if let Ok(place) = self.place(id) {
+            self.filters.remove(place);
+        }
     }
 
     pub fn filter(&self, id: u32) -> Option<&F> {
-        self.filters.get(&id)
+        self.place(id).ok().map(|place| &self.filters[place].1)
+    }
+
+    /// Where the filter is, or belongs.
+    fn place(&self, id: u32) -> Result<usize, usize> {
+        self.filters.binary_search_by_key(&id, |(known, _)| *known)
     }
 
     pub fn connection(&mut self, call: &Call, values: &[u8]) -> Outcome {
@@ -104,7 +113,8 @@ impl<F: Filter> Instance<F> {
         values: &[u8],
         hook: impl FnOnce(&mut F, &Values<'_, H>, &mut F::State) -> Outcome,
     ) -> Outcome {
-        let filter = self.filters.get_mut(&call.config).expect("the host configures before it calls");
+        let place = self.place(call.config).expect("the host configures before it calls");
+        let filter = &mut self.filters[place].1;
         let mut state: F::State = cookie::read(&call.cookie).expect("a cookie is read as it was written");
         let mut outcome = hook(filter, &Values::new(call.stream, values), &mut state);
         let cookie = state.to_bytes();
@@ -233,7 +243,9 @@ macro_rules! export {
                 }
             }
 
-    export!(Component with_types_in $crate::bindings);
+            export!(Component with_types_in $crate::bindings);
+
+            $($more)*
         };
     };
 }

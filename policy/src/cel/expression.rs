@@ -143,7 +143,11 @@ impl Expr {
             | Self::Has(_)
             | Self::Element(_) => Vec::new(),
             Self::List(parts) | Self::And(parts) | Self::Or(parts) | Self::Call(_, parts) => parts.iter().collect(),
-            Self::Map(entries) => entries.iter().flat_map(|(key, value)| [key, value]).collect(),
+            Self::Map(entries) => {
+                let mut parts = Vec::with_capacity(2 * entries.len());
+                entries.iter().for_each(|(key, value)| parts.extend([key, value]));
+                parts
+            }
             Self::If(parts) | Self::Each(_, parts) => parts.iter().collect(),
         }
     }

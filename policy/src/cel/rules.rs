@@ -1,7 +1,7 @@
 //! The configuration of the shipped filter `expr`, written (`Config<String>`) and compiled (`Config<Compiled>`), and
 //! what its rules make of a request. The filter wraps this in the sandbox.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -230,9 +230,15 @@ impl Rules {
     /// The names of all values that the expressions read, each once, in their order.
     #[must_use]
     pub fn told(&self) -> Vec<&str> {
-        let expressions = self.config.rules.iter().flat_map(expressions);
-        let names: BTreeSet<&str> = expressions.flat_map(|expr| expr.0.told()).collect();
-        names.into_iter().collect()
+        let mut names = Vec::new();
+        for rule in &self.config.rules {
+            for expression in expressions(rule) {
+                names.extend(expression.0.told());
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// The headers that the rules change, and those of their answers.
@@ -284,8 +290,14 @@ fn headers<E>(then: &Then<E>) -> impl Iterator<Item = &str> {
 
 fn expressions<E>(rule: &Rule<E>) -> Vec<&E> {
     let Then { respond, set, add, .. } = &rule.then;
-    let answer = respond.iter().flat_map(|respond| respond.headers.values().chain(&respond.body));
-    std::iter::once(&rule.when).chain(set.values()).chain(add.values()).chain(answer).collect()
+    let mut all = vec![&rule.when];
+    all.extend(set.values());
+    all.extend(add.values());
+    if let Some(Respond { headers, body, .. }) = respond {
+        all.extend(headers.values());
+        all.extend(body);
+    }
+    all
 }
 
 /// A request that is being judged: `'c` is the configuration's time.

@@ -177,3 +177,10 @@ fn expr_decides_by_what_was_compiled() {
     let error = host.prepare(&spec("expr", &bytes, text), &bytes).expect_err("text").to_string();
     assert!(error.contains("rules[0].when"), "{error}");
 }
+
+/// A proxy that evaluates expressions holds little for it: the language is parsed and checked in the control plane.
+#[test]
+fn the_evaluator_of_expressions_is_small() {
+    let bytes = wasm("expr").len();
+    assert!(bytes <= 200_000, "{bytes} bytes");
+}
