@@ -52,6 +52,11 @@ impl Hooks {
         }
     }
 
+    /// True where bodies of answers are gathered before their heads go on.
+    pub const fn gathers_answers(self) -> bool {
+        self.whole_response
+    }
+
     /// True where something of a request is judged.
     pub(crate) const fn judge_requests(self) -> bool {
         self.request_head || self.request_body || self.whole_request || self.request_trailers

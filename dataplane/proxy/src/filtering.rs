@@ -28,7 +28,7 @@ pub use self::callouts::SendCallout;
 pub use self::judging::Rest;
 
 use self::judging::Judging;
-use crate::quota::Quota;
+use crate::quota::DividedQuota;
 use crate::reply::{Failure, FilterReply};
 use crate::snapshot::Served;
 
@@ -47,7 +47,7 @@ pub struct Filters {
 /// How much of bodies is gathered for filters at a time, and how long one may take.
 #[derive(Debug, Clone)]
 pub struct Bodies {
-    pub budget: Arc<Quota>,
+    pub budget: Arc<DividedQuota>,
     pub wait: Duration,
 }
 
@@ -55,7 +55,7 @@ pub struct Bodies {
 impl Bodies {
     /// More than any test gathers.
     pub(crate) fn of_tests() -> Self {
-        Self { budget: Quota::new(1 << 20), wait: Duration::from_secs(30) }
+        Self { budget: Arc::new(DividedQuota::new(1 << 20)), wait: Duration::from_secs(30) }
     }
 }
 
@@ -167,6 +167,11 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Whose share of what is bounded for each caller it takes.
+    fn caller(&self) -> Cow<'a, str> {
+        self.principal.map_or_else(|| Cow::Owned(self.source.to_string()), Cow::Borrowed)
+    }
+
     /// The same, of a request of an app that speaks this version.
     #[must_use]
     pub fn speaking(self, version: Version) -> Self {
@@ -207,6 +212,8 @@ pub struct Filtered<'a> {
     session: Option<(HeaderName, HeaderValue)>,
     /// The workload that its filters ask as; `None`: they may ask nobody.
     asks_as: Option<IpAddr>,
+    /// Who sent it, where its answer may be gathered.
+    caller: Option<Box<str>>,
     /// Its answer has met the filters.
     is_answered: bool,
     start: Instant,
@@ -310,6 +317,7 @@ impl<'a> Filtered<'a> {
             edits: AnswerEdits::default(),
             session: None,
             asks_as: None,
+            caller: None,
             is_answered: false,
             start,
             status: 0,
@@ -370,6 +378,9 @@ impl<'a> Filtered<'a> {
         rest: Option<Rest<'_, '_>>,
     ) -> Result<Permit, Failure> {
         let link = self.links.last().expect("a request has a chain");
+        if link.chain.hooks().gathers_answers() {
+            self.caller.get_or_insert_with(|| place.caller().into());
+        }
         let judging = Judging { filters: self.filters, link, place, asks_as: self.asks_as };
         let judged = judging.request(&mut self.path, head, rest).await;
         match &judged {

@@ -23,7 +23,7 @@ use crate::gauges::{AllInFlight, OpenCount, Out};
 use crate::health::HealthChecks;
 use crate::hosts::Hosts;
 use crate::outside_certificates::OutsideCertificates;
-use crate::quota::{DividedQuota, Quota};
+use crate::quota::DividedQuota;
 use crate::reach::Reaches;
 use crate::snapshot::Snapshot;
 use crate::sockets::Guard;
@@ -75,7 +75,7 @@ pub struct Shared {
     /// Copies of requests under way.
     pub copies: OpenCount,
     /// Bodies that are gathered for filters, and what filters ask of services.
-    pub filter_bodies: Arc<Quota>,
+    pub filter_bodies: Arc<DividedQuota>,
     pub filter_callouts: DividedQuota,
     /// The workers' findings about their peers.
     pub reaches: Reaches,
@@ -132,7 +132,7 @@ impl Shared {
             app_budget: Budget::new(allowance),
             checks: HealthChecks::default(),
             copies: OpenCount::default(),
-            filter_bodies: Quota::new(config.limits.filter_bodies),
+            filter_bodies: Arc::new(DividedQuota::new(config.limits.filter_bodies)),
             filter_callouts: DividedQuota::new(config.limits.filter_callouts),
             reaches: Reaches::default(),
             contact: Contact::default(),

@@ -150,7 +150,8 @@ impl Filtered<'_> {
             return Ok(Event::TooLong);
         }
         let bodies = &self.filters.bodies;
-        match tokio::time::timeout(bodies.wait, source.gather(most, &bodies.budget)).await {
+        let room = || bodies.budget.part(self.caller.as_deref().unwrap_or_default());
+        match tokio::time::timeout(bodies.wait, source.gather(most, room)).await {
             Ok(Ok(Gathering::Whole(whole))) => {
                 *body = Some(whole);
                 Ok(Event::Body)

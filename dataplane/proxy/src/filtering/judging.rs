@@ -175,7 +175,7 @@ impl Judging<'_, '_> {
             head.headers.remove(EXPECT);
         }
         let gathered = {
-            let gathering = pin!(source.gather(most, &bodies.budget));
+            let gathering = pin!(source.gather(most, || bodies.budget.part(&self.place.caller())));
             let gathering = unless_gone(gathering, client.as_deref_mut());
             tokio::time::timeout(bodies.wait, gathering).await
         };

@@ -6,7 +6,6 @@ mod answer;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,7 +27,7 @@ use crate::deadline::Until;
 use crate::filtering::{self, Place, SendCallout};
 use crate::life;
 use crate::mesh;
-use crate::quota::Quota;
+use crate::quota::Part;
 use crate::reply::{Failure, Party};
 use crate::snapshot::HeldWorkload;
 use crate::sockets::PlainSocket;
@@ -42,7 +41,8 @@ pub(super) struct Question<'q> {
     body: &'q Bytes,
     most: usize,
     /// What answers count into.
-    room: &'q Arc<Quota>,
+    /// What its answer is gathered in: no service has all of it.
+    room: &'q dyn Fn() -> Part,
 }
 
 /// Why a callout has no answer.
@@ -65,7 +65,7 @@ impl SendCallout for Worker {
     ) -> LocalBoxFuture<'static, Result<CalloutAnswer, String>> {
         Box::pin(async move {
             let service = callout.service.clone();
-            let Some(_places) = self.shared.filter_callouts.take_one(&service) else {
+            let Some(_place) = self.shared.filter_callouts.take_one(&service) else {
                 CalledOut::Full.count(&service);
                 let why = "as many callouts as may be are under way: limits.filter_callouts, of which one service has three \
                            quarters at most";
@@ -152,7 +152,7 @@ async fn ask(worker: &Rc<Worker>, workload: IpAddr, callout: Callout) -> Result<
         let place = Box::pin(pass_alone(&gate, attempts.wait(), service)).await?;
         attempts.hold(place);
     }
-    let room = &worker.shared.filter_bodies;
+    let room = &|| worker.shared.filter_bodies.part(&callout.service);
     let Some(exit) = exit else {
         let question = Question { head: &head, body: &callout.body, most: callout.most, room };
         return Box::pin(in_the_mesh(worker, &from, *attempts, permit, &question)).await;

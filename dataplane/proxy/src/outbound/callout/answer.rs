@@ -64,7 +64,7 @@ async fn read(
     }
     let ResponseHead { status, mut headers } = head;
     mesh::strip_response(&mut headers, false);
-    let (mut body, mut room) = (BytesMut::new(), question.room.part());
+    let (mut body, mut room) = (BytesMut::new(), (question.room)());
     let mut rest = answer.into_body();
     let broken = |error: StreamError| Unanswered::of(party, SendError { error, unprocessed: false });
     while let Some(frame) = rest.frame().await.map_err(broken)? {

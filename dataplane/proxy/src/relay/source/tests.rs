@@ -132,7 +132,7 @@ async fn a_body_is_gathered_sent_as_another_and_sent_again() {
     // More than is kept of a body otherwise.
     let mut source = Source::replayable(RecvBody::Tcp(&mut reader), 64);
     let mut headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("300"))]);
-    let Ok(Gathering::Whole(whole)) = source.gather(300, &budget).await else { panic!("it is whole") };
+    let Ok(Gathering::Whole(whole)) = source.gather(300, || budget.part()).await else { panic!("it is whole") };
     assert_eq!((&whole[..], budget.used()), (&[7; 300][..], 300));
     source.send_as(whole, &mut headers);
     assert_eq!((headers[CONTENT_LENGTH].as_bytes(), source.held() >= 300), (&b"300"[..], true));
@@ -154,20 +154,20 @@ async fn a_body_that_is_too_long_goes_on_from_its_start() {
     let budget = Quota::new(8_192);
     let (mut reader, _writer) = sent(&[7; 4_096]).await;
     let mut source = Source::once(RecvBody::Tcp(&mut reader));
-    assert!(matches!(source.gather(100, &budget).await, Ok(Gathering::TooLong)));
+    assert!(matches!(source.gather(100, || budget.part()).await, Ok(Gathering::TooLong)));
     assert!(budget.used() > 100 && !source.is_end());
-    assert!(matches!(source.gather(200, &budget).await, Ok(Gathering::TooLong)));
+    assert!(matches!(source.gather(200, || budget.part()).await, Ok(Gathering::TooLong)));
     assert_eq!(read(&mut source).await, [7; 4_096]);
     assert_eq!(budget.used(), 0, "what was given on is held no longer");
 
     let (mut reader, _writer) = sent(&[7; 9_000]).await;
     let mut source = Source::once(RecvBody::Tcp(&mut reader));
-    assert!(matches!(source.gather(9_000, &budget).await, Err(Ungathered::NoRoom)));
+    assert!(matches!(source.gather(9_000, || budget.part()).await, Err(Ungathered::NoRoom)));
     drop(source);
     assert_eq!(budget.used(), 0);
 
     let mut none = Source::once(RecvBody::Empty);
-    assert!(matches!(none.gather(0, &budget).await, Ok(Gathering::Whole(whole)) if whole.is_empty()));
+    assert!(matches!(none.gather(0, || budget.part()).await, Ok(Gathering::Whole(whole)) if whole.is_empty()));
     assert!(none.is_end());
 }
 
@@ -218,7 +218,7 @@ async fn a_stage_ends_a_body_in_its_middle_and_sees_what_was_gathered() {
     let budget = Quota::new(1_000);
     let (mut reader, _writer) = sent(b"stop!").await;
     let mut source = Source::once(RecvBody::Tcp(&mut reader));
-    assert!(matches!(source.gather(10, &budget).await, Ok(Gathering::Whole(_))));
+    assert!(matches!(source.gather(10, || budget.part()).await, Ok(Gathering::Whole(_))));
     source.through(Box::new(Doubling));
     assert!(source.frame().await.is_err());
     assert_eq!(source.take_cut().unwrap().reason, "told to");

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use weft_transport::http::{Frame, StreamError};
 
 use super::Source;
-use crate::quota::{Part, Quota};
+use crate::quota::Part;
 
 /// Bytes of it that are given on at a time.
 const PIECE: usize = 64 * 1_024;
@@ -64,14 +64,15 @@ impl Front {
 
 impl Source<'_> {
     /// Reads the body until its end, or until there is more of it than `most` bytes. Before the first frame is taken only. A
-    /// body that has none is whole at once. Dropped before its end, it has lost what it read.
+    /// body that has none is whole at once. Dropped before its end, it has lost what it read. `room`: a part of the budget
+    /// that it is to count into.
     ///
     /// # Errors
-    /// It broke off, or `budget` has no room for it.
-    pub async fn gather(&mut self, most: usize, budget: &Arc<Quota>) -> Result<Gathering, Ungathered> {
+    /// It broke off, or there is no room for it.
+    pub async fn gather(&mut self, most: usize, room: impl FnOnce() -> Part) -> Result<Gathering, Ungathered> {
         let Front { data, mut trailers, mut is_whole, mut room } = match self.front.take() {
             Some(front) => *front,
-            None => Front { data: Bytes::new(), trailers: None, is_whole: self.is_end(), room: budget.part() },
+            None => Front { data: Bytes::new(), trailers: None, is_whole: self.is_end(), room: room() },
         };
         let mut data = BytesMut::from(data);
         while !is_whole && data.len() <= most {
