@@ -55,6 +55,11 @@ impl Interest {
         self.hook()
     }
 
+    /// To stream the answers that the filter gives to requests. Its component is then made by `export!(MyFilter, replies)`.
+    pub fn reply_body(&mut self) -> Ask<'_, hook::ReplyBody> {
+        self.hook()
+    }
+
     pub fn stream_data(&mut self) -> Ask<'_, hook::StreamData> {
         self.hook()
     }

@@ -11,3 +11,14 @@ wit_bindgen::generate!({
     default_bindings_module: "weft_filters_sdk::bindings",
     generate_all,
 });
+
+/// The world of filters that stream their answers, beside the other one.
+pub mod replies {
+    wit_bindgen::generate!({
+        path: "wit/0.2",
+        world: "replies",
+        pub_export_macro: true,
+        default_bindings_module: "weft_filters_sdk::bindings::replies",
+        with: { "weft:filter/types@0.2.0": crate::bindings::weft::filter::types },
+    });
+}

@@ -74,6 +74,13 @@ pub trait Filter: Sized + 'static {
         Outcome::pass()
     }
 
+    /// More of an answer that this filter gave at a hook of the request, once the caller has taken what came before. A part is
+    /// [`Outcome::part`]; [`Outcome::pass`] ends the answer, and `wait` waits for what a part is made of.
+    fn reply_body(&mut self, answer: &Values<'_, hook::ReplyBody>, state: &mut Self::State) -> Outcome {
+        let _ = (answer, state);
+        Outcome::pass()
+    }
+
     fn stream_data(
         &mut self,
         stream: &Values<'_, hook::StreamData>,

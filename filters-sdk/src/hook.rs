@@ -28,6 +28,7 @@ hooks! {
     ResponseHead, "response-head", "The head of the final response has arrived.";
     ResponseBody, "response-body", "A chunk of a response's body, or all of it.";
     ResponseTrailers, "response-trailers", "The trailers of a response have arrived.";
+    ReplyBody, "reply-body", "More of an answer that the filter gave.";
     StreamData, "stream-data", "Bytes of an opaque stream.";
     Callout, "callout", "The answer to a callout that the stream waits for.";
     Tick, "tick", "The time of a wait is up.";

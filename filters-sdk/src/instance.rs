@@ -86,6 +86,10 @@ impl<F: Filter> Instance<F> {
         self.run(call, values, |filter, values, state| filter.response_trailers(values, state))
     }
 
+    pub fn reply_body(&mut self, call: &Call, values: &[u8]) -> Outcome {
+        self.run(call, values, |filter, values, state| filter.reply_body(values, state))
+    }
+
     pub fn stream_data(&mut self, call: &Call, values: &[u8], bytes: &[u8], end: bool) -> Outcome {
         self.run(call, values, |filter, values, state| filter.stream_data(values, Chunk { bytes, end }, state))
     }
@@ -140,10 +144,25 @@ fn tell_panics() {
     }));
 }
 
-/// Makes a component of a [`Filter`]: put it once at the end of a filter's crate. On other targets it does nothing.
+/// Makes a component of a [`Filter`]: put it once at the end of a filter's crate. On other targets it does nothing. One that
+/// streams its answers says so, `export!(MyFilter, replies)`: proxies and control planes that do not know that refuse it.
 #[macro_export]
 macro_rules! export {
     ($filter:ty) => {
+        $crate::export!(@component $filter, {});
+    };
+    ($filter:ty, replies) => {
+        $crate::export!(@component $filter, {
+            impl $crate::bindings::replies::exports::weft::filter::reply_body::Guest for Component {
+                fn on_reply_body(call: types::Call, values: Vec<u8>) -> types::Outcome {
+                    with(|instance| instance.reply_body(&call, &values))
+                }
+            }
+
+            $crate::bindings::replies::export!(Component with_types_in $crate::bindings::replies);
+        });
+    };
+    (@component $filter:ty, {$($more:tt)*}) => {
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "generated: the component ABI is raw memory")]
         const _: () = {

@@ -71,6 +71,11 @@ impl Outcome {
         self.edit(Edit::Body(bytes.into()))
     }
 
+    /// The next part of an answer that the filter streams.
+    pub fn part(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::pass().set_body(bytes)
+    }
+
     /// Cuts the chunk or the whole body at hand.
     pub fn cut_body(self) -> Self {
         self.set_body(Vec::new())

@@ -270,6 +270,11 @@ impl<F: Filter> Harness<F> {
         self.call("response-trailers", stream, None, |instance, call, values| instance.response_trailers(call, values))
     }
 
+    /// More of an answer that the filter gave.
+    pub fn reply_body(&mut self, stream: u64) -> Outcome {
+        self.call("reply-body", stream, None, |instance, call, values| instance.reply_body(call, values))
+    }
+
     /// Bytes of an opaque stream.
     pub fn stream_data(&mut self, stream: u64, bytes: &[u8], end: bool) -> Outcome {
         self.call("stream-data", stream, None, |instance, call, values| instance.stream_data(call, values, bytes, end))

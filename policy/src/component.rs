@@ -39,7 +39,7 @@ const MAX_NAMES: usize = 256;
 const HOOKS_01: [&str; 5] = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
 const IMPORTS_01: [&str; 4] = ["types", "log", "metrics", "token-bucket"];
 /// Interfaces that a component of the world 0.2 may export; the first it must.
-const HOOKS_02: [&str; 12] = [
+const HOOKS_02: [&str; 13] = [
     "configuration",
     "connection",
     "request-head",
@@ -48,6 +48,7 @@ const HOOKS_02: [&str; 12] = [
     "response-head",
     "response-body",
     "response-trailers",
+    "reply-body",
     "stream-data",
     "callout-answer",
     "tick",

@@ -48,6 +48,7 @@ mod mesh {
     mod operators;
     mod outage;
     mod outside;
+    mod parts;
     mod policies;
     mod profile;
     mod real;

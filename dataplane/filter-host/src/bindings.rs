@@ -13,6 +13,14 @@ pub(crate) mod v01 {
 pub(crate) mod v02 {
     wasmtime::component::bindgen!({
         path: "../../filters-sdk/wit/0.2",
-        world: "filter",
+        inline: "
+            package weft:host;
+
+            world host {
+                include weft:filter/filter@0.2.0;
+                include weft:filter/replies@0.2.0;
+            }
+        ",
+        world: "weft:host/host",
     });
 }

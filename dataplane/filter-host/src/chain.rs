@@ -27,6 +27,8 @@ pub struct Hooks {
     /// Bodies that are gathered before the head goes on.
     pub(crate) whole_request: bool,
     pub(crate) whole_response: bool,
+    /// More of the answers that a filter gives itself.
+    pub(crate) reply_body: bool,
     pub(crate) callout: bool,
     pub(crate) tick: bool,
 }
@@ -47,6 +49,7 @@ impl Hooks {
             done: self.done || other.done,
             whole_request: self.whole_request || other.whole_request,
             whole_response: self.whole_response || other.whole_response,
+            reply_body: self.reply_body || other.reply_body,
             callout: self.callout || other.callout,
             tick: self.tick || other.tick,
         }
@@ -75,6 +78,7 @@ impl Hooks {
             || self.whole_response
             || self.response_body
             || self.response_trailers
+            || self.reply_body
             || self.stream_data
             || self.done
     }
@@ -245,6 +249,17 @@ pub struct Chunk {
     pub after: Duration,
 }
 
+/// What a filter that answered has to add.
+#[derive(Debug)]
+pub enum Part {
+    /// It goes on after a while, and more is asked for then.
+    Bytes(Chunk),
+    /// The answer is complete.
+    End,
+    /// As [`Outcome::Wait`].
+    Wait { calls: Vec<Callout>, within: Duration },
+}
+
 /// A stream ended by a filter, or by its failure, once nothing can be answered any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
@@ -268,6 +283,19 @@ pub struct LocalReply {
     pub rule: Option<String>,
     pub reason: String,
     pub cause: ReplyCause,
+    /// The filter has more of it, as [`Worker::reply_part`](crate::Worker::reply_part) asks for it.
+    pub more: Option<Answering>,
+}
+
+/// The filter of a chain that gave an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answering(pub(crate) usize);
+
+/// True where an answer to such a request has a body that may come in parts. `is_grpc`: it is told in fields.
+#[must_use]
+pub fn comes_in_parts(is_head: bool, status: StatusCode, is_grpc: bool) -> bool {
+    let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
+    has_body && !is_head && !is_grpc
 }
 
 /// Whose decision a local reply was.

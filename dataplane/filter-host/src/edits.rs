@@ -247,6 +247,7 @@ pub(crate) fn reply(reply: Reply, label: &Label, cause: ReplyCause) -> Result<Lo
         rule: reply.rule.map(printable),
         reason: printable(reply.reason),
         cause,
+        more: None,
     })
 }
 
@@ -262,6 +263,7 @@ fn in_place(label: &Label, status: StatusCode, body: String, reason: &str, cause
         rule: None,
         reason: reason.to_owned(),
         cause,
+        more: None,
     }
 }
 

@@ -17,6 +17,7 @@ pub enum Hook {
     ResponseHead,
     ResponseBody,
     ResponseTrailers,
+    ReplyBody,
     StreamData,
     Callout,
     Tick,
@@ -24,7 +25,7 @@ pub enum Hook {
 }
 
 impl Hook {
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
 
     pub const ALL: [Hook; Hook::COUNT] = [
         Hook::Connection,
@@ -34,6 +35,7 @@ impl Hook {
         Hook::ResponseHead,
         Hook::ResponseBody,
         Hook::ResponseTrailers,
+        Hook::ReplyBody,
         Hook::StreamData,
         Hook::Callout,
         Hook::Tick,
@@ -50,6 +52,7 @@ impl Hook {
             Hook::ResponseHead => "response-head",
             Hook::ResponseBody => "response-body",
             Hook::ResponseTrailers => "response-trailers",
+            Hook::ReplyBody => "reply-body",
             Hook::StreamData => "stream-data",
             Hook::Callout => "callout",
             Hook::Tick => "tick",
@@ -74,6 +77,7 @@ impl Hook {
             | Hook::RequestTrailers
             | Hook::ResponseHead
             | Hook::ResponseTrailers
+            | Hook::ReplyBody
             | Hook::StreamData
             | Hook::Callout
             | Hook::Tick

@@ -168,6 +168,7 @@ impl Interest {
                 *(if whole { &mut hooks.whole_response } else { &mut hooks.response_body }) = true;
             }
             Hook::ResponseTrailers => hooks.response_trailers = true,
+            Hook::ReplyBody => hooks.reply_body = true,
             Hook::StreamData => hooks.stream_data = true,
             Hook::Callout => hooks.callout = true,
             Hook::Tick => hooks.tick = true,
@@ -179,6 +180,9 @@ impl Interest {
 fn check_authorization(hooks: Hooks, bounds: Bounds) -> Result<(), String> {
     if bounds.authorization && !(hooks.connection && hooks.request_head) {
         return Err("an authorization filter must ask for the hooks connection and request-head".to_owned());
+    }
+    if bounds.authorization && hooks.reply_body {
+        return Err("an authorization filter can't ask for the hook reply-body: its answers are whole".to_owned());
     }
     Ok(())
 }
@@ -290,6 +294,9 @@ mod tests {
             hook("request-body", &["source.principal"], &[("buffer", "1 MiB")]),
             hook("response-body", &[], &[("buffer", "1"), ("frames", "grpc")]),
         ];
+        let heads = [hook("connection", &[], &[]), hook("request-head", &[], &[]), hook("reply-body", &[], &[])];
+        let error = Interest::named(&heads, |_| true, Bounds { authorization: true, ..BOUNDS }).expect_err("parts");
+        assert!(error.contains("can't ask for the hook reply-body"), "{error}");
         let bounds = Bounds { authorization: true, ..BOUNDS };
         let error = Interest::named(&asked, |hook| hook != Hook::Tick, bounds).expect_err("mistakes");
         for part in [

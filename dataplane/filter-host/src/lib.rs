@@ -42,8 +42,8 @@ pub use bucket::BucketLimits;
 pub use cache::{CacheLimits, CacheStats};
 pub use cases::{TRY, run_cases, try_child};
 pub use chain::{
-    Attributes, Callout, CalloutAnswer, Chunk, Cut, Event, Hooks, LocalReply, Outcome, Permit, Position, ReplyCause,
-    RequestView, ResponseView, Summary,
+    Answering, Attributes, Callout, CalloutAnswer, Chunk, Cut, Event, Hooks, LocalReply, Outcome, Part, Permit,
+    Position, ReplyCause, RequestView, ResponseView, Summary, comes_in_parts,
 };
 pub use compile::{COMPILE, CompileError, CompileLimits, Compiler, compile_child};
 pub use failure::TrapKind;

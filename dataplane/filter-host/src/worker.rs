@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::backoff::BackOff;
 use crate::chain::{
-    Attributes, Chunk, Cut, Event, Outcome, Permit, Position, RequestView, ResponseView, Stage, Summary,
+    Answering, Attributes, Chunk, Cut, Event, Outcome, Permit, Position, RequestView, ResponseView, Stage, Summary,
 };
 use crate::edits::{self, Change};
 use crate::failure::{Failure, FailureKind};
@@ -24,6 +24,7 @@ use crate::prepare::Prepared;
 
 mod bodies;
 mod judge;
+mod parts;
 mod slots;
 mod streams;
 mod subject;
@@ -378,8 +379,15 @@ impl Worker {
                 }
                 Turn::On(delay)
             }
-            Step::Reply { reply, delay: Duration::ZERO } => Turn::End(Outcome::Respond(reply)),
-            Step::Reply { reply, delay } => {
+            Step::Reply { mut reply, delay } => {
+                let has_more = filter.interest.hooks.reply_body && subject.of_request() == Some(true);
+                reply.more = has_more.then_some(Answering(now.at.passed));
+                if has_more {
+                    self.streams.went_on(now.stream, filter.id);
+                }
+                if delay.is_zero() {
+                    return Turn::End(Outcome::Respond(reply));
+                }
                 self.streams.hold(now.stream, reply);
                 Turn::End(Outcome::Delay { after: delay, resume: now.at.next() })
             }
@@ -443,7 +451,7 @@ impl Worker {
         let Self { slots, streams, .. } = self;
         let mut kept = if keeps { streams.take(told.stream, filter.id) } else { Kept::default() };
         let one = filter.setup.call_timeout;
-        if told.hook.is_body() || told.hook == Hook::StreamData {
+        if told.hook.is_body() || matches!(told.hook, Hook::StreamData | Hook::ReplyBody) {
             kept.budget.add(one, told.chunk.len());
         }
         let lost = filter.interest.keeps_state() && {

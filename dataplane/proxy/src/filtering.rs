@@ -6,6 +6,7 @@ mod answer;
 mod callouts;
 mod hooks;
 mod judging;
+mod parts;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -298,6 +299,7 @@ fn failure(reply: LocalReply) -> Failure {
         cause: reply.cause,
         rule: reply.rule,
         reason: reply.reason,
+        more: reply.more,
     }))
 }
 

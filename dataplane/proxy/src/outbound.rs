@@ -72,9 +72,10 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: &mut Request<'
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {
-        let (responder, idle) = (&mut request.responder, worker.idle());
+        let idle = worker.idle();
+        let Request { body, responder, .. } = request;
         match &mut filtered {
-            Some(filtered) => Box::pin(record.reply_through(filtered, &failure, responder, idle)).await,
+            Some(filtered) => Box::pin(record.reply_through(filtered, &failure, (body, responder), idle)).await,
             None => Box::pin(record.reply(&failure, responder, idle)).await,
         }
     }

@@ -11,12 +11,14 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, StatusCode, Version};
+use weft_filter_host::comes_in_parts;
 use weft_transport::http::{Content, RequestHead, Responder, ResponseHead, SendError, StreamError};
 
-use crate::filtering::Filtered;
+use crate::filtering::{Filtered, Unjudged};
 use crate::ledger::Ledger;
-use crate::relay::{self, Answered, ClientGone, ExchangeError, Idle, NotTaken, Progress};
+use crate::relay::{self, Answered, ClientGone, ExchangeError, Idle, NotTaken, Progress, Source};
 use crate::reply::{Failure, Flag, Form, Party, Side};
 use crate::snapshot::Current;
 use crate::telemetry::access_log::{self, Logged};
@@ -135,11 +137,21 @@ impl Record {
         &mut self,
         filtered: &mut Filtered<'_>,
         failure: &Failure,
-        responder: &mut Option<Responder<'_>>,
+        (body, responder): (&mut Source<'_>, &mut Option<Responder<'_>>),
         idle: Idle<'_>,
     ) {
         let is_none = matches!(failure, Failure::ClientGone | Failure::Unserved(_)) || failure.reset_code().is_some();
-        if is_none || responder.is_none() || !filtered.judges_answers() {
+        if is_none || responder.is_none() {
+            return self.reply(failure, responder, idle).await;
+        }
+        if let Failure::Filter(reply) = failure
+            && comes_in_parts(self.bodiless, reply.status, self.form != Form::Http)
+            && let Some(source) = filtered.answer_in_parts(reply)
+        {
+            // Boxed: rare, and larger than all the rest.
+            return Box::pin(self.reply_in_parts(filtered, failure, source, (body, responder, idle))).await;
+        }
+        if !filtered.judges_answers() {
             return self.reply(failure, responder, idle).await;
         }
         let (mut head, mut body) = failure.reply(self.side, self.form, self.side == Side::Inbound);
@@ -158,6 +170,50 @@ impl Record {
         }
         if let Some(responder) = self.fail(failure, responder) {
             self.answer(responder, (head, body), idle).await;
+        }
+    }
+
+    /// Answers the client with what a filter makes as it is taken, once the filters before that one have seen its head, and
+    /// past those that look at its body.
+    async fn reply_in_parts(
+        &mut self,
+        filtered: &mut Filtered<'_>,
+        failure: &Failure,
+        mut source: Source<'_>,
+        (rest, responder, idle): (&mut Source<'_>, &mut Option<Responder<'_>>, Idle<'_>),
+    ) {
+        let (mut head, _) = failure.reply(self.side, self.form, self.side == Side::Inbound);
+        let judged = match filtered.judges_answers() {
+            false => Ok(Ok(None)),
+            true => {
+                let judging = pin!(filtered.response(&mut head, &mut source));
+                relay::unless_gone(judging, responder.as_mut()).await
+            }
+        };
+        let instead = match judged {
+            Ok(Ok(instead)) => instead,
+            Ok(Err(unjudged)) => {
+                let failure = match (unjudged, source.take_cut()) {
+                    (Unjudged::Ended(failure), _) => failure,
+                    (Unjudged::Broken(_), Some(cut)) => Failure::FilterCut(cut),
+                    (Unjudged::Broken(error), None) => Failure::NoAnswer { to: Party::App, error },
+                };
+                // What it asked for is over, and the filters before it see what comes in its place.
+                drop(source);
+                return Box::pin(self.reply_through(filtered, &failure, (rest, responder), idle)).await;
+            }
+            Err(ClientGone) => return self.reply(&Failure::ClientGone, responder, idle).await,
+        };
+        let Some(to) = self.fail(failure, responder) else { return };
+        if let Some(body) = instead {
+            return self.answer(to, (head, body), idle).await;
+        }
+        if filtered.look_at_answer(&mut source) {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        self.answered(head.status);
+        if let Err(error) = relay::stream((rest, to), &head, &mut source, (&self.received, idle)).await {
+            self.ended(error, Party::App);
         }
     }
 

@@ -26,7 +26,7 @@ use weft_filter_host::Cut;
 use weft_transport::http::{Frame, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
 use weft_transport::mesh::Code;
 
-pub use own::{NotTaken, answer};
+pub use own::{NotTaken, answer, stream};
 pub use source::{Gathering, Kept, Source, Stage, Ungathered};
 pub use tunnel::{TunnelEnd, cut, tunnel};
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use weft_filter_host::{Cut, ReplyCause};
+use weft_filter_host::{Answering, Cut, ReplyCause};
 use weft_policy::bundle::{RequestRefusal, RouteName, TunnelRefusal};
 use weft_policy::route::{EgressRefusal, RouteRefusal};
 use weft_policy::scope::Ask;
@@ -276,6 +276,8 @@ pub struct FilterReply {
     pub cause: ReplyCause,
     pub rule: Option<String>,
     pub reason: String,
+    /// Who of its chain has more of it.
+    pub more: Option<Answering>,
 }
 
 /// Meaning of one failure, the same everywhere it is told.
@@ -461,7 +463,10 @@ impl Failure {
         if !headers.contains_key(http::header::CONTENT_TYPE) && !body.is_empty() {
             headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         }
-        headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let has_more = matches!(self, Failure::Filter(reply) if reply.more.is_some());
+        if !has_more {
+            headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
         (ResponseHead { status: verdict.status, headers }, body)
     }
 

@@ -13,6 +13,8 @@ pub(super) struct AtHand {
     pub(super) body: bool,
     /// The stream may be held.
     pub(super) waits: bool,
+    /// It may be answered.
+    pub(super) answers: bool,
 }
 
 impl AtHand {
@@ -21,13 +23,15 @@ impl AtHand {
         let (is_body, is_request) =
             (matches!(hook, "request-body" | "response-body"), matches!(hook, "request-head" | "request-body"));
         let is_response = matches!(hook, "response-head" | "response-body");
-        let head = !is_body || whole;
+        let is_part = hook == "reply-body";
+        let head = (!is_body || whole) && !is_part;
         Self {
             headers: head && !matches!(hook, "connection" | "stream-data"),
             target: head && is_request,
             status: head && is_response,
-            body: is_body || hook == "stream-data",
-            waits: (head && (is_request || is_response)) || hook == "connection",
+            body: is_body || is_part || hook == "stream-data",
+            answers: !is_part,
+            waits: (head && (is_request || is_response)) || is_part || hook == "connection",
         }
     }
 }
@@ -43,6 +47,7 @@ pub(super) fn outcome(outcome: &Outcome, at_hand: AtHand) -> Result<(), String> 
             return Err(format!("a wait of {most} ms, at most {}", rules::WAIT_MS));
         }
         Verdict::Wait(_) => {}
+        Verdict::Respond(_) if !at_hand.answers => return Err("an answer in the middle of one".to_owned()),
         Verdict::Respond(reply) => self::reply(reply)?,
         Verdict::Other(field) => return Err(format!("{:?} is no verdict", field.name)),
     }

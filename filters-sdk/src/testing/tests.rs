@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::{Grants, Harness, TestRequest, TestResponse, advance, answer, labelled_metric, logged, metric};
 use crate::{
-    Answer, CallError, Chunk, Counter, Filter, Interest, Outcome, Reply, Request, RequestBody, Response, TokenBuckets,
-    Value, Values, Verdict, callouts, crypto, hook, kv, log, secrets,
+    Answer, CallError, Chunk, Counter, Edit, Filter, Interest, Outcome, Reply, Request, RequestBody, Response,
+    TokenBuckets, Value, Values, Verdict, callouts, crypto, hook, kv, log, secrets,
 };
 
 #[derive(Debug, Deserialize)]
@@ -227,4 +227,45 @@ fn metrics_have_labels_and_lines_are_kept() {
     }
     log::warn("look");
     assert_eq!(logged(), ["warn: look"]);
+}
+
+/// Answers with three parts.
+#[derive(Debug)]
+struct Counting;
+
+impl Filter for Counting {
+    type Config = crate::NoConfig;
+    type State = u64;
+
+    fn configure(_: Self::Config, ask: &mut Interest) -> Result<Self, String> {
+        ask.request_head();
+        ask.reply_body();
+        Ok(Self)
+    }
+
+    fn request_head(&mut self, _: &Request<'_>, _: &mut u64) -> Outcome {
+        Outcome::respond(Reply::text(200, "counted", "0"))
+    }
+
+    fn reply_body(&mut self, _: &Values<'_, hook::ReplyBody>, state: &mut u64) -> Outcome {
+        *state += 1;
+        match *state {
+            1 | 2 => Outcome::part(state.to_string()),
+            3 => Outcome::pass(),
+            _ => Outcome::respond(Reply::text(200, "again", "")),
+        }
+    }
+}
+
+#[test]
+fn an_answer_comes_in_parts() {
+    let mut harness = Harness::<Counting>::new("").expect("sound");
+    assert_eq!(harness.hooks(), ["request-head", "reply-body"]);
+    harness.request(1, &TestRequest::default());
+    let parts: Vec<_> = (0..3).map(|_| harness.reply_body(1).edits).collect();
+    let bytes = |edits: &[Edit]| matches!(edits, [Edit::Body(bytes)] if !bytes.is_empty());
+    assert_eq!(parts.iter().map(|edits| bytes(edits)).collect::<Vec<_>>(), [true, true, false]);
+    let refused = catch_unwind(AssertUnwindSafe(|| harness.reply_body(1))).expect_err("an answer");
+    let text = refused.downcast_ref::<String>().expect("a message");
+    assert!(text.contains("an answer in the middle of one"), "{text}");
 }

@@ -115,6 +115,9 @@ const DEEDS: &[(&str, End, &[&str])] = &[
     ("trap-panic@response-body", End::BrokenOff, PANIC),
     ("loop@response-body", End::BrokenOff, TIMEOUT),
     ("trap-panic@response-trailers", End::BrokenOff, PANIC),
+    ("trap-panic@reply-body", End::BrokenOff, PANIC),
+    ("loop@reply-body", End::BrokenOff, TIMEOUT),
+    ("reset@reply-body", End::BrokenOff, &[]),
     // The end of a stream changes nothing any more, whatever a filter says or does there.
     ("trap-panic@done", End::Answer(200, ""), PANIC),
     ("loop@done", End::Answer(200, ""), TIMEOUT),

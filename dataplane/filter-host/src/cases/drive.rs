@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use weft_policy::bundle::Direction;
@@ -14,14 +15,17 @@ use weft_policy::path::{NormalPath, PathReading};
 
 use super::compare;
 use crate::chain::{
-    Attributes, Callout, CalloutAnswer, Chunk, Cut, Event, LocalReply, Outcome, Position, ReplyCause, RequestView,
-    ResponseView, Summary,
+    Answering, Attributes, Callout, CalloutAnswer, Chunk, Cut, Event, LocalReply, Outcome, Part, Position, ReplyCause,
+    RequestView, ResponseView, Summary, comes_in_parts,
 };
 use crate::order::Chain;
 use crate::worker::Worker;
 
 /// Calls of one hook, with those for its waits, delays and body; a filter that wants more has no end.
 const MAX_TURNS: u32 = 1_000;
+/// Bytes of an answer in parts: cases of strangers run in the control plane.
+const MAX_ANSWER: usize = 1 << 20;
+const GRPC: &[u8] = b"application/grpc";
 
 /// What became of a request.
 #[derive(Debug, Default)]
@@ -212,6 +216,8 @@ impl Run<'_> {
         });
         self.seen.end(end);
         if self.seen.has_ended() {
+            let is_grpc = request.headers.get(CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(GRPC));
+            self.rest_of_reply(request.method == Method::HEAD, is_grpc);
             return None;
         }
         let chunks = body.map_or(request.chunks, |body| vec![body]);
@@ -251,6 +257,47 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Has a filter that answered in parts give all of them.
+    fn rest_of_reply(&mut self, is_head: bool, is_grpc: bool) {
+        let Some(mut reply) = self.seen.reply.take() else { return };
+        if let Some(by) = reply.more.filter(|_| comes_in_parts(is_head, reply.status, is_grpc)) {
+            let mut body = Vec::from(std::mem::take(&mut reply.body));
+            let end = self.parts(by, &mut body);
+            self.seen.end(end);
+            reply.body = body.into();
+        }
+        self.seen.reply = Some(reply);
+    }
+
+    fn parts(&mut self, by: Answering, body: &mut Vec<u8>) -> End {
+        let (mut event, mut open) = (Event::Go, VecDeque::new());
+        for _ in 0..MAX_TURNS {
+            event = match self.worker.reply_part(self.chain, self.stream, by, &event) {
+                Ok(Part::Bytes(Chunk { bytes, .. })) if body.len() + bytes.len() > MAX_ANSWER => {
+                    self.seen.faults.push(format!("an answer of more than {MAX_ANSWER} bytes, which no case has"));
+                    return End::Pass;
+                }
+                Ok(Part::Bytes(Chunk { bytes, after })) => {
+                    self.seen.delay += after;
+                    body.extend_from_slice(&bytes);
+                    open.clear();
+                    Event::Go
+                }
+                Ok(Part::Wait { calls, within: _ }) => self.awaited(&mut open, calls),
+                Ok(Part::End) => return End::Pass,
+                Err(cut) => return End::Cut(cut),
+            };
+        }
+        End::Endless
+    }
+
+    /// What ends a wait: the next answer of a service, or its time.
+    fn awaited(&mut self, open: &mut VecDeque<Callout>, calls: Vec<Callout>) -> Event {
+        open.extend(calls);
+        let answered = |call: Callout| Event::Answer { id: call.id, answer: self.services.answer(&call) };
+        open.pop_front().map_or(Event::Tick, answered)
+    }
+
     /// Calls a hook of a head until it is decided.
     fn settle(
         &mut self,
@@ -276,10 +323,7 @@ impl Run<'_> {
                     (from, event) = (resume, if fits { Event::Body } else { Event::TooLong });
                 }
                 Outcome::Wait { calls, within: _, resume } => {
-                    open.extend(calls);
-                    let next = open.pop_front();
-                    let answered = |call: Callout| Event::Answer { id: call.id, answer: self.services.answer(&call) };
-                    (from, event) = (resume, next.map_or(Event::Tick, answered));
+                    (from, event) = (resume, self.awaited(&mut open, calls));
                 }
             }
         }

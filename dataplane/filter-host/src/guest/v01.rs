@@ -129,6 +129,7 @@ fn dispatch(
         | Hook::RequestTrailers
         | Hook::ResponseBody
         | Hook::ResponseTrailers
+        | Hook::ReplyBody
         | Hook::StreamData
         | Hook::Callout
         | Hook::Tick => Ok(Said::default()),

@@ -77,6 +77,7 @@ exports! {
     response_head,
     response_body,
     response_trailers,
+    reply_body,
     stream_data,
     callout_answer,
     tick,
@@ -93,6 +94,7 @@ impl Exports {
             Hook::ResponseHead => self.response_head.is_some(),
             Hook::ResponseBody => self.response_body.is_some(),
             Hook::ResponseTrailers => self.response_trailers.is_some(),
+            Hook::ReplyBody => self.reply_body.is_some(),
             Hook::StreamData => self.stream_data.is_some(),
             Hook::Callout => self.callout_answer.is_some(),
             Hook::Tick => self.tick.is_some(),
@@ -220,6 +222,7 @@ impl Exports {
             Hook::ResponseTrailers => {
                 self.response_trailers.as_ref().map(|it| it.call_on_response_trailers(store, call, values))
             }
+            Hook::ReplyBody => self.reply_body.as_ref().map(|it| it.call_on_reply_body(store, call, values)),
             Hook::StreamData => {
                 self.stream_data.as_ref().map(|it| it.call_on_stream_data(store, call, values, chunk, end))
             }

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::Worker;
 use super::judge::{self, May, Step, Whose};
 use crate::chain::{Chunk, Cut, ReplyCause};
-use crate::edits::{self, BODY_TOO_LONG, Change, MAX_DELAY};
+use crate::edits::{self, BODY_TOO_LONG, Change, Changes, MAX_DELAY};
 use crate::failure::{Failure, FailureKind};
 use crate::frames::{self, Output};
 use crate::hook::{Hook, Told};
@@ -109,21 +109,7 @@ impl Worker {
             .and_then(|said| judge::judge(filter, said, May::CHUNK, self.whose(filter, told)));
         match said {
             Ok(Step::Next { changes, delay }) => {
-                let mut made = Made::Same;
-                for change in changes {
-                    match change {
-                        Change::Body(bytes) => made = Made::Other(bytes),
-                        Change::Attribute(attribute) => self.set(filter, told.stream, attribute),
-                        // Refused where only a chunk is at hand.
-                        Change::Set(..)
-                        | Change::Add(..)
-                        | Change::Remove(_)
-                        | Change::Path(_)
-                        | Change::Authority(_)
-                        | Change::Status(_) => {}
-                    }
-                }
-                Ok((made, delay))
+                Ok((self.bytes_of(filter, told.stream, changes).map_or(Made::Same, Made::Other), delay))
             }
             Ok(step @ (Step::Reply { .. } | Step::Wait { .. } | Step::Cut(_))) => Err(end_of(filter, step)),
             Err(failure) => {
@@ -131,6 +117,25 @@ impl Worker {
                 Ok((Made::Same, Duration::ZERO))
             }
         }
+    }
+
+    /// The bytes that a filter gave where only bytes are at hand.
+    pub(super) fn bytes_of(&mut self, filter: &Prepared, stream: u64, changes: Changes) -> Option<Bytes> {
+        let mut given = None;
+        for change in changes {
+            match change {
+                Change::Body(bytes) => given = Some(bytes),
+                Change::Attribute(attribute) => self.set(filter, stream, attribute),
+                // Refused there.
+                Change::Set(..)
+                | Change::Add(..)
+                | Change::Remove(_)
+                | Change::Path(_)
+                | Change::Authority(_)
+                | Change::Status(_) => {}
+            }
+        }
+        given
     }
 
     /// The messages that a chunk completes, each through the filter. What is left of it waits for the rest.
@@ -258,7 +263,13 @@ fn asks(filter: &Prepared, hook: Hook) -> bool {
         Hook::RequestTrailers => hooks.request_trailers,
         Hook::ResponseTrailers => hooks.response_trailers,
         Hook::StreamData => hooks.stream_data,
-        Hook::Connection | Hook::RequestHead | Hook::ResponseHead | Hook::Callout | Hook::Tick | Hook::Done => false,
+        Hook::Connection
+        | Hook::RequestHead
+        | Hook::ResponseHead
+        | Hook::ReplyBody
+        | Hook::Callout
+        | Hook::Tick
+        | Hook::Done => false,
     }
 }
 

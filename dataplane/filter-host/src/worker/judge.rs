@@ -68,6 +68,7 @@ impl May {
     }
 
     pub(super) const CHUNK: May = May { at_hand: AtHand::Chunk, delay: true, wait: false };
+    pub(super) const PART: May = May { at_hand: AtHand::Chunk, delay: true, wait: true };
     pub(super) const TRAILERS: May = May { at_hand: AtHand::Trailers, delay: false, wait: false };
 }
 

@@ -174,6 +174,11 @@ impl Streams {
         of.waits
     }
 
+    /// What it waited for was given: its waits are counted anew.
+    pub(super) fn went_on(&mut self, stream: u64, id: u64) {
+        self.of_filter(stream, id).waits = 0;
+    }
+
     /// The messages of one direction.
     pub(super) fn frames(&mut self, stream: u64, id: u64, of_request: bool) -> &mut Frames {
         self.of_filter(stream, id).frames[usize::from(of_request)].get_or_insert_default()

@@ -107,6 +107,34 @@ fn services_chance_and_repetition_are_played() {
     hold("fault", json!({"config": half, "cases": [of(0, Some(503)), of(u64::MAX, None)]}));
 }
 
+/// The parts of an answer are one answer to a case, and bounded: cases of strangers run in the control plane.
+#[test]
+fn an_answer_in_parts_is_played_to_its_end() {
+    hold(
+        "hostile2",
+        json!({"cases": [
+            {"name": "joined", "config": {"mode": "parts-wait", "value": "2"},
+             "expect": {"verdict": "respond", "status": 200, "body": "part 0\npart 1\npart 2\n"}},
+            {"name": "asked", "config": {"mode": "parts-ask", "value": "1"},
+             "callouts": [{"service": "quota", "path": "/who", "answer": {"status": 204}}],
+             "expect": {"verdict": "respond", "body": "part 0\npart 1 after 204\n"}},
+            {"name": "without a body", "config": {"mode": "parts"}, "request": {"method": "HEAD"},
+             "expect": {"verdict": "respond", "body": "part 0\n"}},
+            {"name": "no part", "config": {"mode": "parts-header"}, "expect": {"verdict": "fail"}}
+        ]}),
+    );
+    let found = faults(
+        "hostile2",
+        json!({"cases": [
+            {"name": "without end", "config": {"mode": "parts-endless"}, "expect": {"verdict": "respond"}},
+            {"name": "in crumbs", "config": {"mode": "parts-crumbs"}, "expect": {"verdict": "respond"}}
+        ]}),
+    );
+    for ((name, faults), word) in found.into_iter().zip(["more than 1048576 bytes", "no end after 1000 calls"]) {
+        assert!(faults.iter().any(|fault| fault.contains(word)), "{name}: {faults:?}");
+    }
+}
+
 #[test]
 fn what_does_not_hold_is_told_in_a_sentence() {
     let case = |name: &str, expect: Value| {

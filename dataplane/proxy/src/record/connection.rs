@@ -182,6 +182,7 @@ mod tests {
             cause: ReplyCause::Denied,
             rule: Some("shop/db#0".to_owned()),
             reason: "denied by rule".to_owned(),
+            more: None,
         }));
         check(|record| record.failed(&denied), ["DENY", "filter", "shop/db#0", "authorization", "denied by rule"]);
         let changed = Failure::NoLongerAllowed("denied by rule".to_owned());

@@ -1,11 +1,14 @@
-//! Answers whose body the proxy makes: their clients may take them slowly, or not at all.
+//! Answers whose body the proxy, or a filter in it, makes: their clients may take them slowly, or not at all.
 
 use std::pin::pin;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use weft_transport::http::{Responder, ResponseHead, SendBody, StreamError};
+use weft_transport::mesh::Code;
 
-use super::{ExchangeError, Idle, Progress, tell};
+use super::{ExchangeError, Idle, Progress, PumpError, Source, pump, tell};
+use crate::reply::Failure;
 use crate::stalls::{Stalled, Stalls};
 use crate::telemetry::counters::Limited;
 
@@ -36,6 +39,41 @@ pub async fn answer(
             Limited::OwnAnswers.hit();
             Err(NotTaken)
         }
+    }
+}
+
+/// Sends an answer whose body is made as it is taken: as long as its client takes it, and its maker goes on. What is left of
+/// the request is read and forgotten meanwhile: who sends it may read nothing before it was taken.
+pub async fn stream(
+    (rest, responder): (&mut Source<'_>, Responder<'_>),
+    head: &ResponseHead,
+    source: &mut Source<'_>,
+    (received, idle): (&Progress, Idle<'_>),
+) -> Result<(), ExchangeError> {
+    let mut sink = tell(idle.stalls, OWN_HEAD, pin!(responder.head(head, false))).await?;
+    let end = {
+        let answering = pin!(pump(source, &mut sink, received, idle.stalls));
+        match select(answering, pin!(forget(rest))).await {
+            Either::Left((end, _)) => end,
+            Either::Right(((), answering)) => answering.await,
+        }
+    };
+    if !rest.is_end() {
+        rest.stop(Code::NO_ERROR);
+    }
+    end.map_err(|error| match error {
+        PumpError::Source(error) => ExchangeError::Broken(error),
+        PumpError::Cut(cut) => ExchangeError::Filter(Failure::FilterCut(cut)),
+        PumpError::Sink => ExchangeError::ClientGone,
+        PumpError::Stalled(stalled) => ExchangeError::Stalled(stalled),
+    })
+}
+
+/// Reads a body to its end, or until it breaks off.
+async fn forget(body: &mut Source<'_>) {
+    body.kept().settle();
+    while let Ok(Some(_)) = body.frame().await {
+        tokio::task::coop::consume_budget().await;
     }
 }
 

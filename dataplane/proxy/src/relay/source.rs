@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::LocalBoxStream;
 use http::HeaderMap;
 use weft_filter_host::Cut;
 use weft_transport::detect::{FirstLine, Judged, Text};
@@ -39,6 +40,9 @@ enum Watch {
 /// be compressed; nobody changes to TLS without naming it (RFC 2817).
 const FORGERIES: [Text; 3] = [Text::new(mesh::CLIENT_CERT), Text::new("pri * http/2.0\r\n"), Text::new("tls/1")];
 
+/// Parts of a body that is made here, as they are taken.
+type Parts<'a> = LocalBoxStream<'a, Result<Bytes, Box<Cut>>>;
+
 /// Source of a pump's frames.
 pub struct Source<'a> {
     body: RecvBody<'a>,
@@ -46,6 +50,8 @@ pub struct Source<'a> {
     limit: usize,
     /// What was looked at ahead of its time. Boxed: rare, and large.
     ahead: Option<Box<Result<Frame, StreamError>>>,
+    /// What makes it, where it is of this proxy and comes in parts. Boxed: rare.
+    made: Option<Parts<'a>>,
     /// What was gathered before anything was sent. Boxed: rare.
     front: Option<Box<Front>>,
     /// What looks at it as it is read, and may change it. Boxed: rare.
@@ -69,8 +75,13 @@ impl<'a> Source<'a> {
     /// A body that can be read again from its start while no more than `limit` bytes were taken of it and nobody has called
     /// [`Kept::settle`].
     pub fn replayable(body: RecvBody<'a>, limit: usize) -> Self {
-        let (ahead, front, stage, cut) = (None, None, None, None);
-        Self { body, limit, ahead, front, stage, cut, kept: None, taken: false, watch: None, is_forged: false }
+        let (ahead, made, front, stage, cut) = (None, None, None, None, None);
+        Self { body, limit, ahead, made, front, stage, cut, kept: None, taken: false, watch: None, is_forged: false }
+    }
+
+    /// A body of parts that are made as they are taken.
+    pub fn made(parts: Parts<'a>) -> Self {
+        Self { made: Some(parts), ..Self::once(RecvBody::Empty) }
     }
 
     /// For the client's bytes of a stream that nobody judges, a tunnel or what follows an upgrade: where they are requests
@@ -119,7 +130,7 @@ impl<'a> Source<'a> {
 
     /// The next frame, given for the first time.
     async fn first(&mut self) -> Result<Option<Frame>, StreamError> {
-        if self.front.is_none() && self.stage.is_none() {
+        if self.front.is_none() && self.stage.is_none() && self.made.is_none() {
             return self.body.frame().await;
         }
         // Boxed: rare, and larger than all the rest of a read.
@@ -202,7 +213,8 @@ impl<'a> Source<'a> {
 
     /// True when no frame will come and that is known without waiting.
     pub fn is_end(&self) -> bool {
-        let is_read = self.front.as_ref().map_or_else(|| self.body.is_end(), |front| front.is_end());
+        let is_read = self.made.is_none() && self.body.is_end();
+        let is_read = self.front.as_ref().map_or(is_read, |front| front.is_end());
         let is_through = self.stage.as_ref().is_none_or(|stage| stage.is_end());
         self.ahead.is_none() && !self.kept.as_ref().is_some_and(Kept::has_more) && is_through && is_read
     }

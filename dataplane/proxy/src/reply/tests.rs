@@ -42,6 +42,7 @@ fn each_failure_tells_one_story() {
         cause: ReplyCause::Denied,
         rule: Some("shop/reviews#0".to_owned()),
         reason: "no allow rule matched".to_owned(),
+        more: None,
     }));
     check(&denied, Form::Http, "403 UAEX grpc=- [inbound;filter;shop/reviews#0;no allow rule matched] denied");
     check(&denied, Form::Grpc, "200 UAEX grpc=7 [inbound;filter;shop/reviews#0;no allow rule matched] ");
@@ -54,6 +55,7 @@ fn each_failure_tells_one_story() {
             cause: ReplyCause::Filter,
             rule: None,
             reason: "fault_abort".to_owned(),
+            more: None,
         }))
     };
     check(&faulty("10"), Form::Grpc, "200 FI grpc=10 [inbound;filter;shop/chaos;fault_abort] ");

@@ -56,6 +56,10 @@ pub(in crate::mesh) fn attach_with(
     for (order, filter) in (0..).zip(filters) {
         let wasm = wasm(filter.component);
         let mut attachment = FilterAttachment { order, ..signed(&wasm, *filter) };
+        if attachments.contains_key(&attachment.name) {
+            // One filter may be attached several times.
+            attachment.name += &format!("-{order}");
+        }
         change(&mut attachment);
         let spec = FilterSpec::try_from(&attachment).expect("a specification");
         let prepared = pair.shared(of).filter_host.prepare(&spec, &wasm).expect("a sound filter");

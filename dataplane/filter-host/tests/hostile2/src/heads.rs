@@ -67,6 +67,7 @@ pub(crate) fn later(told: &str, state: &mut Vec<u8>) -> Outcome {
     match told.rsplit_once('@') {
         Some((_, "tick")) => wait(5),
         Some((_, "callout")) => callout("ask", "/who"),
+        Some((_, "reply-body")) => Outcome::respond(Reply::text(200, "begun", "begun\n")),
         _ => Outcome::pass(),
     }
 }
@@ -155,7 +156,7 @@ fn field() -> Field {
     Field { name: "colour".to_owned(), value: b"red".to_vec() }
 }
 
-fn callout(mode: &str, path: &str) -> Outcome {
+pub(crate) fn callout(mode: &str, path: &str) -> Outcome {
     let question = callouts::Request::new("quota", "GET", path).timeout(Duration::from_millis(300));
     let told = |said: Result<u32, CallError>| said.map_or_else(|error| error.to_string(), |_| "sent".to_owned());
     match mode {

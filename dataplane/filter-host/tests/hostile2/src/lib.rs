@@ -3,6 +3,7 @@
 
 mod bombs;
 mod heads;
+mod parts;
 mod wasi;
 
 use std::time::Duration;
@@ -41,9 +42,14 @@ use weft_filters_sdk::{
 /// | `body-late` | edits a header with each chunk |
 /// | `body-check` | whole request body of at most 1,024 bytes: 422 unless it has `ok` in it; `x-body: LENGTH` |
 /// | `body-check-response` | the same of the response: replaced by `checked` unless it has `ok` in it |
+/// | `body-gather-response` | whole response body of at most 1 MiB |
 /// | `body-grpc` | messages of both bodies, in upper case |
 /// | `remember` | leaves a state of one byte, 7, which `count` tells |
 /// | `count` | counts request chunks in the state, and tells them in `x-chunks` of the response |
+/// | `parts` | answers in `value` parts, 3 by itself, beside the first; `parts-wait` waits 30 ms for each, `parts-ask` asks `quota` |
+/// | `parts-late`, `parts-304` | the same, held back first, with a status that has no body; `parts-hold` has one after 5 minutes, `parts-idle` waits so long |
+/// | `parts-endless`, `parts-crumbs` | has no end, of 16 KiB, of a byte each |
+/// | `parts-long`, `parts-respond`, `parts-header`, `parts-empty`, `parts-delay` | what no part is |
 /// | `edit-trailers` | sets `x-filter: seen` in the trailers of both |
 /// | `attribute`, `attribute-read` | set `filter.hostile.seen` to `value`; tell it in the header `x-attribute` |
 /// | `marker` | adds `value` to the header `x-marker` of request and response |
@@ -123,6 +129,9 @@ impl Filter for Hostile {
         if let Some(told) = told.filter(|told| told.contains('@')) {
             return heads::later(told, state);
         }
+        if parts::is_mode(&self.mode) || self.at == "reply-body" {
+            return parts::begin(&self.mode);
+        }
         told.into_iter().for_each(bombs::trap);
         heads::request(told.unwrap_or(&self.mode), &self.value, self.calls, &self.head, request, state)
     }
@@ -172,6 +181,14 @@ impl Filter for Hostile {
         self.same("response-trailers", state).unwrap_or_else(|| self.trailers())
     }
 
+    fn reply_body(&mut self, _: &Values<'_, hook::ReplyBody>, state: &mut Vec<u8>) -> Outcome {
+        match self.same("reply-body", state) {
+            Some(outcome) => outcome,
+            None if parts::is_mode(&self.mode) => parts::next(&self.mode, &self.value, state),
+            None => Outcome::pass(),
+        }
+    }
+
     fn stream_data(&mut self, _: &Values<'_, hook::StreamData>, chunk: Chunk<'_>, state: &mut Vec<u8>) -> Outcome {
         self.same("stream-data", state).unwrap_or_else(|| self.chunk(chunk))
     }
@@ -185,6 +202,10 @@ impl Filter for Hostile {
     ) -> Outcome {
         if let Some(outcome) = self.same("callout", state) {
             return outcome;
+        }
+        if parts::is_mode(&self.mode) {
+            let said = answer.map_or_else(str::to_owned, |answer| answer.status.to_string());
+            return parts::made(&self.value, state, &format!(" after {said}"));
         }
         let asked = self.late_ask.and_then(|value| values.text(value)).unwrap_or_default();
         match answer {
@@ -205,6 +226,7 @@ impl Filter for Hostile {
         }
         match self.mode.as_str() {
             "wait-forever" => heads::wait(30),
+            mode if parts::is_mode(mode) => parts::made(&self.value, state, ""),
             _ if state.as_slice() == b"waits" => Outcome::pass().set_header("x-ticked", "yes"),
             _ => Outcome::respond(Reply::text(403, "ticked", "no answer in time\n")),
         }
@@ -225,7 +247,8 @@ impl Filter for Hostile {
 /// Asks for what a mode needs beyond the request's head.
 fn hooks(mode: &str, at: &str, ask: &mut Interest) {
     let all = mode == "all" || at == "every";
-    let bodies = mode == "reset-in-body" || (mode.starts_with("body-") && !mode.starts_with("body-check"));
+    let bodies = mode == "reset-in-body"
+        || (mode.starts_with("body-") && !mode.starts_with("body-check") && mode != "body-gather-response");
     let is = |hook: &str| all || at == hook;
     if is("connection") || is("stream-data") || bodies || mode == "done" {
         ask.connection();
@@ -248,13 +271,19 @@ fn hooks(mode: &str, at: &str, ask: &mut Interest) {
     if is("stream-data") || bodies {
         ask.stream_data();
     }
-    if is("callout") || mode == "ask-two" {
+    if is("reply-body") || parts::is_mode(mode) {
+        ask.reply_body();
+    }
+    if is("callout") || matches!(mode, "ask-two" | "parts-ask") {
         ask.callout();
     }
-    if is("tick") || matches!(mode, "told" | "ask") || mode.starts_with("wait-") {
+    if is("tick")
+        || matches!(mode, "told" | "ask" | "parts-wait" | "parts-ask" | "parts-idle")
+        || mode.starts_with("wait-")
+    {
         ask.tick();
     }
-    if is("done") {
+    if is("done") || parts::is_mode(mode) {
         ask.done();
     }
     match mode {
@@ -263,6 +292,9 @@ fn hooks(mode: &str, at: &str, ask: &mut Interest) {
         }
         "body-check-response" => {
             ask.response_body().buffer(1_024);
+        }
+        "body-gather-response" => {
+            ask.response_body().buffer(1 << 20);
         }
         "body-grpc" => {
             ask.request_body().grpc_messages();
@@ -323,4 +355,4 @@ fn has_ok(body: &[u8]) -> bool {
     body.windows(2).any(|window| window == b"ok")
 }
 
-weft_filters_sdk::export!(Hostile);
+weft_filters_sdk::export!(Hostile, replies);

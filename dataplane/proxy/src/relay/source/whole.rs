@@ -1,9 +1,8 @@
 //! A body that is gathered before anything of it is sent, for a filter that judges it whole. What is gathered counts into a
 //! budget until it was given on, and again while it is kept to be sent once more.
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue};
 use weft_transport::http::{Frame, StreamError};
@@ -130,6 +129,21 @@ impl Source<'_> {
             }
             self.front = None;
         }
-        self.body.frame().await
+        match &mut self.made {
+            None => self.body.frame().await,
+            Some(parts) => match parts.next().await {
+                Some(Ok(part)) => Ok(Some(Frame::Data(part))),
+                None => {
+                    self.made = None;
+                    Ok(None)
+                }
+                Some(Err(cut)) => {
+                    self.cut = Some(cut);
+                    // Whoever asks again hears no end.
+                    self.made = Some(futures_util::stream::pending().boxed_local());
+                    Err(StreamError::Protocol("a filter ended the stream"))
+                }
+            },
+        }
     }
 }
