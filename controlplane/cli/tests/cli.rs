@@ -5,6 +5,8 @@
 
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/contract.rs"]
+mod contract;
 #[path = "cli/control.rs"]
 mod control;
 #[path = "cli/golden.rs"]
