@@ -19,7 +19,8 @@ export const requestHead = {
   onRequestHead(call, values) {
     const path = unpacked(values).get(0) ?? "";
     const century = Math.floor(new Date().getUTCFullYear() / 100);
-    console.log(`stamps ${path}`);
+    // SpiderMonkey has a console, QuickJS none.
+    globalThis.console?.log(`stamps ${path}`);
     const value = bytes(`${words.get(call.config)} ${path} ${century}`);
     return { verdict: { tag: "continue" }, edits: [{ tag: "set", val: { name: "x-stamp", value } }], cookie: null };
   },
