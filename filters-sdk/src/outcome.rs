@@ -76,6 +76,11 @@ impl Outcome {
         Self::pass().set_body(bytes)
     }
 
+    /// The same, held back for a while.
+    pub fn part_after(delay: Duration, bytes: impl Into<Vec<u8>>) -> Self {
+        Self::pass_after(delay).set_body(bytes)
+    }
+
     /// Cuts the chunk or the whole body at hand.
     pub fn cut_body(self) -> Self {
         self.set_body(Vec::new())
@@ -110,7 +115,11 @@ impl Reply {
         self
     }
 
+    /// Adds a header; an answer has one `content-type`, which is replaced.
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        if name.eq_ignore_ascii_case("content-type") {
+            self.headers.retain(|field| !field.name.eq_ignore_ascii_case(name));
+        }
         self.headers.push(Field { name: name.to_owned(), value: value.into() });
         self
     }

@@ -342,9 +342,9 @@ impl<F: Filter> Harness<F> {
             );
         }
         let known = self.streams.entry(stream).or_default();
-        let values = names::encode(&hook.values, known);
-        let call = Call { config: CONFIG, stream, cookie: known.cookie.clone() };
         let at_hand = known.waiting.take().unwrap_or_else(|| AtHand::of(name, most > 0));
+        let values = names::encode(&hook.values, known, at_hand);
+        let call = Call { config: CONFIG, stream, cookie: known.cookie.clone() };
         let outcome = run(&mut self.instance, &call, &values);
         let sent = simulated::callouts::take();
         if let Err(what) = judge::outcome(&outcome, at_hand) {

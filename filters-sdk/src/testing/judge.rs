@@ -37,6 +37,9 @@ impl AtHand {
 }
 
 pub(super) fn outcome(outcome: &Outcome, at_hand: AtHand) -> Result<(), String> {
+    if !at_hand.answers {
+        part(outcome)?;
+    }
     if outcome.cookie.as_ref().is_some_and(|cookie| cookie.len() > rules::COOKIE) {
         return Err(format!("the state of a stream has at most {} bytes", rules::COOKIE));
     }
@@ -59,6 +62,17 @@ pub(super) fn outcome(outcome: &Outcome, at_hand: AtHand) -> Result<(), String> 
         judged.map_err(|what| format!("edit {at}: {what}"))?;
     }
     Ok(())
+}
+
+/// A part of an answer, or its end.
+fn part(outcome: &Outcome) -> Result<(), String> {
+    let bytes =
+        outcome.edits.iter().rev().find_map(|edit| if let Edit::Body(it) = edit { Some(it.len()) } else { None });
+    match (&outcome.verdict, bytes) {
+        (Verdict::Continue | Verdict::ContinueAfter(_), Some(0)) => Err("a part without a byte".to_owned()),
+        (Verdict::ContinueAfter(1..), None) => Err("a delay without a part".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 fn edit(edit: &Edit, at_hand: AtHand) -> Result<(), String> {

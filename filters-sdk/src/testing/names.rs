@@ -2,6 +2,7 @@
 //! docs/filters/values.md lists them.
 
 use super::Stream;
+use super::judge::AtHand;
 use super::simulated;
 use crate::bindings::weft::filter::types::{self, ValueName};
 use crate::rules;
@@ -122,10 +123,11 @@ fn is_given_at(place: Place, hook: &str, whole: bool) -> bool {
     }
 }
 
-/// The packed values of one call.
-pub(super) fn encode(asked: &[ValueName], stream: &Stream) -> Vec<u8> {
+/// The packed values of one call. While an answer is given nothing of the request is at hand any more.
+pub(super) fn encode(asked: &[ValueName], stream: &Stream, at_hand: AtHand) -> Vec<u8> {
+    let is_known = |name: &str| at_hand.answers || matches!(places(name), Ok(Some(Place::Always)));
     let mut buffer = Vec::new();
-    for (value, position) in asked.iter().zip(0_u16..) {
+    for (value, position) in asked.iter().zip(0_u16..).filter(|(value, _)| is_known(&value.name)) {
         for (name, value) in look_up(&value.name, stream) {
             let name_length = u16::try_from(name.len()).expect("a name in a test is short");
             let value_length = u32::try_from(value.len()).expect("a value in a test is short");
