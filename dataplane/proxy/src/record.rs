@@ -132,12 +132,12 @@ impl Record {
     }
 
     /// The same, once the filters that the request met have seen the answer. An answer that another attempt follows, and a
-    /// stream that is reset, are none.
+    /// stream that is reset, are none. `rest`: what is left of the request.
     pub async fn reply_through(
         &mut self,
         filtered: &mut Filtered<'_>,
         failure: &Failure,
-        (body, responder): (&mut Source<'_>, &mut Option<Responder<'_>>),
+        (rest, responder): (&mut Source<'_>, &mut Option<Responder<'_>>),
         idle: Idle<'_>,
     ) {
         let is_none = matches!(failure, Failure::ClientGone | Failure::Unserved(_)) || failure.reset_code().is_some();
@@ -149,7 +149,7 @@ impl Record {
             && let Some(source) = filtered.answer_in_parts(reply)
         {
             // Boxed: rare, and larger than all the rest.
-            return Box::pin(self.reply_in_parts(filtered, failure, source, (body, responder, idle))).await;
+            return Box::pin(self.reply_in_parts(filtered, failure, source, (rest, responder, idle))).await;
         }
         if !filtered.judges_answers() {
             return self.reply(failure, responder, idle).await;

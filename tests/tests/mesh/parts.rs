@@ -193,7 +193,7 @@ async fn gathering_an_answer_in_parts_leaves_others_their_turn() {
     let limits = json!({"filter_body_timeout_ms": 500});
     let pair = Pair::start_limited(&[(8080, Protocol::Http)], &limits);
     let _app = App::start("one", pair.origin, 8080).await;
-    let guard = on(Direction::Inbound, "hostile2", r#"{"mode": "body-gather-response"}"#);
+    let guard = on(Direction::Inbound, "hostile2", r#"{"mode": "gather-response"}"#);
     let crumbs = on(Direction::Inbound, "hostile2", r#"{"mode": "parts-crumbs"}"#);
     attach_all(&pair, Of::Origin, &[guard, crumbs]);
     // The time of a body ends it, for which the worker must come to look at its clock.

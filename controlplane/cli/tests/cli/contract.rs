@@ -85,38 +85,13 @@ impl Page<'_> {
     fn definition(&mut self, name: &str, id: TypeId) {
         let resolve = self.resolve;
         let definition = &resolve.types[id];
-        let (kind, items): (_, Vec<(String, &Docs)>) = match &definition.kind {
-            TypeDefKind::Record(record) => {
-                let field = |field: &wit_parser::Field| format!("{}: {}", field.name, self.type_of(&field.ty));
-                ("record", record.fields.iter().map(|it| (field(it), &it.docs)).collect())
-            }
-            TypeDefKind::Variant(variant) => {
-                let payload = |ty: &Type| format!("({})", self.type_of(ty));
-                let case =
-                    |case: &wit_parser::Case| case.name.clone() + &case.ty.as_ref().map(payload).unwrap_or_default();
-                ("variant", variant.cases.iter().map(|it| (case(it), &it.docs)).collect())
-            }
-            TypeDefKind::Enum(words) => ("enum", words.cases.iter().map(|it| (it.name.clone(), &it.docs)).collect()),
-            TypeDefKind::Type(Type::Id(other)) if resolve.types[*other].name.as_deref() == Some(name) => return,
-            TypeDefKind::Type(ty) => {
-                writeln!(self.text, "\n**type `{name}`** = `{}`", self.type_of(ty)).unwrap();
-                return self.paragraph(&definition.docs);
-            }
-            TypeDefKind::List(_) => {
-                writeln!(self.text, "\n**type `{name}`** = `{}`", self.kind(&definition.kind)).unwrap();
-                return self.paragraph(&definition.docs);
-            }
-            TypeDefKind::Resource
-            | TypeDefKind::Handle(_)
-            | TypeDefKind::Flags(_)
-            | TypeDefKind::Tuple(_)
-            | TypeDefKind::Option(_)
-            | TypeDefKind::Result(_)
-            | TypeDefKind::Map(..)
-            | TypeDefKind::FixedLengthList(..)
-            | TypeDefKind::Future(_)
-            | TypeDefKind::Stream(_)
-            | TypeDefKind::Unknown => panic!("{name} is of a kind that the reference does not tell"),
+        if matches!(definition.kind, TypeDefKind::Type(Type::Id(other)) if resolve.types[other].name.as_deref() == Some(name))
+        {
+            return;
+        }
+        let Some((kind, items)) = self.items(&definition.kind) else {
+            writeln!(self.text, "\n**type `{name}`** = `{}`", self.kind(&definition.kind)).unwrap();
+            return self.paragraph(&definition.docs);
         };
         writeln!(self.text, "\n**{kind} `{name}`**").unwrap();
         self.paragraph(&definition.docs);
@@ -124,6 +99,22 @@ impl Page<'_> {
         for (item, docs) in items {
             let docs = docs.contents.as_deref().map(|docs| format!(": {}", docs.trim_end().replace('\n', "\n  ")));
             writeln!(self.text, "* `{item}`{}", docs.unwrap_or_default()).unwrap();
+        }
+    }
+
+    /// What a type of several items is called, and these.
+    fn items<'k>(&self, kind: &'k TypeDefKind) -> Option<(&'static str, Vec<(String, &'k Docs)>)> {
+        if let TypeDefKind::Record(record) = kind {
+            let field = |field: &wit_parser::Field| format!("{}: {}", field.name, self.type_of(&field.ty));
+            Some(("record", record.fields.iter().map(|it| (field(it), &it.docs)).collect()))
+        } else if let TypeDefKind::Variant(variant) = kind {
+            let payload = |ty: &Type| format!("({})", self.type_of(ty));
+            let case = |it: &wit_parser::Case| it.name.clone() + &it.ty.as_ref().map(payload).unwrap_or_default();
+            Some(("variant", variant.cases.iter().map(|it| (case(it), &it.docs)).collect()))
+        } else if let TypeDefKind::Enum(words) = kind {
+            Some(("enum", words.cases.iter().map(|it| (it.name.clone(), &it.docs)).collect()))
+        } else {
+            None
         }
     }
 

@@ -13,10 +13,7 @@ use crate::reply::{Failure, FilterReply};
 
 impl<'a> Filtered<'a> {
     /// The body of an answer that one of its filters has more of.
-    pub fn answer_in_parts<'s>(&self, reply: &FilterReply) -> Option<Source<'s>>
-    where
-        'a: 's,
-    {
+    pub fn answer_in_parts(&self, reply: &FilterReply) -> Option<Source<'a>> {
         let (by, filter) = (reply.more?, reply.filter.clone());
         // Whoever answers is of the chain that came last.
         let link = self.links.last()?;

@@ -42,7 +42,7 @@ use weft_filters_sdk::{
 /// | `body-late` | edits a header with each chunk |
 /// | `body-check` | whole request body of at most 1,024 bytes: 422 unless it has `ok` in it; `x-body: LENGTH` |
 /// | `body-check-response` | the same of the response: replaced by `checked` unless it has `ok` in it |
-/// | `body-gather-response` | whole response body of at most 1 MiB |
+/// | `gather-response` | whole response body of at most 1 MiB |
 /// | `body-grpc` | messages of both bodies, in upper case |
 /// | `remember` | leaves a state of one byte, 7, which `count` tells |
 /// | `count` | counts request chunks in the state, and tells them in `x-chunks` of the response |
@@ -247,8 +247,7 @@ impl Filter for Hostile {
 /// Asks for what a mode needs beyond the request's head.
 fn hooks(mode: &str, at: &str, ask: &mut Interest) {
     let all = mode == "all" || at == "every";
-    let bodies = mode == "reset-in-body"
-        || (mode.starts_with("body-") && !mode.starts_with("body-check") && mode != "body-gather-response");
+    let bodies = mode == "reset-in-body" || (mode.starts_with("body-") && !mode.starts_with("body-check"));
     let is = |hook: &str| all || at == hook;
     if is("connection") || is("stream-data") || bodies || mode == "done" {
         ask.connection();
@@ -293,7 +292,7 @@ fn hooks(mode: &str, at: &str, ask: &mut Interest) {
         "body-check-response" => {
             ask.response_body().buffer(1_024);
         }
-        "body-gather-response" => {
+        "gather-response" => {
             ask.response_body().buffer(1 << 20);
         }
         "body-grpc" => {
